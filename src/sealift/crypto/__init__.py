@@ -21,6 +21,13 @@ from ._hpke import (
     hpke_public,
     hpke_seal,
 )
+from ._rsa import (
+    RsaKeyError,
+    rsa_generate,
+    rsa_public_modulus,
+    rsa_sign_pkcs1_sha256,
+    rsa_verify,
+)
 from ._statement import sign_statement, statement_preimage, verify_statement
 from .entropy import Entropy, system_entropy
 
@@ -31,6 +38,7 @@ __all__ = [
     "HpkeError",
     "HpkeKeyPair",
     "HpkeSuite",
+    "RsaKeyError",
     "SealedDataError",
     "SignatureInvalidError",
     "account_of",
@@ -43,6 +51,10 @@ __all__ = [
     "hpke_seal",
     "keyed_hash",
     "open_sealed",
+    "rsa_generate",
+    "rsa_public_modulus",
+    "rsa_sign_pkcs1_sha256",
+    "rsa_verify",
     "seal",
     "sha256",
     "sign",
