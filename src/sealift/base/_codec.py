@@ -6,7 +6,7 @@ value; whatever is only carried may use :func:`decode`, which ignores fields
 that a later version appended (facts: old enclaves ignore what is additive).
 """
 
-from typing import TypeVar
+from typing import TypeVar, dataclass_transform
 
 import msgspec
 
@@ -16,6 +16,9 @@ from ._errors import DecodeError, NonCanonicalError, TooLargeError
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
 
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,)
+)
 class Message(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True, gc=False
 ):

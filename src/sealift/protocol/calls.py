@@ -1,0 +1,291 @@
+"""Trusted calls, getters, receipts: what users and enclaves say to each other."""
+
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from sealift.base import (
+    AccountId,
+    Bytes32,
+    CallId,
+    ChainId,
+    Digest,
+    Epoch,
+    Fingerprint,
+    Height,
+    Message,
+    Nonce,
+    SealiftError,
+    ShardId,
+    StateRoot,
+    UnixSeconds,
+    canonical_decode,
+    encode,
+)
+from sealift.crypto import (
+    Entropy,
+    HpkeSuite,
+    hkdf,
+    hpke_open,
+    hpke_seal,
+    open_sealed,
+    seal,
+    sha256,
+)
+
+from ._statement import Statement
+
+_Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+_CallName = Annotated[str, msgspec.Meta(max_length=128)]
+
+#: A sealed call's plaintext is padded to one of these sizes (bytes).
+SIZE_CLASSES = (512, 1024, 4096, 16_384, 65_536)
+#: No call is valid for longer than this many blocks: receipts live as long.
+MAX_VALIDITY = 1024
+
+
+class CallTooLargeError(SealiftError):
+    """A call or getter that fits no size class."""
+
+
+class PaddingError(SealiftError):
+    """An opened message whose padding is not ours."""
+
+
+class TrustedCallBody(Statement):
+    """What a user signs to change a shard's state (DESIGN §9).
+
+    ``nonce`` is consumed even when the call fails; ``valid_until`` is at most
+    :data:`MAX_VALIDITY` blocks ahead; ``pin`` refuses any other MRENCLAVE;
+    ``reply_key`` is fresh for every call and opens its receipt.
+    """
+
+    DOMAIN: ClassVar[str] = "sealift/trusted-call/v1"
+    chain_id: ChainId
+    shard: ShardId
+    signer: AccountId
+    nonce: Nonce
+    call: _CallName
+    args: bytes
+    valid_until: Height
+    reply_key: Bytes32
+    pin: Fingerprint | None = None
+
+    def call_id(self) -> CallId:
+        """The name of the call: the digest of what is signed."""
+        return CallId(self.digest())
+
+
+class TrustedCall(Message):
+    """A signed call, as it is sealed to the shielding key."""
+
+    body: TrustedCallBody
+    signature: _Signature
+
+
+class GetterBody(Statement):
+    """What a user signs to read; refused below ``min_height``."""
+
+    DOMAIN: ClassVar[str] = "sealift/getter/v1"
+    chain_id: ChainId
+    shard: ShardId
+    signer: AccountId
+    getter: _CallName
+    args: bytes
+    min_height: Height
+    valid_until: Height
+    reply_key: Bytes32
+
+
+class Getter(Message):
+    """A signed read, as it is sealed to the shielding key."""
+
+    body: GetterBody
+    signature: _Signature
+
+
+class Envelope(Message):
+    """What is carried: a sealed call or getter and the epoch of its key."""
+
+    epoch: Epoch
+    ciphertext: bytes
+
+
+class Receipt(Message):
+    """What became of a call. ``outcome`` is ``ok`` or an error's name.
+
+    ``events`` are encoded events of the runtime, only for the caller's eyes.
+    """
+
+    call_id: CallId
+    height: Height
+    index: int
+    outcome: str
+    message: str = ""
+    events: tuple[bytes, ...] = ()
+
+
+class SealedReceipt(Message):
+    """A receipt as it leaves the enclave, named by the envelope it answers.
+
+    ``envelope`` is the SHA-256 of the envelope bytes on L1. The same call in
+    the same block seals to the same bytes on every instance, so that their
+    receipts roots agree.
+    """
+
+    envelope: Digest
+    height: Height
+    index: int
+    sealed: bytes
+
+    def leaf(self) -> Digest:
+        """The leaf of the block's receipts root."""
+        return sha256(b"sealift/receipt-leaf\x00" + encode(self))
+
+
+class GetterReply(Message):
+    """An answer and what it is true of (DESIGN §9)."""
+
+    value: bytes
+    state_height: Height
+    root: StateRoot
+    confirmed: bool
+    head_height: Height
+    head_time: UnixSeconds
+
+
+def call_info(kind: str, chain_id: str, shard: bytes, epoch: int) -> bytes:
+    """HPKE ``info``: binds a ciphertext to kind, chain, shard and epoch."""
+    return b"sealift/" + kind.encode() + b"/v1\x00" + encode((chain_id, shard, epoch))
+
+
+def seal_message(
+    message: TrustedCall | Getter, *, shielding_key: bytes, epoch: Epoch
+) -> Envelope:
+    """Pad a signed call or getter to its size class and seal it to the shard.
+
+    Raises:
+        CallTooLargeError: Larger than the largest size class.
+        HpkeError: ``shielding_key`` is not an X25519 public key.
+    """
+    body = message.body
+    info = call_info(type(message).__name__, body.chain_id, body.shard, epoch)
+    ciphertext = hpke_seal(
+        HpkeSuite.X25519, shielding_key, _pad(encode(message)), info=info
+    )
+    return Envelope(epoch=epoch, ciphertext=ciphertext)
+
+
+def open_call(
+    envelope: Envelope, *, secret: bytes, chain_id: str, shard: bytes
+) -> TrustedCall:
+    """Open a sealed call; the signature is not verified here.
+
+    Raises:
+        HpkeError: Not sealed to this key, chain, shard and epoch.
+        PaddingError: Padded otherwise than :func:`seal_message` does.
+        DecodeError: Not the canonical encoding of a call.
+    """
+    info = call_info("TrustedCall", chain_id, shard, envelope.epoch)
+    plain = hpke_open(
+        HpkeSuite.X25519, secret, envelope.ciphertext, info=info, what="the call"
+    )
+    return canonical_decode(TrustedCall, _unpad(plain))
+
+
+def open_getter(
+    envelope: Envelope, *, secret: bytes, chain_id: str, shard: bytes
+) -> Getter:
+    """Open a sealed getter; the signature is not verified here.
+
+    Raises:
+        HpkeError: Not sealed to this key, chain, shard and epoch.
+        PaddingError: Padded otherwise than :func:`seal_message` does.
+        DecodeError: Not the canonical encoding of a getter.
+    """
+    info = call_info("Getter", chain_id, shard, envelope.epoch)
+    plain = hpke_open(
+        HpkeSuite.X25519, secret, envelope.ciphertext, info=info, what="the getter"
+    )
+    return canonical_decode(Getter, _unpad(plain))
+
+
+def seal_receipt(
+    receipt: Receipt, *, reply_key: bytes, envelope: Digest, block_hash: Digest
+) -> SealedReceipt:
+    """Seal a receipt for its caller, the same way on every instance.
+
+    The key is HKDF(reply key; block hash, envelope, index): it serves one
+    plaintext only, so the nonce may come from the same derivation.
+    """
+    key, nonce = _receipt_key(reply_key, envelope, block_hash, receipt.index)
+    sealed = seal(
+        key, _pad(encode(receipt)), context=envelope, entropy=lambda size: nonce[:size]
+    )
+    return SealedReceipt(
+        envelope=envelope, height=receipt.height, index=receipt.index, sealed=sealed
+    )
+
+
+def open_receipt(
+    sealed: SealedReceipt, *, reply_key: bytes, block_hash: Digest
+) -> Receipt:
+    """Open a receipt with the reply key of its call.
+
+    Raises:
+        SealedDataError: Not sealed for this call in this block.
+        DecodeError: Not a receipt.
+    """
+    key, _ = _receipt_key(reply_key, sealed.envelope, block_hash, sealed.index)
+    plain = open_sealed(key, sealed.sealed, context=sealed.envelope, what="the receipt")
+    return canonical_decode(Receipt, _unpad(plain))
+
+
+def seal_reply(reply: GetterReply, *, reply_key: bytes, entropy: Entropy) -> bytes:
+    """Seal a getter's answer under the getter's reply key."""
+    key = hkdf(reply_key, info=b"sealift/getter-reply/v1")
+    return seal(key, _pad(encode(reply)), context=b"", entropy=entropy)
+
+
+def open_reply(sealed: bytes, *, reply_key: bytes) -> GetterReply:
+    """Open a getter's answer.
+
+    Raises:
+        SealedDataError: Not sealed under this reply key.
+    """
+    key = hkdf(reply_key, info=b"sealift/getter-reply/v1")
+    plain = open_sealed(key, sealed, context=b"", what="the reply")
+    return canonical_decode(GetterReply, _unpad(plain))
+
+
+def _receipt_key(
+    reply_key: bytes, envelope: bytes, block_hash: bytes, index: int
+) -> tuple[bytes, bytes]:
+    info = b"sealift/receipt/v1\x00" + encode((envelope, block_hash, index))
+    wide = hkdf(reply_key, info=info, size=44)
+    return wide[:32], wide[32:]
+
+
+_LENGTH = 4
+
+
+def _pad(data: bytes) -> bytes:
+    need = len(data) + _LENGTH
+    for size in SIZE_CLASSES:
+        if need <= size:
+            return len(data).to_bytes(_LENGTH, "big") + data + bytes(size - need)
+    raise CallTooLargeError(
+        "too large for any size class",
+        got=f"{need} B",
+        expected=f"≤ {SIZE_CLASSES[-1]} B",
+    )
+
+
+def _unpad(padded: bytes) -> bytes:
+    size = int.from_bytes(padded[:_LENGTH], "big")
+    data, rest = padded[_LENGTH : _LENGTH + size], padded[_LENGTH + size :]
+    if len(padded) not in SIZE_CLASSES or len(data) != size or any(rest):
+        raise PaddingError(
+            "padding is wrong", got=f"{len(padded)} B", expected="a size class"
+        )
+    return data

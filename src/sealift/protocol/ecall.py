@@ -1,0 +1,416 @@
+"""The ECALL table: the whole surface between a host and its enclave.
+
+One frame each way; a request is answered by the reply that its row in
+:data:`ECALLS` names, or by :class:`Refused`. The enclave goes on after every
+refusal. Types of other floors (light blocks, checkpoints) travel encoded.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from sealift.base import (
+    AccountId,
+    Epoch,
+    Fingerprint,
+    Generation,
+    Height,
+    Message,
+    MrSigner,
+    ShardId,
+    StateRoot,
+)
+
+from .calls import SealedReceipt
+from .chain import (
+    Confirmation,
+    HandoverCertificate,
+    PublishKeyStatement,
+    RegistrationStatement,
+)
+from .schedule import SignedOrder
+
+#: Versions of this table that this release speaks.
+ECALL_VERSIONS = (1, 1)
+#: Most bytes of one frame: a block with its transactions, or a chunk.
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+#: Plaintext bytes of a snapshot chunk, about.
+CHUNK_BYTES = 1024 * 1024
+
+_Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+
+
+class StateProof(Message):
+    """A key of L1's state with its value, or ``None`` and proof of absence.
+
+    ``proof`` is an ICS23 CommitmentProof against the app hash in the header
+    that the request names.
+    """
+
+    key: bytes
+    value: bytes | None
+    proof: bytes
+
+
+# --- start ---
+
+
+class Hello(Message):
+    """Which versions of this table the host speaks."""
+
+    version_low: int
+    version_high: int
+
+
+class HelloReply(Message):
+    """The version that both speak, and who the enclave is."""
+
+    version: int
+    platform: str
+    fingerprint: Fingerprint
+    mr_signer: MrSigner
+    isv_prod_id: int
+    isv_svn: int
+    name: str
+    app_version: str
+    metadata: bytes
+
+
+class Start(Message):
+    """Bring the enclave up for one shard; once per process.
+
+    ``key_store`` is the sealed key store of an earlier run, ``checkpoint`` the
+    authenticated relay checkpoint. Without a checkpoint, ``light_block`` (at
+    the measured trust root's height) starts the relay. The shard's genesis
+    blob is checked against the digest on L1 when it is needed.
+    """
+
+    shard: ShardId
+    key_store: bytes | None
+    checkpoint: bytes | None
+    light_block: bytes | None
+
+
+class Started(Message):
+    """The enclave is up. ``key_store`` must be made durable before going on."""
+
+    signing_key: AccountId
+    key_store: bytes
+    head: Height
+
+
+# --- state in and out ---
+
+
+class Genesis(Message):
+    """The shard's genesis blob, public data (map of pallet to genesis config)."""
+
+    blob: bytes
+
+
+class SnapshotBegin(Message):
+    """Start exporting the state as it is now, or offer one for import."""
+
+    header: bytes | None = None
+
+
+class SnapshotHeader(Message):
+    """An authenticated header: height, root, number of chunks (opaque bytes)."""
+
+    header: bytes
+    height: Height
+    chunks: int
+
+
+class SnapshotGet(Message):
+    """Ask for chunk ``index`` of the snapshot that was begun."""
+
+    index: int
+
+
+class SnapshotChunk(Message):
+    """One encrypted chunk; to the enclave on import, from it on export."""
+
+    index: int
+    data: bytes
+
+
+class DiffApply(Message):
+    """An encrypted diff of the block after the state's height."""
+
+    diff: bytes
+
+
+class StateReply(Message):
+    """Where the state stands now (``None``: there is no state yet)."""
+
+    height: Height | None
+    root: StateRoot | None
+
+
+# --- the chain ---
+
+
+class ImportBlock(Message):
+    """Block *h* with what header *h*+1 proves of it (DESIGN §10.1-§10.3).
+
+    ``light_block`` is the :class:`sealift.relay.LightBlock` of *h*+1 and
+    ``results`` the :class:`sealift.relay.TxResult` of *h*, encoded. ``proofs``
+    are against the state after *h*: always the shard's record, and what else
+    changed (schedule, frontier, keys); ``schedule`` where its digest is new.
+    """
+
+    light_block: bytes
+    txs: tuple[bytes, ...]
+    results: tuple[bytes, ...]
+    proofs: tuple[StateProof, ...]
+
+
+class Followed(Message):
+    """The block is verified; what it holds waits for :class:`Execute`.
+
+    ``checkpoint``: where the relay may resume after a restart without losing a
+    block that this enclave has still to execute; made durable by the host.
+    """
+
+    height: Height
+    runs: Generation | None
+    mine: bool
+    waiting: int
+    checkpoint: bytes
+
+
+class Execute(Message):
+    """Execute the next block that is mine to execute, if there is one."""
+
+
+class Executed(Message):
+    """A block was executed; the host makes ``diff`` durable before confirming."""
+
+    height: Height
+    diff: bytes
+    receipts: tuple[SealedReceipt, ...]
+    orders: tuple[SignedOrder, ...]
+    checkpoint: bytes
+    calls: int
+    last_of_generation: bool
+
+
+class Idle(Message):
+    """Nothing to execute now; ``reason`` is a name, ``detail`` a sentence."""
+
+    reason: Literal["no-block", "no-state", "no-keys", "not-mine", "behind", "born"]
+    detail: str
+
+
+class Confirm(Message):
+    """Everything up to ``durable`` is on disk: sign what may be confirmed."""
+
+    durable: Height
+
+
+class Confirmed(Message):
+    """A signed confirmation (``None``: nothing new to confirm).
+
+    With ``certificate`` when ``durable`` is the last block of the generation.
+    """
+
+    confirmation: Confirmation | None
+    signature: _Signature | None
+    certificate: HandoverCertificate | None = None
+    certificate_signature: _Signature | None = None
+
+
+# --- identity and keys ---
+
+
+class Register(Message):
+    """Make a registration without a challenge (birth, re-attestation)."""
+
+
+class Registration(Message):
+    """What goes to L1: the statement, the key's signature, a quote over it."""
+
+    statement: RegistrationStatement
+    signature: _Signature
+    quote: bytes
+
+
+class BornKeys(Message):
+    """Make the keys of epoch 0 for a shard that has none, from its genesis."""
+
+    blob: bytes
+
+
+class KeysPublished(Message):
+    """The public side of an epoch; ``key_store`` made durable before it is sent."""
+
+    statement: PublishKeyStatement
+    signature: _Signature
+    key_store: bytes
+
+
+class GetStatus(Message):
+    """Ask how the enclave stands."""
+
+
+class EnclaveStatus(Message):
+    """How the enclave stands, nothing secret."""
+
+    shard: ShardId
+    signing_key: AccountId
+    head: Height
+    state_height: Height | None
+    root: StateRoot | None
+    epochs: tuple[Epoch, ...]
+    shielding_key: bytes | None
+    generation: Generation | None
+    waiting: int
+    accounts_bytes: int
+    halted: str = ""
+
+
+class DumpRa(Message):
+    """Ask for a fresh RA-TLS certificate, for people to look at."""
+
+
+class RaDump(Message):
+    """A self-signed certificate with a quote in it (DER)."""
+
+    certificate: bytes
+
+
+class Ask(Message):
+    """A sealed getter (:class:`sealift.protocol.Envelope`, encoded)."""
+
+    envelope: bytes
+
+
+class Answer(Message):
+    """The sealed :class:`sealift.protocol.GetterReply`."""
+
+    sealed: bytes
+
+
+# --- provisioning ---
+
+
+class OpenSession(Message):
+    """Open one end of a mu-ra session."""
+
+    role: Literal["provider", "requester"]
+
+
+class FeedSession(Message):
+    """Bytes that came from the other end, in order."""
+
+    session: int
+    data: tuple[bytes, ...]
+
+
+class ProveSession(Message):
+    """Proofs against the app hash of header ``height`` + 1 (the relay's head).
+
+    What a session wants is in :class:`SessionReply`: the other end's record,
+    the shard's schedule, record, frontier and keys, collateral.
+    """
+
+    session: int
+    height: Height
+    proofs: tuple[StateProof, ...]
+
+
+class CloseSession(Message):
+    """The connection is gone."""
+
+    session: int
+
+
+class SessionReply(Message):
+    """What the host has to do next for a session.
+
+    ``send`` goes to the other end. ``registration`` goes to L1, and what is
+    ``wanted`` (state keys) is then proven by :class:`ProveSession`.
+    ``key_store`` is made durable at once. ``error`` (a name and a sentence) or
+    ``done`` end the session.
+    """
+
+    session: int
+    send: tuple[bytes, ...] = ()
+    wanted: tuple[bytes, ...] = ()
+    registration: Registration | None = None
+    key_store: bytes | None = None
+    done: bool = False
+    error: tuple[str, str] | None = None
+
+
+class Refused(Message):
+    """A typed refusal; the enclave goes on."""
+
+    code: str
+    message: str
+
+
+Request = (
+    Hello
+    | Start
+    | Genesis
+    | SnapshotBegin
+    | SnapshotGet
+    | SnapshotChunk
+    | DiffApply
+    | ImportBlock
+    | Execute
+    | Confirm
+    | Register
+    | BornKeys
+    | GetStatus
+    | DumpRa
+    | Ask
+    | OpenSession
+    | FeedSession
+    | ProveSession
+    | CloseSession
+)
+
+Reply = (
+    HelloReply
+    | Started
+    | StateReply
+    | SnapshotHeader
+    | SnapshotChunk
+    | Followed
+    | Executed
+    | Idle
+    | Confirmed
+    | Registration
+    | KeysPublished
+    | EnclaveStatus
+    | RaDump
+    | Answer
+    | SessionReply
+    | Refused
+)
+
+#: Which replies a request may get, beside :class:`Refused`.
+ECALLS: dict[type[Message], tuple[type[Message], ...]] = {
+    Hello: (HelloReply,),
+    Start: (Started,),
+    Genesis: (StateReply,),
+    SnapshotBegin: (SnapshotHeader,),
+    SnapshotGet: (SnapshotChunk,),
+    SnapshotChunk: (StateReply,),
+    DiffApply: (StateReply,),
+    ImportBlock: (Followed,),
+    Execute: (Executed, Idle),
+    Confirm: (Confirmed,),
+    Register: (Registration,),
+    BornKeys: (KeysPublished,),
+    GetStatus: (EnclaveStatus,),
+    DumpRa: (RaDump,),
+    Ask: (Answer,),
+    OpenSession: (SessionReply,),
+    FeedSession: (SessionReply,),
+    ProveSession: (SessionReply,),
+    CloseSession: (SessionReply,),
+}
