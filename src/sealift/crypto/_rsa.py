@@ -68,16 +68,17 @@ def rsa_verify(modulus: int, data: bytes, signature: bytes, *, what: str) -> Non
         SignatureInvalidError: It is not.
     """
     try:
-        if modulus.bit_length() != RSA_BITS:
-            raise InvalidSignature
         key = RSAPublicNumbers(e=RSA_EXPONENT, n=modulus).public_key()
+        valid = key.key_size == RSA_BITS
         key.verify(signature, data, PKCS1v15(), SHA256())
-    except (InvalidSignature, ValueError) as error:
+    except (InvalidSignature, ValueError):
+        valid = False
+    if not valid:
         raise SignatureInvalidError(
             f"signature of {what} is invalid",
             got=signature,
             expected="RSA-3072, e=3, PKCS#1 v1.5, SHA-256",
-        ) from error
+        )
 
 
 def _load(pem: bytes) -> RSAPrivateKey:

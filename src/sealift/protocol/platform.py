@@ -28,17 +28,17 @@ CpuSvn: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 IsvNumber: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 
 
-class IdentityRequest(Message, frozen=True):
+class IdentityRequest(Message):
     """Who am I, and on what?"""
 
 
-class QuoteRequest(Message, frozen=True):
+class QuoteRequest(Message):
     """A quote over these 64 bytes of report data."""
 
     report_data: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
 
-class SealKeyRequest(Message, frozen=True):
+class SealKeyRequest(Message):
     """A sealing key (EGETKEY, SDM Vol. 3D).
 
     ``label`` separates keys. Without SVNs the current ones are used; older
@@ -51,7 +51,7 @@ class SealKeyRequest(Message, frozen=True):
     isv_svn: IsvNumber | None = None
 
 
-class IdentityReply(Message, frozen=True):
+class IdentityReply(Message):
     """The identity that this platform puts into quotes of this process.
 
     ``kind`` names the driver (``insecure-sim``, ``gramine-sgx``) and with it
@@ -66,13 +66,13 @@ class IdentityReply(Message, frozen=True):
     cpu_svn: CpuSvn
 
 
-class QuoteReply(Message, frozen=True):
+class QuoteReply(Message):
     """A quote over the wanted report data."""
 
     quote: Annotated[bytes, msgspec.Meta(max_length=32 * 1024)]
 
 
-class SealKeyReply(Message, frozen=True):
+class SealKeyReply(Message):
     """A sealing key, and the SVNs that get the same key again."""
 
     key: Bytes32
@@ -80,7 +80,7 @@ class SealKeyReply(Message, frozen=True):
     isv_svn: IsvNumber
 
 
-class PlatformRefusal(Message, frozen=True):
+class PlatformRefusal(Message):
     """The platform refuses; ``code`` is the name of its error."""
 
     code: Annotated[str, msgspec.Meta(max_length=100)]
