@@ -1,0 +1,79 @@
+"""Why a call fails, and why a runtime refuses to be built or migrated."""
+
+from sealift.base import SealiftError
+
+
+class PalletError(SealiftError):
+    """The root of application errors: the call is rolled back and fails."""
+
+
+class BadOriginError(PalletError):
+    """The call was dispatched from an origin it does not accept."""
+
+
+class UnknownCallError(PalletError):
+    """This runtime has no call of that name."""
+
+
+class CallArgumentsError(PalletError):
+    """The arguments are not the canonical encoding of what the call takes."""
+
+
+class WeightExceededError(PalletError):
+    """The work would exceed what is left of the block's weight."""
+
+
+class DispatchDepthError(PalletError):
+    """Calls are wrapped in calls deeper than the limit."""
+
+
+class StorageMissingError(PalletError):
+    """A storage item without a default was read where nothing is stored."""
+
+
+class StorageValueError(PalletError):
+    """A value or key does not fit the declared type of its storage item."""
+
+
+class UndeclaredEventError(PalletError):
+    """A pallet emitted an event that no pallet of the runtime declares."""
+
+
+class CallPanickedError(PalletError):
+    """Application code raised an exception that is not a ``PalletError``.
+
+    Its receipt names the exception's class only: messages of the interpreter
+    and of libraries are no part of consensus.
+    """
+
+
+class RuntimeDefinitionError(SealiftError):
+    """Pallets that do not make a runtime: duplicate names, untyped calls, floats."""
+
+
+class GenesisError(SealiftError):
+    """Genesis configuration that a pallet does not accept."""
+
+
+class MigrationRefusedError(SealiftError):
+    """The root of refusals to take a stored state over; nothing was written."""
+
+
+class MigrationGapError(MigrationRefusedError):
+    """The stored layout is older than the one this pallet migrates from."""
+
+
+class StateTooNewError(MigrationRefusedError):
+    """The stored layout was written by a later version than this code."""
+
+
+class ForeignStateError(MigrationRefusedError):
+    """The stored state belongs to another runtime, or to none."""
+
+
+class MigrationCheckError(MigrationRefusedError):
+    """A ``pre_upgrade`` or ``post_upgrade`` check failed."""
+
+
+class MigrationFailedError(MigrationRefusedError):
+    """A pallet's ``on_runtime_upgrade`` raised."""

@@ -1,0 +1,169 @@
+"""What application authors write: pallets, their calls and their events."""
+
+import inspect
+import typing
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from sealift.base import Message
+
+from ._errors import PalletError, RuntimeDefinitionError
+from ._storage import StorageMap, StorageValue, check_name
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+F = TypeVar("F", bound=Callable[..., None])
+
+_MARK = "__sealift_call__"
+#: Pallet name under which the runtime keeps its own entries.
+RESERVED_PALLET = "frame"
+
+
+class Event(Message):
+    """Base of what pallets tell the outside; kept only if the call succeeds."""
+
+
+def call(*, weight: int) -> Callable[[F], F]:
+    """Mark a pallet's method as a call of the runtime.
+
+    The method takes ``(self, ctx, *, …)``: all arguments keyword-only and
+    annotated with types msgspec can decode; it returns nothing. It keeps one
+    rhythm: origin, checks, effects, event.
+
+    Args:
+        weight: Work charged before the call runs; data-dependent work is
+            charged by ``ctx.charge``.
+
+    Raises:
+        RuntimeDefinitionError: A negative weight.
+    """
+    if weight < 0:
+        raise RuntimeDefinitionError("weight of a call is negative", got=weight)
+
+    def mark(method: F) -> F:
+        setattr(method, _MARK, weight)
+        return method
+
+    return mark
+
+
+class Pallet:
+    """A part of a runtime: storage, calls, events, errors, hooks.
+
+    Pallets never import each other; what one needs of another is given to its
+    constructor by the composition root, typed by a small Protocol.
+
+    A pallet may define ``genesis(self, ctx)`` or
+    ``genesis(self, ctx, config: SomeStruct)``; the annotation of ``config`` is
+    the type the genesis configuration of this pallet is checked against.
+    """
+
+    #: Name in calls, storage keys and events.
+    name: ClassVar[str]
+    #: Version of the storage layout; raise it together with a migration.
+    storage_version: ClassVar[int] = 1
+    #: Oldest stored version that ``on_runtime_upgrade`` accepts; ``None``
+    #: means the one just before ``storage_version``.
+    migrates_from: ClassVar[int | None] = None
+    #: Every event class this pallet emits.
+    events: ClassVar[tuple[type[Event], ...]] = ()
+    #: The errors callers may see, for the metadata.
+    errors: ClassVar[tuple[type[PalletError], ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        name = getattr(cls, "name", None)
+        if name is None:
+            return
+        check_name(name, "pallet")
+        for attribute, item in storage_items(cls):
+            if item.pallet == name:
+                continue
+            if item.pallet:
+                setattr(cls, attribute, item.of(name))
+            else:
+                item.bind(name)
+
+    def on_initialize(self, ctx: "Context") -> None:
+        """Run first in every block, as root."""
+
+    def on_finalize(self, ctx: "Context") -> None:
+        """Run last in every block, as root."""
+
+    def pre_upgrade(self, ctx: "Context") -> bytes:
+        """Check the old layout; what it returns is given to ``post_upgrade``."""
+        del ctx
+        return b""
+
+    def on_runtime_upgrade(self, ctx: "Context", from_version: int) -> None:
+        """Migrate the storage from ``from_version`` (0: pallet is new)."""
+
+    def post_upgrade(self, ctx: "Context", before: bytes) -> None:
+        """Check the new layout; raise to refuse the upgrade."""
+
+
+def storage_items(
+    cls: type[Pallet],
+) -> list[tuple[str, "StorageValue[object] | StorageMap[object, object]"]]:
+    """Attribute name and item of every storage item, bases first.
+
+    Raises:
+        RuntimeDefinitionError: Two items of one name.
+    """
+    found: dict[str, StorageValue[object] | StorageMap[object, object]] = {}
+    for base in reversed(cls.__mro__):
+        found |= {
+            attribute: value
+            for attribute, value in vars(base).items()
+            if isinstance(value, StorageValue | StorageMap)
+        }
+    names = [item.name for item in found.values()]
+    if len(set(names)) != len(names):
+        raise RuntimeDefinitionError(
+            f"pallet {cls.__name__} has two storage items of one name", got=names
+        )
+    return list(found.items())
+
+
+def declared_calls(pallet: Pallet) -> dict[str, tuple[Callable[..., None], int]]:
+    """Bound method and weight of every call, by name, in order of definition."""
+    found: dict[str, tuple[Callable[..., None], int]] = {}
+    for base in reversed(type(pallet).__mro__):
+        for name, value in vars(base).items():
+            weight = getattr(value, _MARK, None)
+            if weight is not None:
+                found[check_name(name, "call")] = (getattr(pallet, name), weight)
+    return found
+
+
+def argument_types(
+    method: Callable[..., None], label: str
+) -> list[tuple[str, object, object]]:
+    """Name, type and default (``inspect.Parameter.empty``) of each argument.
+
+    Raises:
+        RuntimeDefinitionError: An argument is not keyword-only or not annotated.
+    """
+    try:
+        hints = typing.get_type_hints(method, include_extras=True)
+    except NameError as error:
+        raise RuntimeDefinitionError(
+            f"annotations of {label} cannot be resolved ({error})"
+        ) from error
+    parameters = list(inspect.signature(method).parameters.values())
+    if not parameters or parameters[0].kind is not parameters[0].POSITIONAL_OR_KEYWORD:
+        raise RuntimeDefinitionError(f"{label} does not take ctx first")
+    arguments = []
+    for parameter in parameters[1:]:
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            raise RuntimeDefinitionError(
+                f"argument {parameter.name} of {label} is not keyword-only",
+                hint="Write (self, ctx, *, …)",
+            )
+        if parameter.name not in hints:
+            raise RuntimeDefinitionError(
+                f"argument {parameter.name} of {label} has no type"
+            )
+        arguments.append((parameter.name, hints[parameter.name], parameter.default))
+    return arguments

@@ -1,0 +1,127 @@
+"""State as bytes: the port every commitment offers, and overlays over it.
+
+A runtime writes into layers of byte overlays (call over block over store). A
+failed call drops its layer; a whole block is handed to the store as one
+mapping of changed keys. Key order, never insertion order, reaches a root.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
+
+#: A set of changes: the new value of a key, or ``None`` if it was deleted.
+Changes = Mapping[bytes, bytes | None]
+
+
+class StateReader(Protocol):
+    """Something that state can be read from."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value under a key, or ``None``."""
+        ...
+
+    def items(self, prefix: bytes) -> Iterable[tuple[bytes, bytes]]:
+        """All entries whose key starts with ``prefix``, in key order."""
+        ...
+
+
+class StateStore(StateReader, Protocol):
+    """The port behind which a commitment to the whole state stands.
+
+    Law: ``root()`` is a function of the set of entries alone, not of the
+    history that led to them; ``get`` and ``items`` see exactly what ``apply``
+    left.
+    """
+
+    def apply(self, changes: Changes) -> None:
+        """Write and delete entries, all at once."""
+        ...
+
+    def root(self) -> bytes:
+        """The 32 bytes that commit to every entry."""
+        ...
+
+
+class _Missing:
+    """Not in this layer (``None`` means deleted in this layer)."""
+
+
+_MISSING: Final = _Missing()
+
+
+class _CachedReader:
+    """Reads of one block from a store, each key looked up once."""
+
+    __slots__ = ("_seen", "_store")
+
+    def __init__(self, store: StateReader) -> None:
+        self._store = store
+        self._seen: dict[bytes, bytes | None] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        try:
+            return self._seen[key]
+        except KeyError:
+            value = self._seen[key] = self._store.get(key)
+            return value
+
+    def items(self, prefix: bytes) -> Iterable[tuple[bytes, bytes]]:
+        return self._store.items(prefix)
+
+
+class Overlay:
+    """Changes over a reader, which stays untouched until they are committed.
+
+    Use: ``Overlay.over(store)`` for a block, ``child()`` for a call,
+    ``commit()`` to hand a child's changes to its parent; dropping a child is
+    the rollback. What is below an overlay must not change while it lives.
+    """
+
+    __slots__ = ("_below", "_changes")
+
+    def __init__(self, below: StateReader) -> None:
+        self._below = below
+        self._changes: dict[bytes, bytes | None] = {}
+
+    @classmethod
+    def over(cls, store: StateReader) -> "Overlay":
+        """The bottom layer of one block; remembers what it read."""
+        return cls(_CachedReader(store))
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value under a key as seen through all layers."""
+        value = self._changes.get(key, _MISSING)
+        if isinstance(value, _Missing):
+            return self._below.get(key)
+        return value
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Write an entry in this layer."""
+        self._changes[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """Delete an entry in this layer; absent keys may be deleted."""
+        self._changes[key] = None
+
+    def items(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """All entries under a prefix, in key order, as they are now."""
+        merged: dict[bytes, bytes | None] = dict(self._below.items(prefix))
+        merged |= {
+            key: value for key, value in self._changes.items() if key.startswith(prefix)
+        }
+        return sorted(
+            (key, value) for key, value in merged.items() if value is not None
+        )
+
+    def child(self) -> "Overlay":
+        """A new layer over this one."""
+        return Overlay(self)
+
+    def commit_to(self, parent: "Overlay") -> None:
+        """Hand all changes of this layer to the one below it."""
+        parent._changes.update(self._changes)  # noqa: SLF001 - same class
+        self._changes = {}
+
+    @property
+    def changes(self) -> Changes:
+        """What this layer wrote, for ``StateStore.apply`` and for diffs."""
+        return self._changes
