@@ -25,7 +25,7 @@ INTEL_ROOT_KEY_SHA256 = bytes.fromhex(
 _PEM = b"-----BEGIN CERTIFICATE-----"
 
 
-class TrustAnchor(Message):
+class TrustAnchor(Message, kw_only=True):
     """The root that evidence must lead to, and whether it is Intel's.
 
     The kind is checked against the root's key whenever it is used: simulated

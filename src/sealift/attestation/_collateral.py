@@ -61,7 +61,7 @@ _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
-class Collateral(Message):
+class Collateral(Message, kw_only=True):
     """Everything that judging a quote needs beside it, as Intel signed it.
 
     ``tcb_info`` and ``qe_identity`` are the exact signed JSON texts; chains are
@@ -79,7 +79,7 @@ class Collateral(Message):
     qe_identity_signature: _Signature
 
 
-class CollateralMarks(Message):
+class CollateralMarks(Message, kw_only=True):
     """What of a model's collateral never falls: dates and running numbers."""
 
     tcb_info_issued: UnixSeconds

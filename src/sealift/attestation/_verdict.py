@@ -11,7 +11,7 @@ from ._rules import AttestationError
 from ._verify import VerifiedEvidence, VerifiedQuote, VerifiedTdQuote, verify_evidence
 
 
-class AttestVerdict(Message):
+class AttestVerdict(Message, kw_only=True):
     """What a person or script wants to know of a quote; bytes are hex.
 
     Fields of the evidence are empty where the evidence was not genuine.
