@@ -1,6 +1,6 @@
 """Why a call fails, and why a runtime refuses to be built or migrated."""
 
-from sealift.base import SealiftError
+from sealift.base import DecodeError, SealiftError
 
 
 class PalletError(SealiftError):
@@ -77,3 +77,15 @@ class MigrationCheckError(MigrationRefusedError):
 
 class MigrationFailedError(MigrationRefusedError):
     """A pallet's ``on_runtime_upgrade`` raised."""
+
+
+class ProofFormatError(DecodeError):
+    """Bytes that are no ICS23 proof of a simple tree."""
+
+
+class ProofInvalidError(SealiftError):
+    """An ICS23 proof that does not show what it is said to show."""
+
+
+class ProofUnavailableError(SealiftError):
+    """ICS23 has no proof for this: an empty state, key or value."""
