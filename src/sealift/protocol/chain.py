@@ -84,13 +84,15 @@ class RegistrationStatement(Statement):
     """What an enclave quotes to be registered (DESIGN §7, §8.3).
 
     The quote's report data is this statement's; the signing key also signs it.
-    ``block`` is an L1 block at most ``quote_window`` old; ``challenge`` and
-    ``provider`` are set when keys are wanted.
+    ``operator`` is the only account that may bring it to L1. The block is one of
+    L1, at most ``quote_window`` old; ``challenge`` and ``provider`` are set when
+    keys are wanted.
     """
 
     DOMAIN: ClassVar[str] = "sealift/registration/v1"
     chain_id: ChainId
     shard: ShardId
+    operator: AccountId
     signing_key: AccountId
     tls_key: Digest
     hpke_key: Annotated[bytes, msgspec.Meta(max_length=2048)]

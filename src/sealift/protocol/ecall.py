@@ -225,7 +225,12 @@ class Confirmed(Message):
 
 
 class Register(Message):
-    """Make a registration without a challenge (birth, re-attestation)."""
+    """Make a registration without a challenge (birth, re-attestation).
+
+    ``operator`` is the account that will bring it to L1.
+    """
+
+    operator: AccountId
 
 
 class Registration(Message):
@@ -296,9 +301,13 @@ class Answer(Message):
 
 
 class OpenSession(Message):
-    """Open one end of a mu-ra session."""
+    """Open one end of a mu-ra session.
+
+    ``operator`` is the account that will bring a requester's registration to L1.
+    """
 
     role: Literal["provider", "requester"]
+    operator: AccountId | None = None
 
 
 class FeedSession(Message):

@@ -1,0 +1,60 @@
+"""mu-ra: handing a shard's keys to another enclave (DESIGN §8).
+
+A state table, two generators of steps, and a driver that turns bytes and
+proofs into bytes and wishes. Keys leave a provider only in step 7.
+"""
+
+from ._entitled import Standing, judge_instance, provider_entry, requester_entry
+from ._errors import (
+    ChallengeMismatchError,
+    CheckpointMismatchError,
+    CommitmentMismatchError,
+    EarlierGenerationError,
+    HandoverForbiddenError,
+    IsvSvnTooLowError,
+    KeyBindingError,
+    MuRaVersionError,
+    NoticeNotRunError,
+    NotProvenError,
+    NotScheduledError,
+    ProviderNotEntitledError,
+    ProvisioningError,
+    RefusedByPeerError,
+    SessionOrderError,
+    WrongShardError,
+)
+from ._ports import Instance, ProvenState
+from ._session import MuRaSession, Output
+from ._table import TABLE, Event, Row, State, next_state
+
+__all__ = [
+    "TABLE",
+    "ChallengeMismatchError",
+    "CheckpointMismatchError",
+    "CommitmentMismatchError",
+    "EarlierGenerationError",
+    "Event",
+    "HandoverForbiddenError",
+    "Instance",
+    "IsvSvnTooLowError",
+    "KeyBindingError",
+    "MuRaSession",
+    "MuRaVersionError",
+    "NotProvenError",
+    "NotScheduledError",
+    "NoticeNotRunError",
+    "Output",
+    "ProvenState",
+    "ProviderNotEntitledError",
+    "ProvisioningError",
+    "RefusedByPeerError",
+    "Row",
+    "SessionOrderError",
+    "Standing",
+    "State",
+    "WrongShardError",
+    "judge_instance",
+    "next_state",
+    "provider_entry",
+    "requester_entry",
+]

@@ -1,0 +1,140 @@
+"""Checks of steps 3 and 8: a registration, a key package (DESIGN §8)."""
+
+from collections.abc import Callable
+
+from sealift.base import AccountId, Digest, ShardId, canonical_decode, decode
+from sealift.crypto import HpkeSuite, constant_time_equal, hpke_public
+from sealift.protocol import (
+    EnclaveRecord,
+    KeyEpochRecord,
+    KeyPackage,
+    key_commitment,
+    keys_key,
+)
+from sealift.relay import RelayCheckpoint
+from sealift.relay import header_hash as hash_of
+
+from ._entitled import Standing
+from ._errors import (
+    ChallengeMismatchError,
+    CheckpointMismatchError,
+    CommitmentMismatchError,
+    NotProvenError,
+    WrongShardError,
+)
+from ._ports import ProvenState
+
+
+def check_registration(
+    record: EnclaveRecord,
+    *,
+    chain_id: str,
+    shard: bytes,
+    challenge: bytes,
+    provider: AccountId,
+) -> None:
+    """Return only if a registration was made for this very session.
+
+    Raises:
+        WrongShardError: For another chain or shard.
+        ChallengeMismatchError: Without the challenge, with another one, or
+            naming another provider.
+    """
+    statement = record.statement
+    if statement.chain_id != chain_id or statement.shard != shard:
+        raise WrongShardError(
+            "registered for another shard",
+            got=f"{statement.chain_id} {statement.shard.hex()}",
+            expected=f"{chain_id} {shard.hex()}",
+        )
+    if statement.challenge is None or not constant_time_equal(
+        statement.challenge, challenge
+    ):
+        raise ChallengeMismatchError(
+            "the registration does not name this session's challenge",
+            got=statement.challenge if statement.challenge is not None else "none",
+            expected=challenge.hex(),
+        )
+    if statement.provider != provider:
+        raise ChallengeMismatchError(
+            "the registration names another provider",
+            got=statement.provider if statement.provider is not None else "none",
+            expected=provider.hex(),
+        )
+
+
+def check_commitments(package: KeyPackage, state: ProvenState, shard: ShardId) -> None:
+    """Return only if every received key is the one L1 has a commitment to.
+
+    Raises:
+        NotProvenError: L1 knows no such epoch.
+        CommitmentMismatchError: A key differs, or an epoch is missing or doubled.
+    """
+    wanted = list(range(len(package.epochs)))
+    if not wanted or [keys.epoch for keys in package.epochs] != wanted:
+        raise CommitmentMismatchError(
+            "epochs are not 0, 1, … in order", got=[k.epoch for k in package.epochs]
+        )
+    for keys in package.epochs:
+        value = state.values.get(keys_key(shard, keys.epoch))
+        if value is None:
+            raise NotProvenError("L1 knows no such key epoch", got=keys.epoch)
+        published = canonical_decode(KeyEpochRecord, value).statement
+        secret = keys.shielding_secret
+        pairs = (
+            (
+                "shielding key",
+                hpke_public(HpkeSuite.X25519, secret),
+                published.shielding_key,
+            ),
+            (
+                "state key",
+                key_commitment("state", keys.state_key),
+                published.state_key_commitment,
+            ),
+            (
+                "root key",
+                key_commitment("root", keys.root_key),
+                published.root_key_commitment,
+            ),
+        )
+        for name, got, expected in pairs:
+            if not constant_time_equal(got, expected):
+                raise CommitmentMismatchError(
+                    f"the {name} of epoch {keys.epoch} is not the published one",
+                    got=got,
+                    expected=expected.hex(),
+                )
+
+
+def check_checkpoint(
+    package: KeyPackage,
+    standing: Standing,
+    *,
+    header_hash: Callable[[int], Digest | None],
+) -> None:
+    """Return only if the provider stands on the requester's own chain.
+
+    The checkpoint's header must be one that the requester has verified itself;
+    where both speak of the same frontier or schedule, they must agree.
+
+    Raises:
+        CheckpointMismatchError: They do not.
+    """
+    checkpoint = decode(RelayCheckpoint, package.checkpoint)
+    header = checkpoint.header
+    own = header_hash(header.height)
+    if own is None or own != hash_of(header):
+        raise CheckpointMismatchError(
+            f"the provider's header {header.height} is not on my chain",
+            got=hash_of(header),
+            expected=own.hex() if own is not None else "a header I have verified",
+            hint="Let the relay reach that height, then ask again.",
+        )
+    mine, theirs = standing.frontier, package.frontier
+    if mine.confirmed == theirs.confirmed and mine.root != theirs.root:
+        raise CheckpointMismatchError(
+            f"the provider has another root at block {mine.confirmed}",
+            got=theirs.root,
+            expected=mine.root.hex(),
+        )

@@ -1,0 +1,163 @@
+"""Who may hold a shard's keys (DESIGN §4.4, §8): rules over proven records."""
+
+from dataclasses import dataclass
+
+from sealift.attestation import AttestedHeights, VerifiedQuote, judge
+from sealift.base import Fingerprint, Height
+from sealift.protocol import (
+    AttestationPolicy,
+    EnclaveRecord,
+    EntryStatus,
+    Frontier,
+    Schedule,
+    ScheduleEntry,
+    config_at,
+)
+
+from ._errors import (
+    EarlierGenerationError,
+    IsvSvnTooLowError,
+    NoticeNotRunError,
+    NotScheduledError,
+    ProviderNotEntitledError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What L1's proven state says about a shard now."""
+
+    schedule: Schedule
+    frontier: Frontier
+    height: Height
+
+    @property
+    def current(self) -> ScheduleEntry:
+        """The generation of the frontier."""
+        return config_at(self.schedule, self.frontier.confirmed + 1)
+
+
+def requester_entry(
+    standing: Standing, record: EnclaveRecord, *, held_at: Height
+) -> ScheduleEntry:
+    """The entry by which a requester may receive keys.
+
+    Args:
+        standing: Proven.
+        record: The requester's registration, proven.
+        held_at: Height of the block that holds its challenge.
+
+    Raises:
+        NotScheduledError: No live entry names its fingerprint.
+        NoticeNotRunError: Only entries whose ``release_from`` is above
+            ``held_at`` name it.
+        EarlierGenerationError: Only generations before the frontier's name it.
+    """
+    current = standing.current
+    named = [
+        entry
+        for entry in standing.schedule.entries
+        if _names(entry, record.platform, record.fingerprint)
+    ]
+    for entry in named:
+        if entry.generation == current.generation:
+            return entry
+    ahead = [entry for entry in named if entry.status is EntryStatus.PENDING]
+    for entry in ahead:
+        if entry.release_from <= held_at:
+            return entry
+    if ahead:
+        raise NoticeNotRunError(
+            "the notice of this code has not run",
+            got=f"a challenge in block {held_at}",
+            expected=f"a block at or above {ahead[0].release_from}",
+            hint="Ask again then.",
+        )
+    lived = (EntryStatus.ACTIVE, EntryStatus.RETIRED)
+    later = [
+        entry
+        for entry in named
+        if entry.status in lived and entry.generation > current.generation
+    ]
+    if later:
+        # Active, but the frontier has not reached it: its blocks wait in L1.
+        return later[0]
+    if any(entry.status in lived for entry in named):
+        raise EarlierGenerationError(
+            "this code ran an earlier generation",
+            got=record.fingerprint,
+            expected=f"the code of generation {current.generation} or a later one",
+        )
+    raise NotScheduledError(
+        "the schedule does not name this code",
+        got=record.fingerprint,
+        expected="the MRENCLAVE of a live entry",
+    )
+
+
+def provider_entry(standing: Standing, record: EnclaveRecord) -> ScheduleEntry:
+    """The entry by which a provider may give keys.
+
+    Raises:
+        ProviderNotEntitledError: It is neither of the frontier's generation nor
+            of that one's predecessor.
+    """
+    current = standing.current
+    allowed = [current]
+    if current.predecessor is not None:
+        allowed.append(standing.schedule.entry(current.predecessor))
+    for entry in allowed:
+        if _names(entry, record.platform, record.fingerprint):
+            return entry
+    raise ProviderNotEntitledError(
+        "the provider's code may not give keys",
+        got=record.fingerprint,
+        expected="the code of generation "
+        + " or ".join(str(entry.generation) for entry in allowed),
+    )
+
+
+def judge_instance(
+    quote: VerifiedQuote,
+    record: EnclaveRecord,
+    entry: ScheduleEntry,
+    standing: Standing,
+) -> None:
+    """Return only if fresh evidence satisfies its own entry's policy and floors.
+
+    Raises:
+        NotScheduledError: The quote is of another MRENCLAVE than the record.
+        IsvSvnTooLowError: ISV_SVN below the entry's or the status's floor.
+        PolicyRefusedError: The attestation policy refuses, with every rule.
+    """
+    if quote.mrenclave != record.fingerprint or quote.mrsigner != record.mr_signer:
+        raise NotScheduledError(
+            "the quote is of other code than the registration",
+            got=quote.mrenclave,
+            expected=record.fingerprint.hex(),
+        )
+    status = standing.schedule.status
+    floor = max(entry.config.min_isv_svn, status.min_isv_svn)
+    if quote.isv_svn < floor:
+        raise IsvSvnTooLowError(
+            "ISV_SVN is too low", got=quote.isv_svn, expected=f"≥ {floor}"
+        )
+    policy = entry.config.attestation
+    raised = AttestationPolicy(
+        accepted_tcb_statuses=policy.accepted_tcb_statuses,
+        rejected_advisories=policy.rejected_advisories,
+        min_tcb_evaluation_number=max(
+            policy.min_tcb_evaluation_number, status.min_tcb_evaluation_number
+        ),
+        max_age_blocks=policy.max_age_blocks,
+        not_before=policy.not_before,
+    )
+    heights = AttestedHeights(attested_at=record.attested_at, judged_at=standing.height)
+    judge(quote, raised, heights=heights)
+
+
+def _names(entry: ScheduleEntry, platform: str, fingerprint: Fingerprint) -> bool:
+    dead = (EntryStatus.CANCELLED, EntryStatus.LAPSED, EntryStatus.VOID)
+    return entry.status not in dead and (platform, fingerprint) in (
+        (kind, code) for kind, code in entry.config.code.items()
+    )
