@@ -53,6 +53,17 @@ class MerkleProof(Message, kw_only=True):
     aunts: Annotated[tuple[Bytes32, ...], msgspec.Meta(max_length=_MAX_AUNTS)]
 
 
+class TxProof(Message, kw_only=True):
+    """``/tx?prove=true``: that a transaction is in a block's data.
+
+    ``root_hash`` is the node's word; the verifier asks the header instead.
+    """
+
+    root_hash: bytes
+    data: bytes
+    proof: MerkleProof
+
+
 def prove_leaf(leaves: Sequence[bytes], index: int) -> MerkleProof:
     """The proof of the leaf at ``index``, aunts from the leaf upwards.
 

@@ -185,6 +185,26 @@ class LightBlock(Message, kw_only=True):
         return self.signed_header.commit
 
 
+class TrustRoot(Message, kw_only=True):
+    """The one block that trust starts from."""
+
+    chain_id: ChainId
+    height: Height
+    header_hash: Bytes32
+
+
+class ForkEvidence(Message, kw_only=True):
+    """A trusted header, and a light block that contradicts it.
+
+    The commit inside carries more than two thirds of the power of the
+    validators of that height, so either a third of them signed both, or a
+    quorum signed a block whose parent is not the trusted one.
+    """
+
+    trusted: Header
+    conflicting: LightBlock
+
+
 class TxResult(Message, kw_only=True):
     """The part of a transaction's result that ``last_results_hash`` covers."""
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from sealift.base import ChainId, Height, Message
-from sealift.relay._merkle import MerkleProof
+from sealift.relay._merkle import TxProof
 from sealift.relay._types import (
     Block,
     BlockId,
@@ -84,14 +84,6 @@ class ExecTxResult(Message, kw_only=True):
             gas_wanted=self.gas_wanted,
             gas_used=self.gas_used,
         )
-
-
-class TxProof(Message, kw_only=True):
-    """``/tx?prove=true``: that a transaction is in a block's data."""
-
-    root_hash: bytes
-    data: bytes
-    proof: MerkleProof
 
 
 class ProtocolVersions(Message, kw_only=True):
