@@ -29,7 +29,7 @@ if MEMORY:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 sys.argv[:] = ["enclave"]
-sys.path.extend(os.path.join(FOLDER, part) for part in ("app", "", "site"))
+sys.path += [os.path.join(FOLDER, "app"), FOLDER, os.path.join(FOLDER, "site")]
 
 with open(os.path.join(FOLDER, "manifest.json"), "rb") as file:
     MANIFEST = file.read()

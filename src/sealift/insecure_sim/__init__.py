@@ -14,18 +14,23 @@ from ._errors import (
 )
 from ._intel import COLLATERAL_SECONDS, FMSPC, SimIntel, SimTcbStatus
 from ._machine import SimIdentity, SimKey, SimMachine
+from ._platform import PLATFORM_KIND, RunningEnclave, SimPlatform, StartOptions
 
 __all__ = [
     "COLLATERAL_SECONDS",
     "FMSPC",
+    "PLATFORM_KIND",
     "EgetkeyError",
     "EinitError",
     "EnclaveDiedError",
+    "RunningEnclave",
     "SimIdentity",
     "SimIntel",
     "SimKey",
     "SimMachine",
+    "SimPlatform",
     "SimStateError",
     "SimTcbStatus",
+    "StartOptions",
     "TargetMismatchError",
 ]

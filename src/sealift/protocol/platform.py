@@ -28,17 +28,17 @@ CpuSvn: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 IsvNumber: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 
 
-class IdentityRequest(Message):
+class IdentityRequest(Message, frozen=True, kw_only=True):
     """Who am I, and on what?"""
 
 
-class QuoteRequest(Message):
+class QuoteRequest(Message, frozen=True, kw_only=True):
     """A quote over these 64 bytes of report data."""
 
     report_data: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
 
-class SealKeyRequest(Message):
+class SealKeyRequest(Message, frozen=True, kw_only=True):
     """A sealing key (EGETKEY, SDM Vol. 3D).
 
     ``label`` separates keys. Without SVNs the current ones are used; older
@@ -51,7 +51,7 @@ class SealKeyRequest(Message):
     isv_svn: IsvNumber | None = None
 
 
-class IdentityReply(Message):
+class IdentityReply(Message, frozen=True, kw_only=True):
     """The identity that this platform puts into quotes of this process.
 
     ``kind`` names the driver (``insecure-sim``, ``gramine-sgx``) and with it
@@ -66,13 +66,13 @@ class IdentityReply(Message):
     cpu_svn: CpuSvn
 
 
-class QuoteReply(Message):
+class QuoteReply(Message, frozen=True, kw_only=True):
     """A quote over the wanted report data."""
 
     quote: Annotated[bytes, msgspec.Meta(max_length=32 * 1024)]
 
 
-class SealKeyReply(Message):
+class SealKeyReply(Message, frozen=True, kw_only=True):
     """A sealing key, and the SVNs that get the same key again."""
 
     key: Bytes32
@@ -80,7 +80,7 @@ class SealKeyReply(Message):
     isv_svn: IsvNumber
 
 
-class PlatformRefusal(Message):
+class PlatformRefusal(Message, frozen=True, kw_only=True):
     """The platform refuses; ``code`` is the name of its error."""
 
     code: Annotated[str, msgspec.Meta(max_length=100)]
