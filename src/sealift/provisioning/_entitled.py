@@ -158,6 +158,7 @@ def judge_instance(
 
 def _names(entry: ScheduleEntry, platform: str, fingerprint: Fingerprint) -> bool:
     dead = (EntryStatus.CANCELLED, EntryStatus.LAPSED, EntryStatus.VOID)
-    return entry.status not in dead and (platform, fingerprint) in (
-        (kind, code) for kind, code in entry.config.code.items()
+    return entry.status not in dead and any(
+        kind == platform and code == fingerprint
+        for kind, code in entry.config.code.items()
     )

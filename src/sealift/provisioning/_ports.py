@@ -81,8 +81,12 @@ class Instance(Protocol):
     def open_package(self, sealed: bytes, *, info: bytes) -> bytes:
         """Open what was sealed to :attr:`hpke_key`."""
 
-    def key_package(self) -> KeyPackage:
-        """The shard's secrets and where the provider stands (step 7)."""
+    def key_package(self, *, checkpoint_at: Height) -> KeyPackage:
+        """The shard's secrets and where the provider stands (step 7).
+
+        The checkpoint is of the header at ``checkpoint_at``, which this relay
+        has verified and the requester's relay has passed.
+        """
 
     def install(self, package: KeyPackage) -> bytes:
         """Take the keys over; the sealed key store to make durable (step 8)."""

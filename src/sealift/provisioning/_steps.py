@@ -183,7 +183,7 @@ def provide(me: Instance) -> Steps:
     _check_own_entitlement(me, standing, entry.generation)
     # 7. P -> R: the keys, under HPKE to R's quoted key
     info = _package_info(hello, challenge, channel)
-    package = encode(me.key_package())
+    package = encode(me.key_package(checkpoint_at=challenge.head_height))
     sealed = hpke_seal(
         HpkeSuite.MLKEM768_X25519, record.statement.hpke_key, package, info=info
     )
