@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,12 +45,12 @@ def _ids() -> list[str]:
     folder = Path(os.environ.get("SEALIFT_VECTORS", root / "shared" / "vectors"))
     file = folder / "dcap" / "cases.json"
     if not file.is_file():
-        return ["absent"]
+        return ["absent"]  # the fixture `vectors` skips or fails
     return [each["id"] for each in json.loads(file.read_text())]
 
 
 @pytest.mark.parametrize("name", _ids())
-def test_dcap_case_reaches_the_strict_verdict(name, case):
+def test_dcap_case_reaches_the_strict_verdict(name: str, case: Any) -> None:
     it = case(name)
     if not it.strict.startswith("reject: "):
         verified = verify_evidence(it.quote, **it.arguments)
@@ -65,7 +66,7 @@ def test_dcap_case_reaches_the_strict_verdict(name, case):
 
 
 @pytest.mark.parametrize("name", _ids())
-def test_verdict_for_people_agrees(name, case, lenient):
+def test_verdict_for_people_agrees(name: str, case: Any, lenient: Any) -> None:
     it = case(name)
     files = {"collateral": it.collateral_json, "root": it.root, "now": it.now}
     verdict = attest_verdict(quote=it.quote, policy=None, **files)

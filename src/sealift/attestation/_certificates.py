@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -48,6 +49,7 @@ _PARSE_ERRORS = (
     x509.UnsupportedGeneralNameType,
     x509.InvalidVersion,
 )
+_LAST_SECOND = 253_402_300_799  # of the year 9999
 _HANDLED = frozenset(
     {x509.BasicConstraints.oid, x509.KeyUsage.oid, x509.CRLDistributionPoints.oid}
 )
@@ -76,6 +78,7 @@ class Crl:
         return entry is not None
 
 
+@lru_cache(maxsize=32)
 def parse_certificate(der: bytes) -> x509.Certificate:
     """Parse one DER certificate, all of it, without trailing bytes.
 
@@ -116,11 +119,7 @@ def parse_pem_chain(pem: bytes, *, length: int) -> tuple[x509.Certificate, ...]:
             "certificate chain refused",
             [failure(Rule.CHAIN_LENGTH, len(blocks), length)],
         )
-    try:
-        ders = [base64.b64decode(re.sub(rb"\s", b"", b), validate=True) for b in blocks]
-    except binascii.Error as error:
-        raise _format_error(Rule.CERTIFICATE_FORMAT, error) from error
-    return tuple(parse_certificate(der) for der in ders)
+    return tuple(parse_certificate(_unarmour(block)) for block in blocks)
 
 
 def chain_failures(
@@ -192,7 +191,7 @@ def crl_failures(
         found.append(failure(Rule.CRL_ISSUER, crl.issuer.rfc4514_string(), name))
     if not signed:
         found.append(failure(Rule.CRL_SIGNATURE, "invalid", f"signed by {name}"))
-    moment = datetime.fromtimestamp(now, UTC)
+    moment = moment_of(now)
     if following is None or not issued <= moment <= following:
         found.append(
             failure(
@@ -267,6 +266,11 @@ def signature_holds(
     return isinstance(key, EllipticCurvePublicKey) and ecdsa_holds(key, signature, data)
 
 
+def moment_of(now: UnixSeconds) -> datetime:
+    """The moment, or the last one that a calendar has."""
+    return datetime.fromtimestamp(min(now, _LAST_SECOND), UTC)
+
+
 def common_name(certificate: x509.Certificate) -> str:
     """The subject's only common name, or an empty string."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -280,26 +284,40 @@ def public_key_der(certificate: x509.Certificate) -> bytes:
     )
 
 
+def _unarmour(block: bytes) -> bytes:
+    """The DER of one PEM body in the one base64 text that it has."""
+    text = block.replace(b"\r", b"").replace(b"\n", b"")
+    try:
+        der = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise _format_error(Rule.CERTIFICATE_FORMAT, error) from error
+    if base64.b64encode(der) != text:
+        raise _format_error(Rule.CERTIFICATE_FORMAT, "unused bits in base64")
+    return der
+
+
+@lru_cache(maxsize=32)
 def _signature_failures(
     certificate: x509.Certificate, issuer: x509.Certificate
-) -> list[Failure]:
+) -> tuple[Failure, ...]:
+    """Pure, so its answer may be kept: the same CAs come with every quote."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except (*_PARSE_ERRORS, InvalidSignature) as error:
-        return [
+        return (
             failure(
                 Rule.CERTIFICATE_SIGNATURE,
                 f"{common_name(certificate)}: {_why(error)}",
                 f"issued by {common_name(issuer)}",
-            )
-        ]
-    return []
+            ),
+        )
+    return ()
 
 
 def _validity_failures(
     certificate: x509.Certificate, now: UnixSeconds
 ) -> list[Failure]:
-    moment = datetime.fromtimestamp(now, UTC)
+    moment = moment_of(now)
     first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if first <= moment <= last:
         return []

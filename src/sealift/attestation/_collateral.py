@@ -6,7 +6,7 @@ Sources: facts §1.4 items 2-6; Intel PCS API v4; dcap-qvl ``QuoteCollateralV3``
 
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -27,6 +27,7 @@ from ._certificates import (
     chain_failures,
     common_name,
     crl_failures,
+    moment_of,
     parse_pem_chain,
     public_key_der,
     revocation_failures,
@@ -434,7 +435,7 @@ def _open_qe_identity(
 def _date_failures(
     rule: Rule, dated: TcbInfo | QeIdentity, now: UnixSeconds
 ) -> list[Failure]:
-    moment = datetime.fromtimestamp(now, UTC)
+    moment = moment_of(now)
     if dated.issue_date <= moment <= dated.next_update:
         return []
     window = f"{dated.issue_date} … {dated.next_update}"
