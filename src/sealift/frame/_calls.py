@@ -13,7 +13,7 @@ from ._pallet import argument_types
 #: A call takes at most so many arguments (one byte of MessagePack header).
 MAX_ARGUMENTS = 15
 #: Arguments nested deeper are refused before any recursive decoder sees them.
-MAX_ARGUMENT_DEPTH = 128
+MAX_ARGUMENT_DEPTH = 64
 
 _FIXARRAY = 0x90
 _ARITY_MASK = 0x0F

@@ -89,3 +89,11 @@ class ProofInvalidError(SealiftError):
 
 class ProofUnavailableError(SealiftError):
     """ICS23 has no proof for this: an empty state, key or value."""
+
+
+class MetadataLookupError(SealiftError):
+    """The metadata knows no pallet or storage item of that name."""
+
+
+class ValueMismatchError(SealiftError):
+    """A value that is not of the type which the metadata describes."""

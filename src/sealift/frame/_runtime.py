@@ -6,9 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from sealift.base import DecodeError, decode, encode
+
 from ._calls import BoundCall, EmittedEvent, HooksOutcome, Outcome, RuntimeCall
 from ._context import CallGuard, Context, WeightMeter
-from ._errors import GenesisError, RuntimeDefinitionError, UnknownCallError
+from ._describe import describe_runtime
+from ._errors import (
+    GenesisError,
+    RuntimeDefinitionError,
+    UnknownCallError,
+    ValueMismatchError,
+)
+from ._metadata import RuntimeMetadata
 from ._migration import (
     STORAGE_VERSIONS,
     MigrationReport,
@@ -23,6 +32,8 @@ from ._pallet import (
     declared_calls,
 )
 from ._state import Overlay, StateStore
+from ._types import TypeRegistry
+from ._values import Values
 
 #: Weight limit where none applies: genesis, migrations.
 UNLIMITED = 2**63 - 1
@@ -59,6 +70,11 @@ class Runtime:
             )
         self._calls = dict(_bind_calls(self.pallets))
         self._events = dict(_name_events(self.pallets))
+        self._metadata = describe_runtime(name, version, self.pallets)
+
+    def metadata(self) -> RuntimeMetadata:
+        """What clients need to speak to this runtime."""
+        return self._metadata
 
     @property
     def event_names(self) -> Mapping[type[Event], str]:
@@ -275,7 +291,7 @@ def _name_events(pallets: Iterable[Pallet]) -> Iterable[tuple[type[Event], str]]
 def _run_genesis(pallet: Pallet, ctx: Context, config: Mapping[str, object]) -> None:
     method = getattr(pallet, "genesis", None)
     kind = genesis_type(pallet)
-    if kind is None:
+    if method is None or kind is None:
         if pallet.name in config:
             raise GenesisError(f"pallet {pallet.name} takes no configuration")
         if method is not None:
@@ -283,15 +299,16 @@ def _run_genesis(pallet: Pallet, ctx: Context, config: Mapping[str, object]) -> 
         return
     if pallet.name not in config:
         raise GenesisError(f"pallet {pallet.name} needs configuration")
-    given = config[pallet.name]
-    if not isinstance(given, kind):
-        raise GenesisError(
-            f"configuration of pallet {pallet.name} is of another type",
-            got=type(given).__name__,
-            expected=kind.__name__,
-        )
-    if method is not None:
-        method(ctx, given)
+    label = f"configuration of {pallet.name}"
+    registry = TypeRegistry()
+    spec = registry.describe(kind, label)
+    values = Values({struct.name: struct for struct in registry.structs()})
+    try:
+        wire = values.to_wire(spec, config[pallet.name], label)
+        typed = decode(kind, encode(wire))
+    except (ValueMismatchError, DecodeError) as error:
+        raise GenesisError(str(error)) from error
+    method(ctx, typed)
 
 
 def genesis_type(pallet: Pallet) -> type[msgspec.Struct] | None:

@@ -246,6 +246,11 @@ class StorageValue(StorageItem, Generic[T]):
         """The declared type."""
         return self._codec.kind
 
+    @property
+    def default(self) -> bytes | None:
+        """The encoded default, if one was declared."""
+        return self._default
+
     def of(self, pallet: str) -> "StorageValue[T]":
         """The same item in a named pallet: for old layouts and for readers."""
         twin: StorageValue[T] = StorageValue(self.name, self._codec.kind)
@@ -326,6 +331,11 @@ class StorageMap(StorageItem, Generic[K, V]):
     def kind(self) -> object:
         """The declared type of the values."""
         return self._codec.kind
+
+    @property
+    def default(self) -> bytes | None:
+        """The encoded default, if one was declared."""
+        return self._default
 
     def of(self, pallet: str) -> "StorageMap[K, V]":
         """The same item in a named pallet: for old layouts and for readers."""
