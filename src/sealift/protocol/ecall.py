@@ -204,9 +204,14 @@ class Idle(Message):
 
 
 class Confirm(Message):
-    """Everything up to ``durable`` is on disk: sign what may be confirmed."""
+    """Everything up to ``durable`` is on disk: confirm ``after`` + 1 … ``durable``.
+
+    ``after`` is not below the proven frontier's height, and its root is known
+    to the enclave: confirmations may be signed before earlier ones are on L1.
+    """
 
     durable: Height
+    after: Height
 
 
 class Confirmed(Message):
