@@ -15,6 +15,10 @@ from ._calls import (
     depth_exceeds,
 )
 from ._context import MAX_DISPATCH_DEPTH, Context, WeightMeter
+from ._diff import (
+    encode_diff,
+    parse_diff,
+)
 from ._errors import (
     BadOriginError,
     CallArgumentsError,
@@ -32,6 +36,8 @@ from ._errors import (
     ProofInvalidError,
     ProofUnavailableError,
     RuntimeDefinitionError,
+    SnapshotIncompleteError,
+    SnapshotRefusedError,
     StateTooNewError,
     StorageMissingError,
     StorageValueError,
@@ -78,6 +84,15 @@ from ._pages import DEFAULT_PAGE_BITS, PageStore
 from ._pallet import Event, Pallet, call
 from ._runtime import UNLIMITED, Runtime
 from ._simple_tree import SimpleTreeStore
+from ._snapshot import (
+    CHUNK_BYTES,
+    SnapshotChunk,
+    SnapshotHead,
+    SnapshotImport,
+    export_chunk,
+    export_chunks,
+    snapshot_head,
+)
 from ._state import Changes, Overlay, StateReader, StateStore
 from ._storage import StorageMap, StorageValue, encode_key, storage_key
 from ._types import (
@@ -87,6 +102,7 @@ from ._types import (
 )
 
 __all__ = [
+    "CHUNK_BYTES",
     "DEFAULT_PAGE_BITS",
     "ICS23_SIMPLE_OP",
     "MAX_ARGUMENTS",
@@ -140,6 +156,11 @@ __all__ = [
     "RuntimeMetadata",
     "Signed",
     "SimpleTreeStore",
+    "SnapshotChunk",
+    "SnapshotHead",
+    "SnapshotImport",
+    "SnapshotIncompleteError",
+    "SnapshotRefusedError",
     "StateReader",
     "StateStore",
     "StateTooNewError",
@@ -158,13 +179,18 @@ __all__ = [
     "WeightMeter",
     "call",
     "depth_exceeds",
+    "encode_diff",
     "encode_key",
     "encode_proof",
     "ensure_root",
     "ensure_signed",
+    "export_chunk",
+    "export_chunks",
+    "parse_diff",
     "parse_proof",
     "prove_ics23",
     "proven_value",
+    "snapshot_head",
     "storage_key",
     "verify_ics23",
 ]

@@ -19,7 +19,7 @@ _FIXARRAY = 0x90
 _ARITY_MASK = 0x0F
 
 
-class RuntimeCall(Message):
+class RuntimeCall(Message, kw_only=True):
     """A call of a runtime by name.
 
     ``args`` is the canonical MessagePack array of the arguments in order of
@@ -31,14 +31,14 @@ class RuntimeCall(Message):
     args: bytes
 
 
-class EmittedEvent(Message):
+class EmittedEvent(Message, kw_only=True):
     """An event as it was emitted: ``pallet.Event`` and its encoding."""
 
     name: str
     data: bytes
 
 
-class CallFailure(Message):
+class CallFailure(Message, kw_only=True):
     """Why a call failed: the name of the error class, and a sentence.
 
     Only ``code`` is fit for consensus data; the sentence is for people.
@@ -48,7 +48,7 @@ class CallFailure(Message):
     message: str
 
 
-class Outcome(Message):
+class Outcome(Message, kw_only=True):
     """What became of one call.
 
     A failed call has changed nothing and emitted nothing; its weight was
@@ -65,7 +65,7 @@ class Outcome(Message):
         return self.failure is None
 
 
-class HooksOutcome(Message):
+class HooksOutcome(Message, kw_only=True):
     """What the hooks of a block did, and which of them failed.
 
     A hook that failed was rolled back by itself; the others ran.

@@ -97,3 +97,11 @@ class MetadataLookupError(SealiftError):
 
 class ValueMismatchError(SealiftError):
     """A value that is not of the type which the metadata describes."""
+
+
+class SnapshotRefusedError(SealiftError):
+    """A head or chunk that does not belong to the wanted state."""
+
+
+class SnapshotIncompleteError(SealiftError):
+    """A snapshot was finished before all of its pages had come."""

@@ -17,14 +17,14 @@ from ._pallet import RESERVED_PALLET, Pallet
 from ._storage import StorageMap, StorageValue
 
 
-class RuntimeRecord(Message):
+class RuntimeRecord(Message, kw_only=True):
     """Which runtime wrote a state."""
 
     name: str
     version: int
 
 
-class PalletMigration(Message):
+class PalletMigration(Message, kw_only=True):
     """One pallet's passage; ``from_version`` 0 means that it is new."""
 
     pallet: str
@@ -32,7 +32,7 @@ class PalletMigration(Message):
     to_version: int
 
 
-class MigrationReport(Message):
+class MigrationReport(Message, kw_only=True):
     """What a migration did. ``retired`` pallets' storage is kept untouched."""
 
     from_runtime: int

@@ -5,21 +5,21 @@ from sealift.base import AccountId, ChainId, Height, Message, ShardId, UnixSecon
 from ._errors import BadOriginError
 
 
-class Origin(Message):
+class Origin(Message, kw_only=True):
     """Who dispatches a call; pallets may add kinds of their own by subclassing."""
 
 
-class Signed(Origin):
+class Signed(Origin, kw_only=True):
     """An account whose signature was verified before dispatch."""
 
     account: AccountId
 
 
-class Root(Origin):
+class Root(Origin, kw_only=True):
     """The runtime itself: governance, hooks, ``sudo``."""
 
 
-class Nobody(Origin):
+class Nobody(Origin, kw_only=True):
     """No one in particular: carried by a block, signed by nobody."""
 
 
@@ -53,7 +53,7 @@ def ensure_root(origin: Origin) -> None:
         )
 
 
-class BlockInfo(Message):
+class BlockInfo(Message, kw_only=True):
     """The L1 block in which a runtime is executing.
 
     ``time`` is verified block time; there is no other clock. ``shard`` is

@@ -3,18 +3,18 @@
 A page is the MessagePack map of its entries in key order; it is leaf, unit of
 snapshots and unit of sealed state at once. The page of a key is a keyed hash
 of it, so that nobody outside can fill one page by choosing keys. The root is
-two levels of SHA-256 over the pages' digests. It is unkeyed: what leaves the
-enclave as root is keyed above.
+two levels of SHA-256: over the digests of a group of neighbouring pages, then
+over the groups. It is unkeyed: what leaves the enclave as root is keyed above.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import msgspec
 
 from sealift.base import Digest
 
-from ._errors import StorageValueError
+from ._errors import RuntimeDefinitionError
 from ._state import Changes
 
 #: Pages of a shard are 2 to the power of at least and at most so much.
@@ -25,9 +25,20 @@ DEFAULT_PAGE_BITS = 16
 
 _EMPTY = b"\x80"
 _NUMBER_BYTES = 4
+_MIN_KEY, _MAX_KEY = 16, 64
 
 _decode = msgspec.msgpack.Decoder(dict[bytes, bytes]).decode
 _encode = msgspec.msgpack.Encoder().encode
+
+
+def group_bits(bits: int) -> int:
+    """A group has two to the power of this many pages (about the square root)."""
+    return (bits + 1) // 2
+
+
+def root_of_groups(groups: Sequence[bytes]) -> Digest:
+    """The root over the digests of all groups."""
+    return Digest(hashlib.sha256(b"".join(groups)).digest())
 
 
 class PageStore:
@@ -36,27 +47,58 @@ class PageStore:
     Args:
         bits: There are ``2**bits`` pages; fixed in the shard's genesis.
         key: Secret of the shard (16 to 64 bytes) that spreads keys over pages.
+
+    Raises:
+        RuntimeDefinitionError: Bits or key out of range.
     """
+
+    __slots__ = (
+        "_digests",
+        "_dirty",
+        "_group_bits",
+        "_groups",
+        "_hasher",
+        "_mask",
+        "_pages",
+        "bits",
+    )
 
     def __init__(self, *, bits: int, key: bytes) -> None:
         if not MIN_PAGE_BITS <= bits <= MAX_PAGE_BITS:
-            raise StorageValueError(
+            raise RuntimeDefinitionError(
                 "bad number of page bits",
                 got=bits,
                 expected=f"{MIN_PAGE_BITS} … {MAX_PAGE_BITS}",
             )
-        self._bits = bits
-        self._key = key
+        if not _MIN_KEY <= len(key) <= _MAX_KEY:
+            raise RuntimeDefinitionError(
+                "bad length of a page key",
+                got=f"{len(key)} bytes",
+                expected=f"{_MIN_KEY} … {_MAX_KEY} bytes",
+            )
+        self.bits = bits
         self._mask = (1 << bits) - 1
-        self._pages = [_EMPTY] * (1 << bits)
-        # groups of about the square root of the number of pages
-        self._group_bits = (bits + 1) // 2
-        empty = hashlib.sha256(_EMPTY).digest()
-        self._digests = [empty] * (1 << bits)
-        group = hashlib.sha256(empty * (1 << self._group_bits)).digest()
-        self._groups = [group] * (1 << (bits - self._group_bits))
         self._hasher = hashlib.blake2b(key=key, digest_size=_NUMBER_BYTES)
+        self._group_bits = group_bits(bits)
+        empty = hashlib.sha256(_EMPTY).digest()
+        group = hashlib.sha256(empty * (1 << self._group_bits)).digest()
+        self._pages = [_EMPTY] * (1 << bits)
+        self._digests = [empty] * (1 << bits)
+        self._groups = [group] * (1 << (bits - self._group_bits))
         self._dirty: set[int] = set()
+
+    def copy(self) -> "PageStore":
+        """A snapshot: shares every page, and stays as it is when this changes."""
+        twin = object.__new__(PageStore)
+        twin.bits = self.bits
+        twin._mask = self._mask
+        twin._hasher = self._hasher
+        twin._group_bits = self._group_bits
+        twin._pages = self._pages.copy()
+        twin._digests = self._digests.copy()
+        twin._groups = self._groups.copy()
+        twin._dirty = self._dirty.copy()
+        return twin
 
     def page_of(self, key: bytes) -> int:
         """The number of the page that holds a key."""
@@ -67,20 +109,20 @@ class PageStore:
     def get(self, key: bytes) -> bytes | None:
         """The value under a key, or ``None``."""
         page = self._pages[self.page_of(key)]
-        return None if page is _EMPTY else _decode(page).get(key)
+        return None if page == _EMPTY else _decode(page).get(key)
 
     def items(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        """All entries under a prefix, in key order; decodes every page."""
+        """All entries under a prefix, in key order; reads every page."""
         return sorted(
             (key, value)
             for page in self._pages
-            if page is not _EMPTY and prefix in page
+            if page != _EMPTY and prefix in page
             for key, value in _decode(page).items()
             if key.startswith(prefix)
         )
 
     def apply(self, changes: Changes) -> None:
-        """Write and delete entries; untouched pages are shared with copies."""
+        """Write and delete entries; untouched pages stay shared with copies."""
         by_page: dict[int, list[tuple[bytes, bytes | None]]] = {}
         page_of = self.page_of
         for key, value in changes.items():
@@ -92,13 +134,14 @@ class PageStore:
                     page.pop(key, None)
                 else:
                     page[key] = value
-            raw = _encode(dict(sorted(page.items()))) if page else _EMPTY
-            self._pages[number] = raw
-            self._digests[number] = hashlib.sha256(raw).digest()
-            self._dirty.add(number >> self._group_bits)
+            self._put_page(number, _encode(dict(sorted(page.items()))))
 
     def root(self) -> Digest:
         """The unkeyed accumulator over all pages."""
+        return root_of_groups(self.groups())
+
+    def groups(self) -> Sequence[bytes]:
+        """The digests of all groups of pages; do not change them."""
         size = 1 << self._group_bits
         for group in self._dirty:
             start = group * size
@@ -106,8 +149,22 @@ class PageStore:
                 b"".join(self._digests[start : start + size])
             ).digest()
         self._dirty.clear()
-        return Digest(hashlib.sha256(b"".join(self._groups)).digest())
+        return self._groups
 
-    def pages(self) -> Iterator[bytes]:
-        """All pages in order."""
-        return iter(self._pages)
+    def pages(self) -> Sequence[bytes]:
+        """All pages in order; do not change them."""
+        return self._pages
+
+    def digests(self) -> Sequence[bytes]:
+        """SHA-256 of every page in order; do not change them."""
+        return self._digests
+
+    def put_pages(self, first: int, pages: Sequence[bytes]) -> None:
+        """Replace whole pages, as a verified snapshot has them."""
+        for number, page in enumerate(pages, first):
+            self._put_page(number, page)
+
+    def _put_page(self, number: int, page: bytes) -> None:
+        self._pages[number] = page
+        self._digests[number] = hashlib.sha256(page).digest()
+        self._dirty.add(number >> self._group_bits)

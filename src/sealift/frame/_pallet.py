@@ -20,7 +20,7 @@ _MARK = "__sealift_call__"
 RESERVED_PALLET = "frame"
 
 
-class Event(Message):
+class Event(Message, kw_only=True):
     """Base of what pallets tell the outside; kept only if the call succeeds."""
 
 

@@ -71,7 +71,7 @@ class SimpleTreeStore:
     def __init__(self) -> None:
         self._values: dict[bytes, bytes] = {}
         self._leaves: dict[bytes, bytes] = {}
-        self._keys: list[bytes] | None = []
+        self._keys: list[bytes] = []
         self._levels: list[list[bytes]] | None = None
 
     def get(self, key: bytes) -> bytes | None:
@@ -93,17 +93,33 @@ class SimpleTreeStore:
 
     def apply(self, changes: Changes) -> None:
         """Write and delete entries."""
+        values, leaves = self._values, self._leaves
+        added = []
+        removed = False
         for key, value in changes.items():
             if value is None:
-                if self._values.pop(key, None) is not None:
-                    del self._leaves[key]
-                    self._keys = None
+                if values.pop(key, None) is not None:
+                    del leaves[key]
+                    removed = True
             else:
-                if key not in self._values:
-                    self._keys = None
-                self._values[key] = value
-                self._leaves[key] = leaf_hash(key, value)
+                if key not in values:
+                    added.append(key)
+                values[key] = value
+                leaves[key] = leaf_hash(key, value)
+        if removed:
+            self._keys = [key for key in self._keys if key in values]
+        if added:
+            self._keys = sorted(self._keys + added)
         self._levels = None
+
+    def copy(self) -> "SimpleTreeStore":
+        """The same entries, which stay as they are when this store changes."""
+        twin = SimpleTreeStore()
+        twin._values = self._values.copy()
+        twin._leaves = self._leaves.copy()
+        twin._keys = self._keys
+        twin._levels = self._levels
+        return twin
 
     def root(self) -> Digest:
         """The app hash."""
@@ -114,8 +130,6 @@ class SimpleTreeStore:
 
     def keys(self) -> list[bytes]:
         """All keys in order; do not change the list."""
-        if self._keys is None:
-            self._keys = sorted(self._values)
         return self._keys
 
     def levels(self) -> list[list[bytes]]:
