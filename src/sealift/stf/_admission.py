@@ -1,0 +1,69 @@
+"""Whether a call may consume its nonce in this block."""
+
+from sealift.base import Fingerprint, Height, Nonce
+from sealift.protocol import MAX_VALIDITY, TrustedCallBody
+
+from ._errors import (
+    CallExpiredError,
+    FingerprintPinError,
+    MaintenanceError,
+    NonceAheadError,
+    NonceConsumedError,
+    ValidityTooLongError,
+)
+
+
+def check_admission(
+    body: TrustedCallBody,
+    *,
+    nonce: Nonce,
+    height: Height,
+    maintenance: bool,
+    fingerprint: Fingerprint,
+) -> None:
+    """Return if the call may run; a copy of a remembered call never comes here.
+
+    1. Its nonce is the account's.
+    2. The shard is not in maintenance.
+    3. It is still valid, and for no longer than receipts are remembered.
+    4. It is pinned to this MRENCLAVE or to none.
+
+    Args:
+        body: The opened call.
+        nonce: Nonce of the signer's account.
+        height: The block.
+        maintenance: Whether the shard is in maintenance.
+        fingerprint: MRENCLAVE of this code.
+
+    Raises:
+        NonceConsumedError: Step 1: lower.
+        NonceAheadError: Step 1: higher.
+        MaintenanceError: Step 2.
+        CallExpiredError: Step 3.
+        ValidityTooLongError: Step 3.
+        FingerprintPinError: Step 4.
+    """
+    if body.nonce < nonce:  # 1
+        raise NonceConsumedError(
+            "nonce is consumed, and this call is not remembered",
+            got=body.nonce,
+            expected=nonce,
+        )
+    if body.nonce > nonce:
+        raise NonceAheadError("nonce is ahead", got=body.nonce, expected=nonce)
+    if maintenance:  # 2
+        raise MaintenanceError("shard is in maintenance", hint="Send it again later")
+    if body.valid_until < height:  # 3
+        raise CallExpiredError(
+            "call has expired", got=f"block {height}", expected=f"≤ {body.valid_until}"
+        )
+    if body.valid_until > height + MAX_VALIDITY:
+        raise ValidityTooLongError(
+            "call is valid for too long",
+            got=body.valid_until,
+            expected=f"≤ {height + MAX_VALIDITY}",
+        )
+    if body.pin is not None and body.pin != fingerprint:  # 4
+        raise FingerprintPinError(
+            "call is pinned to another MRENCLAVE", got=fingerprint, expected=body.pin
+        )

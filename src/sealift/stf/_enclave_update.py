@@ -1,0 +1,177 @@
+"""``enclave_update``: decisions about the shard's code, said inside the shard.
+
+The sudo key's order travels in a TrustedCall and leaves the enclave with that
+key's own signature, for anybody to carry to L1 (DESIGN §4.5). L1 judges it
+again; what is checked here only spares a useless journey.
+"""
+
+from typing import TypeAlias
+
+from sealift.base import AccountId, DecodeError, canonical_decode, decode, encode
+from sealift.frame import (
+    Context,
+    Event,
+    Pallet,
+    PalletError,
+    StorageValue,
+    call,
+)
+from sealift.protocol import (
+    CancelOrder,
+    Schedule,
+    SignedOrder,
+    StatusOrder,
+    UpgradeOrder,
+)
+
+from ._getters import getter
+from ._sudo import SudoKey
+
+Order: TypeAlias = UpgradeOrder | CancelOrder | StatusOrder
+
+
+class OrderIssued(Event, kw_only=True):
+    """A signed order leaves for L1, encoded."""
+
+    order: bytes
+
+
+class OrderKindError(PalletError):
+    """The order is not of the kind that this call carries."""
+
+
+class OrderElsewhereError(PalletError):
+    """The order is for another shard or another chain."""
+
+
+class OrderExpiredError(PalletError):
+    """The order has expired."""
+
+
+class OrderStaleError(PalletError):
+    """The order's serial is not the schedule's current one."""
+
+
+class OrderHeightsError(PalletError):
+    """``release_from`` and ``upgrade_at`` lie behind, or in the wrong order."""
+
+
+class NotAuthorityError(PalletError):
+    """The sudo key is not the shard's upgrade authority on L1."""
+
+
+class EnclaveUpdate(Pallet):
+    """The schedule as the enclave sees it, and orders on their way to L1.
+
+    Args:
+        sudo: Who may decide.
+    """
+
+    name = "enclave_update"
+    storage_version = 1
+    events = (OrderIssued,)
+    errors = (
+        OrderKindError,
+        OrderElsewhereError,
+        OrderExpiredError,
+        OrderStaleError,
+        OrderHeightsError,
+        NotAuthorityError,
+    )
+
+    seen: StorageValue[bytes] = StorageValue("schedule", bytes)
+
+    def __init__(self, *, sudo: SudoKey) -> None:
+        self._sudo = sudo
+
+    @call(weight=200)
+    def update_mrenclave(self, ctx: Context, *, order: bytes) -> None:
+        """Send an encoded :class:`SignedOrder` of an ``UpgradeOrder`` to L1.
+
+        1. The signer holds the sudo key.
+        2. The order is canonical, of its kind, for this chain and shard, and
+           has not expired.
+        3. The same key signed the order.
+        4. If the schedule is known: the key is the authority, the serial is
+           current.
+        5. The heights are ahead and in order.
+        """
+        key = self._sudo.ensure_sudo(ctx)  # 1
+        wanted = self._checked(ctx, key, order, UpgradeOrder)  # 2, 3, 4
+        if isinstance(wanted, UpgradeOrder) and not (
+            ctx.block.height < wanted.release_from < wanted.upgrade_at
+        ):  # 5
+            raise OrderHeightsError(
+                "heights of the order do not fit",
+                got=f"release {wanted.release_from}, upgrade {wanted.upgrade_at}",
+                expected=f"{ctx.block.height} < release_from < upgrade_at",
+            )
+        ctx.emit(OrderIssued(order=order))
+
+    @call(weight=200)
+    def cancel_update(self, ctx: Context, *, order: bytes) -> None:
+        """Send an encoded :class:`SignedOrder` of a ``CancelOrder`` to L1."""
+        key = self._sudo.ensure_sudo(ctx)
+        self._checked(ctx, key, order, CancelOrder)
+        ctx.emit(OrderIssued(order=order))
+
+    @call(weight=200)
+    def set_status(self, ctx: Context, *, order: bytes) -> None:
+        """Send an encoded :class:`SignedOrder` of a ``StatusOrder`` to L1."""
+        key = self._sudo.ensure_sudo(ctx)
+        self._checked(ctx, key, order, StatusOrder)
+        ctx.emit(OrderIssued(order=order))
+
+    def observe(self, ctx: Context, schedule: Schedule) -> None:
+        """Note the proven schedule, if it is another; called by the executor."""
+        raw = encode(schedule)
+        if self.seen.find(ctx) != raw:
+            self.seen.put(ctx, raw)
+
+    @getter(public=True)
+    def schedule(self, ctx: Context) -> Schedule | None:
+        """The shard's schedule as the enclave last saw it proven."""
+        raw = self.seen.find(ctx)
+        return None if raw is None else decode(Schedule, raw)
+
+    def _checked(
+        self,
+        ctx: Context,
+        key: AccountId,
+        raw: bytes,
+        kind: type[Order],
+    ) -> Order:
+        try:
+            signed = canonical_decode(SignedOrder, raw)
+        except DecodeError as error:
+            raise OrderKindError("not the canonical encoding of an order") from error
+        order = signed.order
+        if type(order) is not kind:
+            raise OrderKindError(
+                "another kind of order",
+                got=type(order).__name__,
+                expected=kind.__name__,
+            )
+        if order.chain_id != ctx.block.chain_id or order.shard != ctx.block.shard:
+            raise OrderElsewhereError("order is for another shard or chain")
+        if order.expiry < ctx.block.height:
+            raise OrderExpiredError("order has expired", got=order.expiry)
+        order.verify(key, signed.signature)
+        self._check_current(ctx, key, order)
+        return order
+
+    def _check_current(
+        self,
+        ctx: Context,
+        key: AccountId,
+        order: Order,
+    ) -> None:
+        schedule = self.schedule(ctx)
+        if schedule is None:
+            return
+        if schedule.rules.authority.key != key:
+            raise NotAuthorityError("sudo key is not the upgrade authority on L1")
+        if order.serial != schedule.serial:
+            raise OrderStaleError(
+                "serial is not current", got=order.serial, expected=schedule.serial
+            )

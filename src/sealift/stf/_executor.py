@@ -1,0 +1,282 @@
+"""The executor: a shard's block applied to its state, and getters answered."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from sealift import frame
+from sealift.base import (
+    ChainId,
+    Fingerprint,
+    Height,
+    SealiftError,
+    ShardId,
+    UnixSeconds,
+    decode,
+)
+from sealift.frame import (
+    BlockInfo,
+    MigrationReport,
+    Overlay,
+    Pallet,
+    PalletError,
+    Runtime,
+    Signed,
+    StateReader,
+    StateStore,
+    WeightMeter,
+)
+from sealift.frame._context import CallGuard
+from sealift.frame._migration import RUNTIME_RECORD, STORAGE_VERSIONS
+from sealift.protocol import MAX_VALIDITY, GetterBody
+
+from ._balances import Balances
+from ._block import BlockOutcome, Limits, ShardBlock
+from ._enclave_update import EnclaveUpdate
+from ._errors import GetterBoundsError, GetterFailedError, ShardRuntimeError
+from ._getters import GetterTable
+from ._opening import VerifiedGetter
+from ._run import BlockRun, Workbench
+from ._system import System
+from ._timestamp import Timestamp
+
+P = TypeVar("P", bound=Pallet)
+
+_DEFAULT_LIMITS = Limits()
+
+
+class Executor:
+    """Executes the blocks of one shard with one runtime; holds no state.
+
+    Guarantees that what it returns depends on its arguments alone, and that
+    nothing is written: the caller applies ``changes`` when the block may leave.
+    ``MemoryError``, ``RecursionError`` and the like are no call's outcome; they
+    go through, and nothing of the block must leave the process then.
+
+    Args:
+        runtime: The application's runtime, with the standard pallets.
+        chain_id: The L1 chain.
+        shard: The shard.
+        fingerprint: MRENCLAVE of this code, for pinned calls.
+        limits: Bounds on the work of a block; the same in every instance.
+
+    Raises:
+        ShardRuntimeError: A standard pallet is missing, or is there twice.
+        RuntimeDefinitionError: A getter's signature does not fit.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        chain_id: ChainId,
+        shard: ShardId,
+        fingerprint: Fingerprint,
+        limits: Limits = _DEFAULT_LIMITS,
+    ) -> None:
+        self.runtime = runtime
+        self._chain_id = chain_id
+        self._shard = shard
+        self._getters = GetterTable(runtime.pallets)
+        self._bench = Workbench(
+            runtime=runtime,
+            system=_the_one(runtime, System),
+            timestamp=_the_one(runtime, Timestamp),
+            balances=_the_one(runtime, Balances),
+            enclave_update=_the_one(runtime, EnclaveUpdate),
+            sentences=_sentences(runtime.pallets),
+            fingerprint=fingerprint,
+            limits=limits,
+        )
+
+    def apply_genesis(
+        self, store: StateStore, blob: bytes, *, height: Height, time: UnixSeconds
+    ) -> None:
+        """Write the shard's first state into an empty store.
+
+        Owed by the caller: that ``blob`` is the one whose digest L1 names.
+
+        Args:
+            store: Where the state goes.
+            blob: MessagePack map from pallet to its genesis configuration.
+            height: The block that the genesis counts as.
+            time: That block's time.
+
+        Raises:
+            DecodeError: Not a genesis blob.
+            GenesisError: Not one for this runtime, or the store is not empty.
+        """
+        config = decode(dict[str, object], blob)
+        self.runtime.apply_genesis(store, self._info(height, time), config)
+
+    def execute_block(self, state: StateReader, block: ShardBlock) -> BlockOutcome:
+        """Execute one block; no call in it is skipped, doubled or reordered.
+
+        1. If an earlier version wrote the state, it is migrated first.
+        2. Time and schedule are noted; pallets' ``on_initialize`` run.
+        3. Calls and deposits take effect in order.
+        4. Receipts are remembered; pallets' ``on_finalize`` run.
+
+        Args:
+            state: The state after the block before; stays untouched.
+            block: The block.
+
+        Raises:
+            MigrationRefusedError: Step 1: this code must not take the state
+                over. Nothing has changed.
+        """
+        overlay = Overlay.over(state)
+        info = self._info(block.height, block.time)
+        bench = self._bench
+        migration = self._migrate(overlay, info)  # 1
+        ctx = bench.runtime.context(overlay, info)
+        if block.schedule is not None:  # 2
+            bench.enclave_update.observe(ctx, block.schedule)
+        if block.items:
+            bench.timestamp.note(ctx)
+        run = BlockRun(
+            bench, overlay, info, maintenance=block.status.mode == "maintenance"
+        )
+        run.initialize()
+        for index, item in enumerate(block.items):  # 3
+            run.take(index, item)
+        run.finalize()  # 4
+        return BlockOutcome(
+            height=block.height,
+            changes=dict(sorted(overlay.changes.items())),
+            receipts=tuple(run.receipts),
+            deposits=tuple(run.deposits),
+            orders=tuple(run.orders),
+            counts=run.counts,
+            weight=run.meter.used,
+            events=tuple(run.events),
+            hook_failures=tuple(run.hook_failures),
+            migration=migration,
+        )
+
+    def rehearse(
+        self, state: StateReader, *, height: Height, time: UnixSeconds
+    ) -> MigrationReport | None:
+        """Migrate a state and throw the result away (DESIGN §11.7).
+
+        Returns:
+            What the migration would do; ``None`` if there is nothing to migrate.
+
+        Raises:
+            MigrationRefusedError: This code would refuse the state.
+        """
+        return self._migrate(Overlay.over(state), self._info(height, time))
+
+    def answer(
+        self,
+        state: StateReader,
+        getter: VerifiedGetter,
+        *,
+        height: Height,
+        head: Height,
+        time: UnixSeconds,
+    ) -> bytes:
+        """Answer a signed read: the encoding of what the getter returns.
+
+        1. The state is as new as the reader asks, the getter not expired.
+        2. The runtime has the getter, and the arguments fit it.
+        3. It is read; a private getter learns who asks, and what is written is
+           dropped.
+
+        Owed by the caller: that this enclave may answer at its head.
+
+        Args:
+            state: The state to read.
+            getter: The verified read.
+            height: The block after which the state is.
+            head: The relay's head.
+            time: Time of the state's block.
+
+        Raises:
+            GetterBoundsError: Step 1.
+            UnknownGetterError: Step 2.
+            GetterArgumentsError: Step 2.
+            GetterFailedError: Step 3.
+        """
+        body = getter.body
+        _check_bounds(body, height=height, head=head)  # 1
+        bound = self._getters[body.getter]  # 2
+        arguments = bound.arguments(body.args)
+        ctx = self.runtime.context(  # 3
+            Overlay.over(state),
+            self._info(height, time),
+            Signed(account=getter.reader),
+            WeightMeter(self._bench.limits.getter_weight),
+        )
+        answer = b""
+        guard = CallGuard()
+        with guard:
+            answer = bound.read(ctx, getter.reader, arguments)
+        if guard.failure is not None:
+            raise GetterFailedError(f"{bound.name} failed", got=guard.failure.code)
+        return answer
+
+    def getters(self) -> dict[str, bool]:
+        """Name of every getter, and whether everybody may read it."""
+        return self._getters.names()
+
+    def _info(self, height: Height, time: UnixSeconds) -> BlockInfo:
+        return BlockInfo(
+            chain_id=self._chain_id, height=height, time=time, shard=self._shard
+        )
+
+    def _migrate(self, overlay: Overlay, info: BlockInfo) -> MigrationReport | None:
+        runtime = self.runtime
+        ctx = runtime.context(overlay, info)
+        record = RUNTIME_RECORD.find(ctx)
+        if (
+            record is not None
+            and (record.name, record.version) == (runtime.name, runtime.version)
+            and all(
+                STORAGE_VERSIONS.find(ctx, pallet.name) == pallet.storage_version
+                for pallet in runtime.pallets
+            )
+        ):
+            return None
+        return runtime.migrate(overlay, info)
+
+
+def _check_bounds(body: GetterBody, *, height: Height, head: Height) -> None:
+    if body.min_height > height:
+        raise GetterBoundsError(
+            "state is too old for the reader",
+            got=height,
+            expected=f"≥ {body.min_height}",
+        )
+    if not head <= body.valid_until <= head + MAX_VALIDITY:
+        raise GetterBoundsError(
+            "getter is not valid at this head",
+            got=body.valid_until,
+            expected=f"{head} … {head + MAX_VALIDITY}",
+        )
+
+
+def _the_one(runtime: Runtime, kind: type[P]) -> P:
+    found = [pallet for pallet in runtime.pallets if isinstance(pallet, kind)]
+    if len(found) != 1:
+        raise ShardRuntimeError(
+            f"runtime {runtime.name} needs the standard pallet {kind.name} once",
+            got=len(found),
+            hint="Compose it from StandardPallets().pallets",
+        )
+    return found[0]
+
+
+def _sentences(pallets: Iterable[Pallet]) -> dict[str, str]:
+    """What each error code means, from the docstrings of the error classes."""
+    classes: list[type[SealiftError]] = [
+        value
+        for value in vars(frame).values()
+        if isinstance(value, type) and issubclass(value, PalletError)
+    ]
+    for pallet in pallets:
+        classes.extend(pallet.errors)
+    found: dict[str, str] = {}
+    for kind in classes:
+        summary = (kind.__doc__ or "").strip().partition("\n")[0]
+        found.setdefault(kind.code, summary)
+    return found

@@ -1,0 +1,213 @@
+"""From envelopes to opened calls: HPKE and signatures, on one thread.
+
+HPKE and ZIP-215 verification hold the GIL (facts/performance §1), so there is
+one function and no pool; an enclave hides its latency by calling it while it
+waits for the header that commits to the results.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sealift.base import (
+    AccountId,
+    Bytes32,
+    CallId,
+    DecodeError,
+    Digest,
+    InvariantError,
+    SealiftError,
+    ShardId,
+    decode,
+)
+from sealift.crypto import sha256, verify_signature
+from sealift.protocol import (
+    SIZE_CLASSES,
+    Envelope,
+    GetterBody,
+    PaddingError,
+    TrustedCallBody,
+    open_call,
+    open_getter,
+)
+
+from ._errors import (
+    EnvelopeError,
+    UnknownEpochError,
+    UnreadableCallError,
+    WrongShardError,
+)
+
+#: Most bytes of an envelope: the largest size class and what HPKE adds to it.
+MAX_ENVELOPE_BYTES = SIZE_CLASSES[-1] + 256
+
+_MADE_HERE = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedCall:
+    """A call that opened, is for this shard, and was signed by its signer.
+
+    Guarantees nothing about nonce, validity or sense of the call.
+    ``envelope`` is the SHA-256 of the envelope's bytes on L1. Only
+    :func:`open_and_verify` makes it.
+    """
+
+    envelope: Digest
+    call_id: CallId
+    body: TrustedCallBody
+    made_by: object = field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.made_by is not _MADE_HERE:
+            raise InvariantError("OpenedCall is made by open_and_verify only")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedCall:
+    """An envelope that yields no call, and the name of the refusal.
+
+    ``reply_key`` is known if the envelope opened; whoever sealed it chose it.
+    ``call_id`` then is the digest of what it held, else the envelope's.
+    """
+
+    envelope: Digest
+    call_id: CallId
+    reply_key: Bytes32 | None
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedGetter:
+    """A read that is for this shard and was signed by its signer.
+
+    Owed by the caller: that this enclave may answer at its head. Only
+    :func:`open_and_verify_getter` makes it.
+    """
+
+    body: GetterBody
+    made_by: object = field(repr=False, compare=False)
+
+    @property
+    def reader(self) -> AccountId:
+        """Who asks."""
+        return self.body.signer
+
+    def __post_init__(self) -> None:
+        if self.made_by is not _MADE_HERE:
+            raise InvariantError("VerifiedGetter is made by its verifier only")
+
+
+def open_and_verify(
+    envelopes: Sequence[bytes],
+    *,
+    keys: Mapping[int, bytes],
+    chain_id: str,
+    shard: ShardId,
+) -> list[OpenedCall | RefusedCall]:
+    """Open envelopes in order; never raises for a bad one.
+
+    1. The bytes are an envelope (else ``EnvelopeError``).
+    2. Its epoch is among ``keys`` (else ``UnknownEpochError``).
+    3. It opens, bound to calls of this chain, shard and epoch (``HpkeError``),
+       and is the canonical, padded encoding of a call (``UnreadableCallError``).
+    4. What was signed names this chain and shard (``WrongShardError``).
+    5. The signer signed it, by ZIP-215 (``SignatureInvalidError``).
+
+    Args:
+        envelopes: Encoded envelopes as they stand in ``invoke`` on L1.
+        keys: Secret shielding key of every accepted epoch.
+        chain_id: The L1 chain.
+        shard: This shard.
+
+    Returns:
+        One item for every envelope, in the same order.
+    """
+    return [_open_one(raw, keys, chain_id, shard) for raw in envelopes]
+
+
+def _open_one(
+    raw: bytes, keys: Mapping[int, bytes], chain_id: str, shard: ShardId
+) -> OpenedCall | RefusedCall:
+    digest = sha256(raw)
+    body: TrustedCallBody | None = None
+    call_id = CallId(digest)
+    try:
+        envelope, secret = _parse_envelope(raw, keys)  # 1, 2
+        try:
+            call = open_call(envelope, secret=secret, chain_id=chain_id, shard=shard)
+        except (DecodeError, PaddingError) as error:  # 3
+            raise _unreadable("call") from error
+        body = call.body
+        preimage = body.preimage()
+        call_id = CallId(sha256(preimage))
+        _check_place(body, chain_id, shard)  # 4
+        verify_signature(body.signer, preimage, call.signature, what="the call")  # 5
+    except SealiftError as error:
+        if isinstance(error, InvariantError):
+            raise
+        return RefusedCall(
+            envelope=digest,
+            call_id=call_id,
+            reply_key=None if body is None else body.reply_key,
+            code=error.code,
+            message=error.what,
+        )
+    return OpenedCall(envelope=digest, call_id=call_id, body=body, made_by=_MADE_HERE)
+
+
+def open_and_verify_getter(
+    raw: bytes, *, keys: Mapping[int, bytes], chain_id: str, shard: ShardId
+) -> VerifiedGetter:
+    """Open one sealed getter, by the same steps as :func:`open_and_verify`.
+
+    Raises:
+        EnvelopeError: Step 1.
+        UnknownEpochError: Step 2.
+        HpkeError: Step 3: it does not open.
+        UnreadableCallError: Step 3: it is no getter.
+        WrongShardError: Step 4.
+        SignatureInvalidError: Step 5.
+    """
+    envelope, secret = _parse_envelope(raw, keys)  # 1, 2
+    try:
+        getter = open_getter(envelope, secret=secret, chain_id=chain_id, shard=shard)
+    except (DecodeError, PaddingError) as error:  # 3
+        raise _unreadable("getter") from error
+    body = getter.body
+    _check_place(body, chain_id, shard)  # 4
+    body.verify(body.signer, getter.signature)  # 5
+    return VerifiedGetter(body=body, made_by=_MADE_HERE)
+
+
+def _parse_envelope(raw: bytes, keys: Mapping[int, bytes]) -> tuple[Envelope, bytes]:
+    try:
+        envelope = decode(Envelope, raw, limit=MAX_ENVELOPE_BYTES)
+    except DecodeError as error:
+        raise EnvelopeError("not an envelope") from error
+    secret = keys.get(envelope.epoch)
+    if secret is None:
+        raise UnknownEpochError(
+            "key epoch is not accepted",
+            got=envelope.epoch,
+            expected=f"one of {sorted(keys)}",
+            hint="Seal to the shard's current shielding key",
+        )
+    return envelope, secret
+
+
+def _check_place(
+    body: TrustedCallBody | GetterBody, chain_id: str, shard: ShardId
+) -> None:
+    if body.chain_id != chain_id or body.shard != shard:
+        raise WrongShardError(
+            "signed for another shard or chain",
+            got=f"{body.chain_id}/{body.shard.hex()}",
+            expected=f"{chain_id}/{shard.hex()}",
+        )
+
+
+def _unreadable(what: str) -> UnreadableCallError:
+    # One name for every way not to be readable: which of the decoder's
+    # complaints comes first may depend on how deep the stack is.
+    return UnreadableCallError(f"not the canonical encoding of a {what}")
