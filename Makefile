@@ -1,0 +1,85 @@
+# The two commands: `make demo` and `make test`. Everything else serves them.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+SEED   ?= 20261123
+
+.PHONY: help demo test lint types unit optimised wheel-test bench chaos cometbft cometbft-smoke lock clean
+
+help:
+	@echo "make demo            the nine steps, live (ARGS='--accounts 1000 --rate 20')"
+	@echo "make test            everything CI runs"
+	@echo "make bench           ratios against floors measured in the same run"
+	@echo "make chaos           the long kill -9 campaign (50 runs)"
+	@echo "make cometbft-smoke  our ledger behind a real CometBFT node (needs Go)"
+	@echo "make lock            write the hash-checked locks anew (needs uv)"
+
+demo: $(VENV)/run.stamp
+	@$(BIN)/sealift demo $(ARGS)
+
+test: lint types unit optimised wheel-test cometbft-smoke
+	@echo "make test: all of it passed"
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+unit: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m "not wheel and not cometbft" $(ARGS)
+
+# Under -O no assert of ours may carry a check; processes are started once only.
+optimised: $(VENV)/dev.stamp
+	$(BIN)/python -O -m pytest -q -m "not process and not wheel and not cometbft" tests
+
+wheel-test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m wheel tests/wheel
+
+bench: $(VENV)/run.stamp
+	@$(BIN)/sealift bench $(ARGS)
+
+chaos: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -q -m campaign tests/chaos --campaign-runs 50 --campaign-seed $(SEED)
+
+# What a user's machine cannot offer is skipped with a line; CI requires it.
+cometbft-smoke: $(VENV)/dev.stamp
+	@if command -v go >/dev/null 2>&1 || command -v cometbft >/dev/null 2>&1; then \
+	  $(BIN)/python -m pytest -m cometbft tests/cometbft; \
+	elif [ -n "$$CI" ]; then \
+	  echo "cometbft-smoke: neither go nor cometbft on PATH, and CI requires it" >&2; exit 1; \
+	else \
+	  echo "cometbft-smoke: skipped, neither go nor cometbft on PATH"; \
+	fi
+
+$(VENV)/base.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) -V). Say: make PYTHON=python3.12 demo" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "python3-venv is missing. Say: sudo apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/run.stamp: $(VENV)/base.stamp requirements/run.txt pyproject.toml
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/base.stamp requirements/dev.txt pyproject.toml
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/run.stamp
+
+# No index and no host is ever written into a lock.
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q
+lock:
+	$(LOCK) requirements/enclave.in -o requirements/enclave.txt
+	$(LOCK) requirements/run.in -o requirements/run.txt
+	$(LOCK) requirements/dev.in -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,182 @@
+"""``worker.toml``: where the L1, the bundle, the platform and the peers are."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from sealift.base import ShardId, parse_hex
+
+from ._errors import ConfigError
+
+_Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+CONFIG_FILE = "worker.toml"
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the file's sections: unknown names are refused."""
+
+
+class L1Section(_Section, frozen=True, kw_only=True):
+    """The L1 node: its RPC address."""
+
+    rpc: str
+
+
+class EnclaveSection(_Section, frozen=True, kw_only=True):
+    """Which bundle runs, on which platform; ``memory_limit`` in MiB (0: none)."""
+
+    platform: Literal["insecure-sim"]
+    bundle: str
+    machine: str
+    memory_limit: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class ShardSection(_Section, frozen=True, kw_only=True):
+    """The shard: its id (hex) and its genesis blob, for a birth or a restart."""
+
+    id: str
+    genesis: str = ""
+
+
+class ApiSection(_Section, frozen=True, kw_only=True):
+    """Where the worker listens, and the URL that it announces on L1."""
+
+    host: str = "127.0.0.1"
+    port: _Port = 0
+    url: str = ""
+
+
+class UpstreamSection(_Section, frozen=True, kw_only=True):
+    """The worker that keys and state are asked of; empty: this one is the first."""
+
+    url: str = ""
+
+
+class SnapshotSection(_Section, frozen=True, kw_only=True):
+    """How many blocks pass between snapshots on disk."""
+
+    every: Annotated[int, msgspec.Meta(ge=1)] = 2000
+
+
+class _File(_Section, frozen=True, kw_only=True):
+    l1: L1Section
+    shard: ShardSection
+    enclave: EnclaveSection
+    api: ApiSection = ApiSection()
+    upstream: UpstreamSection = UpstreamSection()
+    snapshot: SnapshotSection = SnapshotSection()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """A worker's home folder and what its ``worker.toml`` says.
+
+    Relative paths in the file are relative to the home.
+    """
+
+    home: Path
+    l1: L1Section
+    shard: ShardId
+    genesis: Path | None
+    bundle: Path
+    machine: Path
+    memory_limit: int
+    api: ApiSection
+    upstream: str
+    snapshot_every: int
+
+    @property
+    def operator_key(self) -> Path:
+        """The secret of the account that pays."""
+        return self.home / "operator.key"
+
+    @property
+    def key_store(self) -> Path:
+        """The sealed key store."""
+        return self.home / "key_store.sealed"
+
+    @property
+    def database(self) -> Path:
+        """Diffs, snapshot, receipts."""
+        return self.home / "worker.db"
+
+    @property
+    def unpacked(self) -> Path:
+        """Where bundles are unpacked, by content."""
+        return self.home / "bundles"
+
+
+def load_config(home: Path) -> WorkerConfig:
+    """Read ``worker.toml`` of a home folder.
+
+    Raises:
+        ConfigError: Missing, not TOML, or with a wrong or unknown name.
+    """
+    path = home / CONFIG_FILE
+    try:
+        raw = path.read_bytes()
+        file = msgspec.convert(tomllib.loads(raw.decode()), _File)
+        shard = ShardId(parse_hex(file.shard.id))
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror})",
+            hint="Make one with `sealift worker init`.",
+        ) from error
+    except (ValueError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path} is wrong ({error})") from error
+    genesis = file.shard.genesis
+    return WorkerConfig(
+        home=home,
+        l1=file.l1,
+        shard=shard,
+        genesis=home / genesis if genesis else None,
+        bundle=home / file.enclave.bundle,
+        machine=home / file.enclave.machine,
+        memory_limit=file.enclave.memory_limit * 1024 * 1024,
+        api=file.api,
+        upstream=file.upstream.url,
+        snapshot_every=file.snapshot.every,
+    )
+
+
+TEMPLATE = """\
+# sealift worker. Relative paths are relative to this folder.
+# The host is trusted for availability only: nothing here can make the enclave
+# skip a check.
+
+[l1]
+# RPC of an L1 node (solo or CometBFT). It can hide blocks, it cannot forge them.
+rpc = "{rpc}"
+
+[shard]
+id = "{shard}"
+# The genesis blob; needed by the worker that gives birth to the shard.
+genesis = "{genesis}"
+
+[enclave]
+# insecure-sim protects nobody: it is for laptops and tests.
+platform = "insecure-sim"
+bundle = "{bundle}"
+# The folder of the simulated machine (`sealift insecure-sim init`).
+machine = "{machine}"
+# Most MiB of memory for the enclave process; 0 is no limit.
+memory_limit = 0
+
+[api]
+host = "127.0.0.1"
+# 0 takes a free port.
+port = {port}
+# What is announced on L1; empty announces http://host:port.
+url = ""
+
+[upstream]
+# A worker that has the shard's keys. Empty: this worker may give birth.
+url = "{upstream}"
+
+[snapshot]
+# Blocks between two snapshots on disk.
+every = 2000
+"""

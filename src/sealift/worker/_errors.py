@@ -1,0 +1,39 @@
+"""What stops a worker, or what it refuses."""
+
+from sealift.base import SealiftError
+
+
+class WorkerError(SealiftError):
+    """The root of the worker's own refusals."""
+
+
+class EnclaveRefusedError(WorkerError):
+    """The enclave refused a request, by name; it goes on."""
+
+    def __init__(self, refused: str, message: str) -> None:
+        super().__init__(f"the enclave refused ({refused}): {message}")
+        self.refused = refused
+
+
+class EnclaveGoneError(WorkerError):
+    """The enclave process has ended, or its channel is broken."""
+
+
+class StoreError(WorkerError):
+    """The worker's database cannot be used; it is kept as it is."""
+
+
+class StoreMismatchError(StoreError):
+    """The database belongs to another shard or another enclave."""
+
+
+class ConfigError(WorkerError):
+    """``worker.toml`` is missing, unreadable or wrong."""
+
+
+class UpstreamError(WorkerError):
+    """The worker that keys or state were asked of answers otherwise."""
+
+
+class StalledError(WorkerError):
+    """The worker cannot go on without its operator."""

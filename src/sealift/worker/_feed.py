@@ -1,0 +1,74 @@
+"""From L1's RPC to the enclave: what :class:`ImportBlock` holds for a block."""
+
+from typing import Protocol
+
+from sealift.base import AccountId, ShardId, encode
+from sealift.protocol import (
+    certificate_key,
+    enclave_key,
+    frontier_key,
+    keys_key,
+    record_key,
+    schedule_key,
+)
+from sealift.protocol.ecall import ImportBlock, StateProof
+from sealift.relay import LightBlock, TxResult
+
+
+class L1Source(Protocol):
+    """What a worker reads from an L1 node; nothing of it is trusted."""
+
+    async def light_block(self, height: int) -> LightBlock:
+        """Header, commit and validators of a height."""
+
+    async def block_txs(self, height: int) -> tuple[bytes, ...]:
+        """The transactions of a block."""
+
+    async def tx_results(self, height: int) -> tuple[TxResult, ...]:
+        """What became of them."""
+
+    async def prove(self, key: bytes, height: int) -> tuple[bytes | None, bytes]:
+        """A value of the state after ``height`` (or None) and its ICS23 proof."""
+
+
+class BlockFeed:
+    """Fetches blocks of L1 in the form the enclave verifies.
+
+    Args:
+        l1: The node.
+        shard: Whose records are proven with every block.
+        signing_key: The enclave whose registration is proven too.
+    """
+
+    def __init__(self, l1: L1Source, *, shard: ShardId, signing_key: AccountId) -> None:
+        self._l1 = l1
+        self._keys = (
+            record_key(shard),
+            schedule_key(shard),
+            frontier_key(shard),
+            keys_key(shard, 0),
+            certificate_key(shard),
+            enclave_key(signing_key),
+        )
+
+    async def import_block(self, height: int) -> ImportBlock:
+        """Block ``height``, as header ``height`` + 1 proves it."""
+        light = await self._l1.light_block(height + 1)
+        results = await self._l1.tx_results(height)
+        return ImportBlock(
+            light_block=encode(light),
+            txs=await self._l1.block_txs(height),
+            results=tuple(encode(result) for result in results),
+            proofs=await self.proofs(self._keys, height),
+        )
+
+    async def proofs(
+        self, keys: tuple[bytes, ...], height: int
+    ) -> tuple[StateProof, ...]:
+        """Proofs of these keys against the state after ``height``."""
+        found = []
+        for key in keys:
+            value, proof = await self._l1.prove(key, height)
+            found.append(StateProof(key=key, value=value, proof=proof))
+        return tuple(found)
+
