@@ -192,7 +192,7 @@ def crl_failures(
     if not signed:
         found.append(failure(Rule.CRL_SIGNATURE, "invalid", f"signed by {name}"))
     moment = moment_of(now)
-    if following is None or not issued <= moment <= following:
+    if following is None or not issued <= moment < following:
         found.append(
             failure(
                 Rule.CRL_VALIDITY,
