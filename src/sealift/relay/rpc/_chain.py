@@ -123,7 +123,7 @@ PART_SET_HEADER: Final = record(PartSetHeader, key("total", UINT32), key("hash",
 BLOCK_ID: Final = record(BlockId, key("hash", HASH), key("parts", PART_SET_HEADER))
 VERSION: Final = record(
     ConsensusVersion,
-    key("block", UINT64, default=0, omit=True),
+    key("block", UINT64),
     key("app", UINT64, default=0, omit=True),
 )
 HEADER: Final = record(
