@@ -1,0 +1,106 @@
+"""What an L1 engine drives: the state machine behind the blocks.
+
+The embedded engine calls it directly; an ABCI server can wrap it, one method
+for one message: ``InitChain``, ``CheckTx``, ``FinalizeBlock``, ``Commit``.
+``Query`` needs no method: the engine keeps the history of the state itself.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sealift.base import Height
+from sealift.frame import Changes
+from sealift.relay import Timestamp
+from sealift.relay.rpc import Event, ExecTxResult, GenesisDoc
+
+
+class BlockOutcome(Protocol):
+    """What executing one block yields; the ledger's ``FinalizedBlock`` fits.
+
+    Attributes:
+        results: One for each transaction, in block order.
+        app_hash: Root of the state after the block; stands in the next header.
+        changes: Entries of the state that the block wrote or deleted.
+        events: What the block itself emitted, outside of its transactions.
+    """
+
+    @property
+    def results(self) -> Sequence[ExecTxResult]: ...
+    @property
+    def app_hash(self) -> bytes: ...
+    @property
+    def changes(self) -> Changes: ...
+    @property
+    def events(self) -> Sequence[Event]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutedBlock:
+    """A plain :class:`BlockOutcome`."""
+
+    results: tuple[ExecTxResult, ...] = ()
+    app_hash: bytes
+    changes: Changes
+    events: tuple[Event, ...] = ()
+
+
+class Application(Protocol):
+    """A deterministic state machine whose commitment is the simple tree.
+
+    Law: the root of :class:`sealift.frame.SimpleTreeStore` over all changes so
+    far is the app hash; nothing but the arguments reaches results or state;
+    ``finalize_block`` leaves what ``check_tx`` and a second ``finalize_block``
+    see untouched until ``commit``.
+    """
+
+    def init_chain(self, genesis: GenesisDoc) -> BlockOutcome:
+        """Write the first state from ``genesis.app_state``; commits at once.
+
+        Raises:
+            SealiftError: The application does not accept this genesis.
+        """
+        ...
+
+    def load(
+        self, entries: Iterable[tuple[bytes, bytes]], *, genesis: GenesisDoc
+    ) -> bytes:
+        """Take over a stored state, all of it; return its app hash."""
+        ...
+
+    def check_tx(self, tx: bytes, *, recheck: bool) -> ExecTxResult:
+        """Judge a transaction for the mempool; never raises for bad bytes.
+
+        Verdicts may build on those given since the last commit (nonces); a
+        commit forgets them, and what still waits is rechecked in order.
+
+        Args:
+            tx: Any bytes.
+            recheck: Whether this one was accepted before, so that what depends
+                on the bytes alone need not be verified again.
+        """
+        ...
+
+    def finalize_block(
+        self,
+        *,
+        height: Height,
+        block_hash: bytes,
+        time: Timestamp,
+        proposer: bytes,
+        txs: Sequence[bytes],
+    ) -> BlockOutcome:
+        """Execute a block; a bad transaction is a failed result, never an error.
+
+        Args:
+            height: The block's height.
+            block_hash: Hash of its header.
+            time: Its header's time.
+            proposer: Address (20 bytes) of its proposer.
+            txs: Its transactions.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Make the last finalized block's state the current one."""
+        ...

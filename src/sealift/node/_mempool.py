@@ -1,0 +1,145 @@
+"""Transactions that wait for a block: first in, first out."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sealift.base import TooLargeError
+from sealift.protocol import MAX_TX_BYTES
+from sealift.relay import tx_hash
+from sealift.relay.rpc import ExecTxResult
+
+from ._application import Application
+from ._errors import MempoolFullError, TxAlreadyKnownError
+
+#: Protobuf bytes around a transaction in a block, at most.
+_TX_FRAME: Final = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MempoolLimits:
+    """How much may wait; CometBFT's defaults.
+
+    Attributes:
+        txs: Most transactions.
+        total_bytes: Most bytes of them together.
+        tx_bytes: Most bytes of one.
+        remembered: How many recently included ones are refused as copies.
+    """
+
+    txs: int = 5_000
+    total_bytes: int = 64 * 1024 * 1024
+    tx_bytes: int = MAX_TX_BYTES
+    remembered: int = 10_000
+
+
+class Mempool:
+    """What the application accepted and no block has taken yet.
+
+    Guarantees the order of arrival, no copy of what waits or was included
+    lately, and that whatever the state after a block no longer accepts is
+    dropped before the next block is made.
+
+    Args:
+        application: Judges each transaction.
+        limits: How much may wait.
+    """
+
+    def __init__(self, application: Application, limits: MempoolLimits) -> None:
+        self._application = application
+        self._limits = limits
+        self._waiting: OrderedDict[bytes, bytes] = OrderedDict()
+        self._bytes = 0
+        self._included: OrderedDict[bytes, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of everything that waits."""
+        return self._bytes
+
+    def first(self, count: int) -> tuple[bytes, ...]:
+        """The transactions that come next."""
+        return tuple(tx for tx, _ in zip(self._waiting.values(), range(count)))  # noqa: B905 - the shorter one decides
+
+    def add(self, tx: bytes) -> ExecTxResult:
+        """Let the application judge a transaction; keep it if it is accepted.
+
+        Returns:
+            The application's verdict; accepted is code 0.
+
+        Raises:
+            TooLargeError: More bytes than one may have.
+            TxAlreadyKnownError: A copy of one that waits or was included.
+            MempoolFullError: No room.
+        """
+        limits = self._limits
+        if len(tx) > limits.tx_bytes:
+            raise TooLargeError(
+                "transaction is too large",
+                got=f"{len(tx)} B",
+                expected=f"≤ {limits.tx_bytes} B",
+            )
+        digest = tx_hash(tx)
+        if digest in self._waiting or digest in self._included:
+            raise TxAlreadyKnownError("tx already exists in cache", got=digest.hex())
+        if (
+            len(self._waiting) >= limits.txs
+            or self._bytes + len(tx) > limits.total_bytes
+        ):
+            raise MempoolFullError(
+                "mempool is full",
+                got=f"{len(self._waiting)} transactions, {self._bytes} B",
+                expected=f"≤ {limits.txs}, ≤ {limits.total_bytes} B",
+                hint="Try again after the next block",
+            )
+        verdict = self._application.check_tx(tx, recheck=False)
+        if verdict.code == 0:
+            self._waiting[digest] = tx
+            self._bytes += len(tx)
+        return verdict
+
+    def reap(self, *, max_bytes: int) -> tuple[bytes, ...]:
+        """The transactions for the next block, oldest first; they stay here.
+
+        Args:
+            max_bytes: Most bytes, with their protobuf frames.
+        """
+        taken = []
+        room = max_bytes
+        for tx in self._waiting.values():
+            room -= len(tx) + _TX_FRAME
+            if room < 0:
+                break
+            taken.append(tx)
+        return tuple(taken)
+
+    def update(self, included: Sequence[bytes]) -> tuple[bytes, ...]:
+        """A block was committed: drop what it took and what it made invalid.
+
+        Returns:
+            Hashes of the transactions that the new state no longer accepts.
+        """
+        for tx in included:
+            digest = tx_hash(tx)
+            self._drop(digest)
+            self._included[digest] = None
+            self._included.move_to_end(digest)
+        while len(self._included) > self._limits.remembered:
+            self._included.popitem(last=False)
+        ejected = tuple(
+            digest
+            for digest, tx in self._waiting.items()
+            if self._application.check_tx(tx, recheck=True).code != 0
+        )
+        for gone in ejected:
+            self._drop(gone)
+        return ejected
+
+    def _drop(self, digest: bytes) -> None:
+        tx = self._waiting.pop(digest, None)
+        if tx is not None:
+            self._bytes -= len(tx)
