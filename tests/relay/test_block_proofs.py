@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from sealift.base import InvariantError
+from sealift.base import InvariantError, SealiftError
 from sealift.crypto import sha256
+from sealift.frame import SimpleTreeStore, prove_ics23
 from sealift.relay import (
     HeightError,
     MerkleProof,
@@ -28,6 +29,7 @@ from sealift.relay import (
     verify_block,
     verify_leaf,
     verify_results,
+    verify_state,
     verify_tx,
     verify_txs,
 )
@@ -166,3 +168,34 @@ class TestMerkleProofs:
         for index in (-1, 1):
             with pytest.raises(MerkleProofError, match="no leaf"):
                 prove_leaf([b"a"], index)
+
+
+class TestState:
+    @pytest.fixture
+    def state(self, workshop: Any) -> tuple[VerifiedHeader, SimpleTreeStore]:
+        store = SimpleTreeStore()
+        store.apply({b"a": b"1", b"b": b"2", b"d": b"4"})
+        one = workshop.sign(workshop.header(1))
+        two = workshop.sign(workshop.after(one, app_hash=store.root()))
+        return workshop.relay(one).advance(two, now=None), store
+
+    def test_what_stands_there(self, state: Any) -> None:
+        header, store = state
+        verified = verify_state(header, b"b", b"2", prove_ics23(store, b"b"))
+        assert (verified.height, verified.key, verified.value) == (1, b"b", b"2")
+
+    def test_what_does_not_stand_there(self, state: Any) -> None:
+        header, store = state
+        assert verify_state(header, b"c", None, prove_ics23(store, b"c")).value is None
+
+    def test_a_value_misreported_hidden_or_invented(self, state: Any) -> None:
+        header, store = state
+        for key, value in ((b"b", b"3"), (b"b", None), (b"c", b"3")):
+            with pytest.raises(SealiftError):
+                verify_state(header, key, value, prove_ics23(store, key))
+
+    def test_a_proof_of_another_state(self, state: Any) -> None:
+        header, store = state
+        store.apply({b"b": b"3"})
+        with pytest.raises(SealiftError):
+            verify_state(header, b"b", b"3", prove_ics23(store, b"b"))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sealift.base import Height
-from sealift.frame._ics23 import verify_ics23
+from sealift.frame import verify_ics23
 
 from ._errors import HeightError, ResultsMismatchError, TxsMismatchError
 from ._hashing import data_hash, results_hash, tx_hash
