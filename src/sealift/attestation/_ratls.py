@@ -161,7 +161,7 @@ def make_session_certificate(
             ),
             critical=False,
         )
-        .sign(private, SHA256())
+        .sign(private, SHA256(), ecdsa_deterministic=True)
     )
     return certificate.public_bytes(Encoding.DER)
 

@@ -56,6 +56,10 @@ class RatlsSession:
         key: Its key.
         verify_peer: Called with the peer's DER certificate, once; returns if it
             is acceptable, raises a ``SealiftError`` if not.
+
+    Raises:
+        CertificateFormatError: The own certificate cannot be read.
+        SessionFailedError: It is another key's.
     """
 
     def __init__(
@@ -169,9 +173,13 @@ class RatlsSession:
         context.set_verify(
             SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._on_certificate
         )
-        context.use_certificate(parse_certificate(certificate))
-        context.use_privatekey(open_tls_key(key))
-        context.check_privatekey()
+        try:
+            context.use_certificate(parse_certificate(certificate))
+            context.use_privatekey(open_tls_key(key))
+        except SSL.Error as error:
+            raise SessionFailedError(
+                "certificate and key do not fit", got=_reasons(error)
+            ) from error
         return context
 
     def _on_certificate(
@@ -251,9 +259,15 @@ class RatlsSession:
             raise SessionStateError("the handshake is not done")
 
 
+def _reasons(error: SSL.Error) -> str:
+    """OpenSSL's queue of reasons in words."""
+    queue = error.args[0] if error.args else ()
+    return ", ".join(str(entry[-1]) for entry in queue) or type(error).__name__
+
+
 def _named(error: SSL.Error) -> SealiftError:
-    """OpenSSL's queue of reasons as one of ours."""
-    reasons = ", ".join(str(entry[-1]) for entry in (error.args or ((),))[0] or ())
+    """OpenSSL's failure as one of ours."""
+    reasons = _reasons(error)
     if "alert" in reasons:
         return PeerRefusedError("the peer ended the session", got=reasons)
-    return SessionFailedError("TLS failed", got=reasons or type(error).__name__)
+    return SessionFailedError("TLS failed", got=reasons)
