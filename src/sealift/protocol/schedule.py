@@ -28,8 +28,8 @@ from ._statement import Statement
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
-#: The name by which a platform's fingerprint stands in ``ShardConfig.code``.
-PlatformKind = Literal["insecure-sim", "gramine-sgx"]
+#: The names by which platforms' fingerprints stand in ``ShardConfig.code``.
+PLATFORM_KINDS = ("insecure-sim", "gramine-sgx")
 
 
 class NoGenerationError(SealiftError):
@@ -69,7 +69,7 @@ class ShardConfig(Message):
     ``max_instances`` 0 and ``operators`` empty mean no limit.
     """
 
-    code: dict[PlatformKind, Fingerprint]
+    code: dict[str, Fingerprint]
     min_isv_svn: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
     attestation: AttestationPolicy = AttestationPolicy()
     handover: Literal["pass", "forbid"] = "pass"
