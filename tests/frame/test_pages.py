@@ -1,0 +1,289 @@
+"""Pages and their snapshots: foreign, cut and altered chunks are refused."""
+
+import itertools
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sealift.base import DecodeError, SealiftError, TooLargeError, decode, encode
+from sealift.frame import (
+    PageStore,
+    RuntimeDefinitionError,
+    SimpleTreeStore,
+    SnapshotChunk,
+    SnapshotHead,
+    SnapshotImport,
+    SnapshotIncompleteError,
+    SnapshotRefusedError,
+    encode_diff,
+    export_chunk,
+    export_chunks,
+    parse_diff,
+    snapshot_head,
+)
+
+KEY = b"page key of shard"
+
+
+def filled(count=500, *, bits=6, key=KEY) -> PageStore:
+    store = PageStore(bits=bits, key=key)
+    store.apply({b"a/b/%d" % n: b"v%d" % n * 3 for n in range(count)})
+    return store
+
+
+def test_root_is_a_function_of_the_entries_and_not_of_their_history() -> None:
+    entries = {b"k%d" % n: b"v%d" % n for n in range(200)}
+    rng = random.Random(1)
+    for make in (lambda: PageStore(bits=5, key=KEY), SimpleTreeStore):
+        straight = make()
+        straight.apply(entries)
+        winding = make()
+        keys = list(entries)
+        rng.shuffle(keys)
+        winding.apply(dict.fromkeys(keys, b"old"))
+        winding.apply({b"gone%d" % n: b"x" for n in range(50)})
+        winding.root()
+        for key in keys:
+            winding.apply({key: entries[key]})
+        winding.apply({b"gone%d" % n: None for n in range(60)})
+        assert winding.root() == straight.root()
+        winding.apply({key: None for key in keys})
+        assert winding.root() == make().root()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 8, 9])
+def test_every_entry_counts_in_the_root(bits) -> None:
+    store = filled(40, bits=bits)
+    roots = {store.root()}
+    for number in range(40):
+        store.apply({b"a/b/%d" % number: b"changed"})
+        roots.add(store.root())
+    assert len(roots) == 41
+
+
+def test_pages_cannot_be_aimed_at_without_the_key() -> None:
+    one, two = filled(0), filled(0, key=b"another page key")
+    keys = [b"k%d" % n for n in range(64)]
+    assert [one.page_of(k) for k in keys] != [two.page_of(k) for k in keys]
+    assert len({one.page_of(k) for k in keys}) > 20
+
+
+def test_a_page_is_a_canonical_map_in_key_order() -> None:
+    for page in filled(300, bits=3).pages():
+        keys = list(msgspec.msgpack.decode(page, type=dict[bytes, bytes]))
+        assert keys == sorted(keys)
+
+
+def test_bad_bits_and_keys_are_refused() -> None:
+    for bits in (0, 25, -1):
+        with pytest.raises(RuntimeDefinitionError):
+            PageStore(bits=bits, key=KEY)
+    for key in (b"", b"short", b"x" * 65):
+        with pytest.raises(RuntimeDefinitionError):
+            PageStore(bits=8, key=key)
+
+
+def test_a_copy_stays_as_it_was() -> None:
+    for store in (filled(), SimpleTreeStore()):
+        store.apply({b"x": b"1", b"y": b"1"})
+        root = store.root()
+        copy = store.copy()
+        store.apply({b"x": b"2", b"y": None, b"z": b"3"})
+        assert copy.root() == root
+        assert (copy.get(b"x"), copy.get(b"y"), copy.get(b"z")) == (b"1", b"1", None)
+        copy.apply({b"x": b"4"})
+        assert store.get(b"x") == b"2"
+
+
+def importer(store, **changes) -> SnapshotImport:
+    arguments = {
+        "head": snapshot_head(store),
+        "root": store.root(),
+        "bits": store.bits,
+        "key": KEY,
+    }
+    return SnapshotImport(**arguments | changes)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 7])
+@pytest.mark.parametrize("size", [1, 200, 3000, 10**6])
+def test_chunks_lead_to_the_same_state_in_any_order(bits, size) -> None:
+    store = filled(bits=bits)
+    chunks = list(export_chunks(store, size=size))
+    assert size > 1 or len(chunks) == 1 << bits
+    random.Random(size).shuffle(chunks)
+    target = importer(store)
+    for chunk in chunks + chunks[:2]:
+        target.add(decode(SnapshotChunk, encode(chunk)))
+    copy = target.finish()
+    assert copy.root() == store.root()
+    assert copy.items(b"") == store.items(b"")
+    copy.apply({b"new": b"entry"})
+    store.apply({b"new": b"entry"})
+    assert copy.root() == store.root()
+
+
+def test_an_import_goes_on_where_it_stopped() -> None:
+    store = filled()
+    target = importer(store)
+    while (first := target.next_missing()) is not None:
+        with pytest.raises(SnapshotIncompleteError):
+            target.finish()
+        target.add(export_chunk(store, first, size=700))
+    assert target.finish().root() == store.root()
+
+
+def test_an_altered_chunk_is_refused_and_nothing_is_taken() -> None:
+    store = filled()
+    chunk = export_chunk(store, 3, size=900)
+    assert len(chunk.before) == 3 * 32
+    bad_pages = [
+        (b"\x80", *chunk.pages[1:]),
+        chunk.pages[:-1],
+        (*chunk.pages, chunk.pages[-1]),
+        chunk.pages[::-1],
+        (),
+    ]
+    bad = [msgspec.structs.replace(chunk, pages=pages) for pages in bad_pages]
+    bad += [
+        msgspec.structs.replace(chunk, first=first)
+        for first in (-1, 0, 2, 4, 11, 63, 64, 2**62)
+    ]
+    bad += [
+        msgspec.structs.replace(chunk, before=chunk.before[:-1]),
+        msgspec.structs.replace(chunk, before=chunk.before[:-32]),
+        msgspec.structs.replace(chunk, before=bytes(len(chunk.before))),
+        msgspec.structs.replace(chunk, after=chunk.after + bytes(32)),
+        msgspec.structs.replace(
+            chunk, before=b"", after=chunk.before + chunk.after
+        ),
+    ]
+    target = importer(store)
+    for one in bad:
+        with pytest.raises(SnapshotRefusedError):
+            target.add(one)
+    assert target.next_missing() == 0
+    target.add(chunk)
+    with pytest.raises(SnapshotRefusedError):
+        export_chunk(store, 64)
+
+
+def test_a_head_of_another_state_or_shard_is_refused() -> None:
+    store, other = filled(), filled(501)
+    head = snapshot_head(store)
+    for changes in (
+        {"head": snapshot_head(other)},
+        {"root": other.root()},
+        {"bits": 7},
+        {"head": SnapshotHead(bits=6, groups=head.groups[:-1])},
+        {"head": SnapshotHead(bits=6, groups=head.groups[:-32])},
+        {"head": SnapshotHead(bits=6, groups=head.groups + bytes(32))},
+        {"head": SnapshotHead(bits=7, groups=head.groups)},
+    ):
+        with pytest.raises(SnapshotRefusedError):
+            importer(store, **changes)
+    target = importer(store)
+    chunk = next(export_chunks(other, size=10**6))
+    with pytest.raises(SnapshotRefusedError):
+        target.add(chunk)
+
+
+@given(
+    st.dictionaries(
+        st.binary(max_size=8), st.none() | st.binary(max_size=8), max_size=8
+    )
+)
+@settings(max_examples=60)
+def test_diffs_have_one_encoding(changes) -> None:
+    raw = encode_diff(changes)
+    assert parse_diff(raw, limit=10**6) == changes
+    shuffled = dict(reversed(changes.items()))
+    assert encode_diff(shuffled) == raw
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=200)
+def test_any_bytes_are_a_diff_or_an_error(raw) -> None:
+    try:
+        changes = parse_diff(raw, limit=1000)
+    except SealiftError:
+        return
+    assert encode_diff(changes) == raw
+
+
+def test_a_diff_out_of_order_or_too_large_is_refused() -> None:
+    for pairs in ([(b"b", b"1"), (b"a", b"1")], [(b"a", b"1"), (b"a", b"2")]):
+        with pytest.raises(DecodeError):
+            parse_diff(encode(pairs), limit=1000)
+    with pytest.raises(TooLargeError):
+        parse_diff(encode_diff({b"k": bytes(100)}), limit=99)
+
+
+PROBE = """
+import importlib.util, random, sys
+spec = importlib.util.spec_from_file_location("frame_bank", sys.argv[1])
+bank = importlib.util.module_from_spec(spec)
+sys.modules["frame_bank"] = bank
+spec.loader.exec_module(bank)
+from sealift.base import encode
+from sealift.crypto import sha256
+from sealift.frame import *
+
+history = int(sys.argv[2])
+rng = random.Random(7)
+accounts = [bytes([n]) * 32 for n in range(1, 40)]
+runtime = bank.runtime()
+lines = []
+for store in (SimpleTreeStore(), PageStore(bits=5, key=bank.PAGE_KEY)):
+    runtime.apply_genesis(store, bank.block(0), {"bank": {"deposits": [
+        {"account": a, "amount": 1000} for a in accounts]}})
+    detour = list(range(history * 13))
+    random.Random(history).shuffle(detour)
+    store.apply({b"zz/detour/%d" % n: b"x" for n in detour})
+    store.apply({b"zz/detour/%d" % n: None for n in reversed(detour)})
+    for height in range(1, 5):
+        overlay = Overlay.over(store)
+        meter = WeightMeter(5000)
+        outcomes = [runtime.initialize_block(overlay, bank.block(height))]
+        for _ in range(60):
+            call = rng.choice([
+                lambda: runtime.encode_call("bank.transfer",
+                    dest=rng.choice(accounts), amount=rng.randrange(400)),
+                lambda: runtime.encode_call("bank.close"),
+                lambda: runtime.encode_call("trouble.fail", how="key"),
+                lambda: runtime.encode_call("trouble.work", steps=rng.randrange(9)),
+            ])()
+            origin = Signed(account=rng.choice(accounts))
+            outcomes.append(runtime.dispatch(
+                overlay, bank.block(height), origin, call, meter=meter))
+        outcomes.append(runtime.finalize_block(overlay, bank.block(height)))
+        store.apply(overlay.changes)
+        lines.append(store.root().hex())
+        lines.append(sha256(encode(outcomes)).hex())
+        lines.append(sha256(encode_diff(overlay.changes)).hex())
+lines.append(runtime.metadata().digest().hex())
+print("\\n".join(lines))
+"""
+
+
+def test_fresh_processes_with_other_hash_seeds_and_histories_agree() -> None:
+    bank = Path(__file__).parent / "bank.py"
+    seen = []
+    for seed, history in itertools.product(("0", "4242", "random"), (0, 9)):
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE, str(bank), str(history)],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        seen.append(done.stdout)
+    assert len(seen[0].split()) == 2 * 4 * 3 + 1
+    assert len(set(seen)) == 1
