@@ -71,7 +71,7 @@ def rsa_verify(modulus: int, data: bytes, signature: bytes, *, what: str) -> Non
         key = RSAPublicNumbers(e=RSA_EXPONENT, n=modulus).public_key()
         valid = key.key_size == RSA_BITS
         key.verify(signature, data, PKCS1v15(), SHA256())
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, ValueError, OverflowError):
         valid = False
     if not valid:
         raise SignatureInvalidError(
