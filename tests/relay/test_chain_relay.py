@@ -318,6 +318,19 @@ class TestCheckpoints:
         with pytest.raises(HeaderNotKeptError):
             provider.check_on_chain(mine.checkpoint())
 
+    def test_a_checkpoint_behind_the_head(self, workshop: Any) -> None:
+        blocks = workshop.chain(4)
+        relay = workshop.relay(blocks[0])
+        follow(relay, blocks[1:])
+        assert relay.checkpoint_at(4) == relay.checkpoint()
+        behind = relay.checkpoint_at(2)
+        relay.check_on_chain(behind)
+        again = ChainRelay.resume(relay.trust_root, behind, rules=workshop.rules)
+        follow(again, blocks[2:])
+        assert again.head == relay.head
+        with pytest.raises(HeaderNotKeptError):
+            relay.checkpoint_at(5)
+
     def test_a_provider_that_saw_a_fork_stops_me(self, workshop: Any) -> None:
         blocks = workshop.chain(2)
         mine, provider = workshop.relay(blocks[0]), workshop.relay(blocks[0])

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec.structs import replace
 
 from sealift.base import InvariantError
-from sealift.crypto import SignatureInvalidError, sha256
+from sealift.crypto import SignatureInvalidError, sha256, sign
 from sealift.relay import (
     FLAG_COMMIT,
     FLAG_NIL,
@@ -42,6 +42,7 @@ from sealift.relay import (
     verify_commit,
     verify_root,
     verify_skipping,
+    vote_sign_bytes,
 )
 
 DAY = 86_400
@@ -471,6 +472,14 @@ class TestSkipping:
             self.skip(
                 workshop, workshop.with_commit(block, signatures=(one, one, *rest))
             )
+
+    def test_a_trusted_nil_vote_neither_counts_nor_stalls(self, workshop: Any) -> None:
+        block = workshop.sign(workshop.header(9))
+        first = replace(block.commit.signatures[0], flag=FLAG_NIL)
+        data = vote_sign_bytes("test-chain", block.commit, first)
+        secret = workshop.secrets[workshop.validators.validators[0].public_key]
+        voted = workshop.with_sig(block, 0, flag=FLAG_NIL, signature=sign(secret, data))
+        assert self.skip(workshop, voted).height == 9
 
     def test_forged_vote_of_a_trusted_validator(self, workshop: Any) -> None:
         block = workshop.with_sig(

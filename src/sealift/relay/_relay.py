@@ -188,6 +188,20 @@ class ChainRelay:
             evidence=self._evidence,
         )
 
+    def checkpoint_at(self, height: Height) -> RelayCheckpoint:
+        """A checkpoint behind the head; its next validators may be unknown.
+
+        Raises:
+            HeaderNotKeptError: Skipped, too old, or not verified yet.
+            ForkDetectedError: The relay has stopped.
+        """
+        found = self.header_at(height)
+        return RelayCheckpoint(
+            trust_root=self._root,
+            header=found.header,
+            next_validators=self._next if found is self._head else None,
+        )
+
     def header_at(self, height: Height) -> VerifiedHeader:
         """A recent verified header.
 
