@@ -224,8 +224,6 @@ class Trouble(Pallet):
         self.noise.put(ctx, 4, (note or b"").hex())
 
 
-
-
 def runtime(version: int = 1) -> Runtime:
     return Runtime(name="bank", version=version, pallets=[Bank(), Sudo(), Trouble()])
 

@@ -1,5 +1,8 @@
 """Calls that fail, lie, panic or dig too deep change nothing and stop nothing."""
 
+from types import ModuleType
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -13,11 +16,14 @@ from sealift.frame import (
     BadOriginError,
     CallArgumentsError,
     DispatchDepthError,
+    Origin,
+    Outcome,
     Overlay,
     PageStore,
     RuntimeCall,
     Signed,
     SimpleTreeStore,
+    StateStore,
     StorageMissingError,
     StorageValueError,
     UndeclaredEventError,
@@ -33,7 +39,7 @@ from sealift.frame import (
 class World:
     """One runtime over one store, one block at a time."""
 
-    def __init__(self, bank, store) -> None:
+    def __init__(self, bank: ModuleType, store: StateStore) -> None:
         self.bank = bank
         self.runtime = bank.runtime()
         self.store = store
@@ -41,27 +47,29 @@ class World:
         self.overlay = Overlay.over(store)
         self.meter = WeightMeter(10**6)
 
-    def run(self, name, origin=None, **arguments):
+    def run(
+        self, name: str, origin: Origin | None = None, **arguments: object
+    ) -> Outcome:
         call = self.runtime.encode_call(name, **arguments)
         return self.raw(call, origin)
 
-    def raw(self, call, origin=None):
+    def raw(self, call: RuntimeCall, origin: Origin | None = None) -> Outcome:
         origin = origin or Signed(account=self.bank.ALICE)
         return self.runtime.dispatch(
             self.overlay, self.bank.block(), origin, call, meter=self.meter
         )
 
-    def free(self, account):
+    def free(self, account: bytes) -> int:
         ctx = self.runtime.context(self.overlay, self.bank.block())
         return self.bank.Bank.accounts.get(ctx, account).free
 
-    def noise(self):
+    def noise(self) -> list[tuple[int, str]]:
         ctx = self.runtime.context(self.overlay, self.bank.block())
         return self.bank.Trouble.noise.items(ctx)
 
 
 @pytest.fixture(params=["tree", "pages"])
-def world(request, bank):
+def world(request: pytest.FixtureRequest, bank: ModuleType) -> World:
     store = (
         SimpleTreeStore()
         if request.param == "tree"
@@ -70,7 +78,7 @@ def world(request, bank):
     return World(bank, store)
 
 
-def test_a_transfer_moves_funds_and_tells(world, bank) -> None:
+def test_a_transfer_moves_funds_and_tells(world: World, bank: ModuleType) -> None:
     outcome = world.run("bank.transfer", dest=bank.BOB, amount=300)
     assert outcome.ok
     assert outcome.weight == 100
@@ -80,7 +88,9 @@ def test_a_transfer_moves_funds_and_tells(world, bank) -> None:
     assert msgspec.msgpack.decode(event.data, type=bank.Transferred).amount == 300
 
 
-def test_a_block_reaches_the_store_only_when_applied(world, bank) -> None:
+def test_a_block_reaches_the_store_only_when_applied(
+    world: World, bank: ModuleType
+) -> None:
     before = world.store.root()
     world.run("bank.transfer", dest=bank.BOB, amount=300)
     assert world.store.root() == before
@@ -91,7 +101,9 @@ def test_a_block_reaches_the_store_only_when_applied(world, bank) -> None:
     )
 
 
-def test_a_failed_call_leaves_no_trace_but_its_weight(world, bank) -> None:
+def test_a_failed_call_leaves_no_trace_but_its_weight(
+    world: World, bank: ModuleType
+) -> None:
     changes = dict(world.overlay.changes)
     outcome = world.run("bank.transfer", dest=bank.BOB, amount=1001)
     assert outcome.failure.code == "InsufficientFundsError"
@@ -100,7 +112,7 @@ def test_a_failed_call_leaves_no_trace_but_its_weight(world, bank) -> None:
     assert dict(world.overlay.changes) == changes
 
 
-def test_a_call_that_wrote_before_it_failed_is_rolled_back(world) -> None:
+def test_a_call_that_wrote_before_it_failed_is_rolled_back(world: World) -> None:
     world.run("trouble.fail", how="key")
     assert world.noise() == []
 
@@ -116,7 +128,7 @@ def test_a_call_that_wrote_before_it_failed_is_rolled_back(world) -> None:
     ],
 )
 def test_a_bug_in_a_pallet_fails_the_call_and_names_only_its_class(
-    world, how, name
+    world: World, how: str, name: str
 ) -> None:
     outcome = world.run("trouble.fail", how=how)
     assert outcome.failure.code == "CallPanickedError"
@@ -135,23 +147,25 @@ def test_a_bug_in_a_pallet_fails_the_call_and_names_only_its_class(
         ("hidden memory", Exception),
     ],
 )
-def test_what_ends_the_process_is_never_an_outcome(world, how, error) -> None:
+def test_what_ends_the_process_is_never_an_outcome(
+    world: World, how: str, error: type[BaseException]
+) -> None:
     with pytest.raises(error):
         world.run("trouble.fail", how=how)
     assert world.noise() == []
 
 
-def test_a_wrapper_does_not_turn_a_memory_error_into_an_outcome(world) -> None:
+def test_a_wrapper_does_not_turn_a_memory_error_into_an_outcome(world: World) -> None:
     inner = world.runtime.encode_call("trouble.fail", how="memory")
     with pytest.raises(MemoryError):
         world.run("sudo.try_twice", call=inner)
 
 
-def test_another_refusal_of_sealift_keeps_its_name(world) -> None:
+def test_another_refusal_of_sealift_keeps_its_name(world: World) -> None:
     assert world.run("trouble.parse", raw=b"\xc1").failure.code == "DecodeError"
 
 
-def test_an_unsigned_call_cannot_spend(world, bank) -> None:
+def test_an_unsigned_call_cannot_spend(world: World, bank: ModuleType) -> None:
     for origin in (NOBODY, ROOT):
         outcome = world.run("bank.transfer", origin, dest=bank.BOB, amount=1)
         assert outcome.failure.code == "BadOriginError"
@@ -161,14 +175,16 @@ def test_an_unsigned_call_cannot_spend(world, bank) -> None:
         ensure_root(Signed(account=bank.ALICE))
 
 
-def test_a_wrapper_fails_with_its_inner_call(world) -> None:
+def test_a_wrapper_fails_with_its_inner_call(world: World) -> None:
     inner = world.runtime.encode_call("trouble.fail", how="key")
     outcome = world.run("sudo.sudo", call=inner)
     assert outcome.failure.code == "CallPanickedError"
     assert world.noise() == []
 
 
-def test_a_wrapper_lends_root_and_passes_events_on(world, bank) -> None:
+def test_a_wrapper_lends_root_and_passes_events_on(
+    world: World, bank: ModuleType
+) -> None:
     inscribe = world.runtime.encode_call("bank.inscribe", motto="hold", tries=2)
     assert not world.raw(inscribe).ok
     assert world.run("sudo.sudo", call=inscribe).ok
@@ -178,7 +194,9 @@ def test_a_wrapper_lends_root_and_passes_events_on(world, bank) -> None:
     assert outcome.weight == 105
 
 
-def test_governance_learns_of_a_failure_and_goes_on(world, bank) -> None:
+def test_governance_learns_of_a_failure_and_goes_on(
+    world: World, bank: ModuleType
+) -> None:
     move = world.runtime.encode_call("bank.transfer", dest=bank.BOB, amount=600)
     outcome = world.run("sudo.try_twice", call=move)
     assert outcome.ok
@@ -186,8 +204,10 @@ def test_governance_learns_of_a_failure_and_goes_on(world, bank) -> None:
     assert len(outcome.events) == 1
 
 
-def test_calls_wrapped_too_deep_fail_before_the_stack_does(world, bank) -> None:
-    def wrapped(times):
+def test_calls_wrapped_too_deep_fail_before_the_stack_does(
+    world: World, bank: ModuleType
+) -> None:
+    def wrapped(times: int) -> Outcome:
         call = world.runtime.encode_call("bank.transfer", dest=bank.BOB, amount=1)
         for _ in range(times):
             call = world.runtime.encode_call("sudo.sudo_as", call=call)
@@ -202,7 +222,7 @@ def test_calls_wrapped_too_deep_fail_before_the_stack_does(world, bank) -> None:
         ctx.dispatch(RuntimeCall(name="bank.close", args=b"\x90"), ROOT)
 
 
-def test_unknown_calls_fail_by_name(world) -> None:
+def test_unknown_calls_fail_by_name(world: World) -> None:
     for name in ("bank.steal", "bank", "", "bank.__init__", "frame.versions"):
         outcome = world.raw(RuntimeCall(name=name, args=b"\x90"))
         assert outcome.failure.code == "UnknownCallError"
@@ -212,7 +232,9 @@ def test_unknown_calls_fail_by_name(world) -> None:
         world.runtime.call_weight(RuntimeCall(name="x.y", args=b""))
 
 
-def test_work_beyond_the_blocks_weight_fails_and_is_not_done(world, bank) -> None:
+def test_work_beyond_the_blocks_weight_fails_and_is_not_done(
+    world: World, bank: ModuleType
+) -> None:
     world.meter = WeightMeter(250)
     assert world.run("trouble.work", steps=10).ok
     outcome = world.run("trouble.work", steps=20)
@@ -227,7 +249,7 @@ def test_work_beyond_the_blocks_weight_fails_and_is_not_done(world, bank) -> Non
         world.meter.charge(-1)
 
 
-def test_an_undeclared_event_fails_the_call(world, bank) -> None:
+def test_an_undeclared_event_fails_the_call(world: World, bank: ModuleType) -> None:
     outcome = world.run("trouble.emit_undeclared")
     assert outcome.failure.code == "UndeclaredEventError"
     ctx = world.runtime.context(world.overlay, bank.block())
@@ -235,14 +257,18 @@ def test_an_undeclared_event_fails_the_call(world, bank) -> None:
         ctx.emit(bank.Forgotten(why="x"))
 
 
-def test_reading_what_is_not_there_fails_by_name(world, bank) -> None:
+def test_reading_what_is_not_there_fails_by_name(
+    world: World, bank: ModuleType
+) -> None:
     assert world.run("trouble.read_unset").failure.code == "StorageMissingError"
     ctx = world.runtime.context(world.overlay, bank.block())
     with pytest.raises(StorageMissingError):
         bank.Trouble.noise.get(ctx, 5)
 
 
-def test_a_value_that_could_not_be_read_again_is_not_stored(world, bank) -> None:
+def test_a_value_that_could_not_be_read_again_is_not_stored(
+    world: World, bank: ModuleType
+) -> None:
     outcome = world.run("trouble.poison", key=-1, value="x")
     assert outcome.failure.code == "StorageValueError"
     ctx = world.runtime.context(world.overlay, bank.block())
@@ -271,12 +297,12 @@ def test_a_value_that_could_not_be_read_again_is_not_stored(world, bank) -> None
         b"\x93\xc4\x20" + b"b" * 32 + b"\x01\x01",  # one argument too many
     ],
 )
-def test_arguments_in_any_other_encoding_are_refused(world, args) -> None:
+def test_arguments_in_any_other_encoding_are_refused(world: World, args: bytes) -> None:
     outcome = world.raw(RuntimeCall(name="bank.transfer", args=args))
     assert outcome.failure.code == "CallArgumentsError"
 
 
-def test_an_earlier_version_s_shorter_arguments_go_on_working(world) -> None:
+def test_an_earlier_version_s_shorter_arguments_go_on_working(world: World) -> None:
     bound = world.runtime._calls["bank.inscribe"]
     assert bound.arguments(encode(["hold"])) == {"motto": "hold", "tries": 1}
     assert bound.arguments(encode(["hold", 1])) == {"motto": "hold", "tries": 1}
@@ -290,14 +316,16 @@ def test_an_earlier_version_s_shorter_arguments_go_on_working(world) -> None:
         world.runtime.encode_call("bank.inscribe", motto=5)
 
 
-def nested(bank, depth):
+def nested(bank: ModuleType, depth: int) -> RuntimeCall:
     value = ["Leaf", 1]
     for _ in range(depth):
         value = ["Branch", [value]]
     return RuntimeCall(name="trouble.paint", args=encode(["red", value]))
 
 
-def test_arguments_nested_too_deep_fail_the_call_and_not_the_stack(world, bank) -> None:
+def test_arguments_nested_too_deep_fail_the_call_and_not_the_stack(
+    world: World, bank: ModuleType
+) -> None:
     assert world.raw(nested(bank, 5)).ok
     outcome = world.raw(nested(bank, 400))
     assert outcome.failure.code == "CallArgumentsError"
@@ -329,7 +357,7 @@ msgpack = st.recursive(
 )
 
 
-def depth_of(value) -> int:
+def depth_of(value: Any) -> int:
     if isinstance(value, list):
         return 1 + max(map(depth_of, value), default=-1) if value else 0
     if isinstance(value, dict):
@@ -339,7 +367,7 @@ def depth_of(value) -> int:
 
 @given(msgpack)
 @settings(max_examples=150, deadline=None)
-def test_depth_agrees_with_a_recursive_count(value) -> None:
+def test_depth_agrees_with_a_recursive_count(value: Any) -> None:
     raw = encode(value)
     depth = depth_of(value)
     assert not depth_exceeds(raw, depth)
@@ -349,7 +377,7 @@ def test_depth_agrees_with_a_recursive_count(value) -> None:
 
 @given(st.binary(max_size=300))
 @settings(max_examples=300, deadline=None)
-def test_any_bytes_as_arguments_give_an_outcome(bank, raw) -> None:
+def test_any_bytes_as_arguments_give_an_outcome(bank: ModuleType, raw: bytes) -> None:
     runtime = bank.runtime()
     overlay = Overlay.over(SimpleTreeStore())
     for name in ("bank.transfer", "sudo.sudo", "trouble.paint"):
@@ -364,7 +392,9 @@ def test_any_bytes_as_arguments_give_an_outcome(bank, raw) -> None:
     depth_exceeds(raw, 5)
 
 
-def test_hooks_run_in_order_and_a_failing_one_stops_nothing(world, bank) -> None:
+def test_hooks_run_in_order_and_a_failing_one_stops_nothing(
+    world: World, bank: ModuleType
+) -> None:
     done = world.runtime.initialize_block(world.overlay, bank.block(7))
     assert done.failures == ()
     assert world.noise() == [(7, "begun")]

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -35,18 +36,18 @@ TENDERMINT = [
 ]
 
 
-def load(folder, kind, name):
+def load(folder: Path, kind: str, name: str) -> dict[str, bytes]:
     case = json.loads((folder / kind / f"{name}.json").read_text())
     return {key: bytes.fromhex(text) for key, text in case.items()}
 
 
 @pytest.fixture(scope="session")
-def testdata(vectors):
+def testdata(vectors: Path) -> Path:
     return vectors / "cometbft" / "cosmos-ics23" / "testdata"
 
 
 @pytest.mark.parametrize("name", TENDERMINT)
-def test_cosmos_proofs_of_a_simple_tree_verify(testdata, name) -> None:
+def test_cosmos_proofs_of_a_simple_tree_verify(testdata: Path, name: str) -> None:
     case = load(testdata, "tendermint", name)
     value = case["value"] or None
     entry = verify_ics23(case["root"], case["key"], value, case["proof"])
@@ -56,7 +57,9 @@ def test_cosmos_proofs_of_a_simple_tree_verify(testdata, name) -> None:
 
 
 @pytest.mark.parametrize("name", TENDERMINT)
-def test_cosmos_proofs_with_one_bit_flipped_show_nothing(testdata, name) -> None:
+def test_cosmos_proofs_with_one_bit_flipped_show_nothing(
+    testdata: Path, name: str
+) -> None:
     case = load(testdata, "tendermint", name)
     value = case["value"] or None
     for at in range(len(case["proof"])):
@@ -73,20 +76,22 @@ def test_cosmos_proofs_with_one_bit_flipped_show_nothing(testdata, name) -> None
 
 @pytest.mark.parametrize("kind", ["iavl", "smt"])
 @pytest.mark.parametrize("name", TENDERMINT)
-def test_proofs_of_other_trees_are_refused(testdata, kind, name) -> None:
+def test_proofs_of_other_trees_are_refused(
+    testdata: Path, kind: str, name: str
+) -> None:
     case = load(testdata, kind, name)
     with pytest.raises((ProofFormatError, ProofInvalidError)):
         verify_ics23(case["root"], case["key"], case["value"] or None, case["proof"])
 
 
 @pytest.mark.parametrize("name", ["batch_exist", "batch_nonexist"])
-def test_batches_are_refused_by_name(testdata, name) -> None:
+def test_batches_are_refused_by_name(testdata: Path, name: str) -> None:
     raw = json.loads((testdata / "tendermint" / f"{name}.json").read_text())["proof"]
     with pytest.raises(ProofFormatError, match="neither of existence nor of absence"):
         parse_proof(bytes.fromhex(raw))
 
 
-def test_cosmos_leaf_and_inner_hashing(testdata) -> None:
+def test_cosmos_leaf_and_inner_hashing(testdata: Path) -> None:
     """The one leaf form we know hashes as the reference's leaf op does."""
     cases = json.loads((testdata / "TestInnerOpData.json").read_text())
     for case in cases.values():
@@ -101,13 +106,13 @@ def test_cosmos_leaf_and_inner_hashing(testdata) -> None:
         assert hashlib.sha256(joined).digest() == expected
 
 
-def tree(count, *, gap=2):
+def tree(count: int, *, gap: int = 2) -> SimpleTreeStore:
     store = SimpleTreeStore()
     store.apply({b"k%05d" % (gap * n): b"value %d" % n for n in range(1, count + 1)})
     return store
 
 
-def reference_root(leaves):
+def reference_root(leaves: list[bytes]) -> bytes:
     """RFC 6962, written as the definition says."""
     if not leaves:
         return hashlib.sha256(b"").digest()
@@ -121,7 +126,7 @@ def reference_root(leaves):
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 100])
-def test_the_root_is_that_of_the_definition(count) -> None:
+def test_the_root_is_that_of_the_definition(count: int) -> None:
     store = tree(count)
     leaves = [
         hashlib.sha256(
@@ -133,7 +138,7 @@ def test_the_root_is_that_of_the_definition(count) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 7, 8, 11, 16, 17])
-def test_every_key_is_provable_there_or_not_there(count) -> None:
+def test_every_key_is_provable_there_or_not_there(count: int) -> None:
     store = tree(count)
     root = store.root()
     for number in range(1, 2 * count + 3):
@@ -154,7 +159,7 @@ def test_every_key_is_provable_there_or_not_there(count) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8, 13])
-def test_absence_of_a_present_key_cannot_be_shown_by_any_two_leaves(count) -> None:
+def test_absence_of_a_present_key_cannot_be_shown_by_any_two_leaves(count: int) -> None:
     """Every pair of genuine leaves, the host's best forgery, is refused."""
     store = tree(count)
     root = store.root()
@@ -193,9 +198,7 @@ def test_an_inner_node_cannot_pose_as_a_leaf() -> None:
     store = tree(4)
     genuine = parse_proof(prove_ics23(store, b"k00002"))
     levels = store.levels()
-    fake = ExistenceProof(
-        key=levels[0][0], value=levels[0][1], path=genuine.path[1:]
-    )
+    fake = ExistenceProof(key=levels[0][0], value=levels[0][1], path=genuine.path[1:])
     with pytest.raises(ProofInvalidError):
         verify_ics23(store.root(), fake.key, fake.value, encode_proof(fake))
 
@@ -213,7 +216,7 @@ def test_an_inner_node_cannot_pose_as_a_leaf() -> None:
     ],
 )
 def test_steps_that_are_not_binary_are_refused_even_if_they_lead_to_the_root(
-    step,
+    step: InnerStep,
 ) -> None:
     from sealift.frame._simple_tree import leaf_hash  # noqa: PLC0415
 
@@ -227,9 +230,7 @@ def test_steps_that_are_not_binary_are_refused_even_if_they_lead_to_the_root(
 def test_a_path_without_end_is_refused() -> None:
     step = InnerStep(prefix=b"\x01", suffix=b"s" * 32)
     for length, fits in ((64, True), (65, False)):
-        raw = encode_proof(
-            ExistenceProof(key=b"k", value=b"v", path=(step,) * length)
-        )
+        raw = encode_proof(ExistenceProof(key=b"k", value=b"v", path=(step,) * length))
         if fits:
             assert len(parse_proof(raw).path) == length
         else:
@@ -256,7 +257,7 @@ def test_nobody_else_can_make_a_verified_entry() -> None:
 
 @given(st.binary(max_size=200))
 @settings(max_examples=300)
-def test_any_bytes_are_a_proof_or_an_error(raw) -> None:
+def test_any_bytes_are_a_proof_or_an_error(raw: bytes) -> None:
     try:
         proof = parse_proof(raw)
     except ProofFormatError:
@@ -266,7 +267,7 @@ def test_any_bytes_are_a_proof_or_an_error(raw) -> None:
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_mutated_proofs_are_canonical_or_refused(data) -> None:
+def test_mutated_proofs_are_canonical_or_refused(data: st.DataObject) -> None:
     store = tree(5)
     key = data.draw(st.sampled_from([b"k00003", b"k00004", b"z"]))
     raw = bytearray(prove_ics23(store, key))

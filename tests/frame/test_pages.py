@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -32,7 +33,7 @@ from sealift.frame import (
 KEY = b"page key of shard"
 
 
-def filled(count=500, *, bits=6, key=KEY) -> PageStore:
+def filled(count: int = 500, *, bits: int = 6, key: bytes = KEY) -> PageStore:
     store = PageStore(bits=bits, key=key)
     store.apply({b"a/b/%d" % n: b"v%d" % n * 3 for n in range(count)})
     return store
@@ -54,12 +55,12 @@ def test_root_is_a_function_of_the_entries_and_not_of_their_history() -> None:
             winding.apply({key: entries[key]})
         winding.apply({b"gone%d" % n: None for n in range(60)})
         assert winding.root() == straight.root()
-        winding.apply({key: None for key in keys})
+        winding.apply(dict.fromkeys(keys))
         assert winding.root() == make().root()
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 8, 9])
-def test_every_entry_counts_in_the_root(bits) -> None:
+def test_every_entry_counts_in_the_root(bits: int) -> None:
     store = filled(40, bits=bits)
     roots = {store.root()}
     for number in range(40):
@@ -102,7 +103,7 @@ def test_a_copy_stays_as_it_was() -> None:
         assert store.get(b"x") == b"2"
 
 
-def importer(store, **changes) -> SnapshotImport:
+def importer(store: PageStore, **changes: Any) -> SnapshotImport:
     arguments = {
         "head": snapshot_head(store),
         "root": store.root(),
@@ -114,7 +115,7 @@ def importer(store, **changes) -> SnapshotImport:
 
 @pytest.mark.parametrize("bits", [1, 4, 7])
 @pytest.mark.parametrize("size", [1, 200, 3000, 10**6])
-def test_chunks_lead_to_the_same_state_in_any_order(bits, size) -> None:
+def test_chunks_lead_to_the_same_state_in_any_order(bits: int, size: int) -> None:
     store = filled(bits=bits)
     chunks = list(export_chunks(store, size=size))
     assert size > 1 or len(chunks) == 1 << bits
@@ -161,9 +162,7 @@ def test_an_altered_chunk_is_refused_and_nothing_is_taken() -> None:
         msgspec.structs.replace(chunk, before=chunk.before[:-32]),
         msgspec.structs.replace(chunk, before=bytes(len(chunk.before))),
         msgspec.structs.replace(chunk, after=chunk.after + bytes(32)),
-        msgspec.structs.replace(
-            chunk, before=b"", after=chunk.before + chunk.after
-        ),
+        msgspec.structs.replace(chunk, before=b"", after=chunk.before + chunk.after),
     ]
     target = importer(store)
     for one in bad:
@@ -201,7 +200,7 @@ def test_a_head_of_another_state_or_shard_is_refused() -> None:
     )
 )
 @settings(max_examples=60)
-def test_diffs_have_one_encoding(changes) -> None:
+def test_diffs_have_one_encoding(changes: Any) -> None:
     raw = encode_diff(changes)
     assert parse_diff(raw, limit=10**6) == changes
     shuffled = dict(reversed(changes.items()))
@@ -210,7 +209,7 @@ def test_diffs_have_one_encoding(changes) -> None:
 
 @given(st.binary(max_size=60))
 @settings(max_examples=200)
-def test_any_bytes_are_a_diff_or_an_error(raw) -> None:
+def test_any_bytes_are_a_diff_or_an_error(raw: bytes) -> None:
     try:
         changes = parse_diff(raw, limit=1000)
     except SealiftError:

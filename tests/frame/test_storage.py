@@ -1,5 +1,7 @@
 """The public layout of state, and overlays that forget what is rolled back."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +37,7 @@ def test_the_layout_is_public_and_fixed() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "A", "1a", "a" * 64, "a\n", "ä"])
-def test_a_name_cannot_reach_into_another_item(name) -> None:
+def test_a_name_cannot_reach_into_another_item(name: str) -> None:
     with pytest.raises(RuntimeDefinitionError):
         storage_key(name, "x")
     with pytest.raises(RuntimeDefinitionError):
@@ -45,7 +47,7 @@ def test_a_name_cannot_reach_into_another_item(name) -> None:
 @pytest.mark.parametrize(
     "key", [-1, 2**64, 1.5, None, True, [b"x"], "\ud800", (b"x" * 65536,)]
 )
-def test_what_is_no_key_is_refused(key) -> None:
+def test_what_is_no_key_is_refused(key: Any) -> None:
     with pytest.raises(StorageValueError):
         encode_key(key)
 
@@ -55,7 +57,7 @@ key_parts = st.tuples(st.binary(max_size=9), st.integers(0, 2**64 - 1), st.text(
 
 @given(key_parts, key_parts)
 @settings(max_examples=100)
-def test_tuple_keys_never_collide_and_are_read_back(one, two) -> None:
+def test_tuple_keys_never_collide_and_are_read_back(one: Any, two: Any) -> None:
     assert (encode_key(one) == encode_key(two)) == (one == two)
     table = StorageMap("t", key=tuple[bytes, int, str], value=int).of("p")
     ctx = Ctx()
@@ -65,7 +67,7 @@ def test_tuple_keys_never_collide_and_are_read_back(one, two) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x00", b"\x00\x05ab", b"\x00\x00" * 3])
-def test_stored_keys_that_are_damaged_are_refused_by_name(raw) -> None:
+def test_stored_keys_that_are_damaged_are_refused_by_name(raw: bytes) -> None:
     for key in (int, tuple[bytes, int]):
         table = StorageMap("t", key=key, value=int).of("p")
         ctx = Ctx()
@@ -140,7 +142,7 @@ layers = st.lists(st.tuples(writes, st.booleans()), max_size=6)
 
 @given(writes, layers)
 @settings(max_examples=150, deadline=None)
-def test_overlays_agree_with_a_dictionary(base, calls) -> None:
+def test_overlays_agree_with_a_dictionary(base: Any, calls: Any) -> None:
     for store in (SimpleTreeStore(), PageStore(bits=2, key=b"k" * 16)):
         store.apply(dict(base))
         model = {key: value for key, value in dict(base).items() if value is not None}

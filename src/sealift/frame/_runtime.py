@@ -71,6 +71,8 @@ class Runtime:
         self._calls = dict(_bind_calls(self.pallets))
         self._events = dict(_name_events(self.pallets))
         self._metadata = describe_runtime(name, version, self.pallets)
+        for pallet in self.pallets:
+            genesis_type(pallet)
 
     def metadata(self) -> RuntimeMetadata:
         """What clients need to speak to this runtime."""
