@@ -1,0 +1,49 @@
+"""The L1 runtime: its pallets, and the state machine that engines drive.
+
+Pure. The quote verifier is a port; the real one is :class:`DcapVerifier`.
+"""
+
+from ._bridge import MAX_CIPHERTEXT
+from ._bridge_schedule import shard_id_of
+from ._bridge_storage import vault_account
+from ._codes import CODES, CODESPACE, UNLISTED, code_of, code_of_error
+from ._genesis import LedgerGenesis, LedgerParams, parse_genesis, render_genesis
+from ._ledger import FinalizedBlock, Ledger, LedgerTxResult, TxCheck
+from ._ports import CollateralVerdict, Evidence, QuoteVerifier
+from ._roots import RootConflict, SignedConfirmation
+from ._runtime import RUNTIME_NAME
+from ._system import RUNTIME_VERSION
+from ._teerex import PLATFORM_OF
+from ._transactions import ledger_call, ledger_metadata, transaction
+from ._verifier import DcapVerifier
+
+__all__ = [
+    "CODES",
+    "CODESPACE",
+    "MAX_CIPHERTEXT",
+    "PLATFORM_OF",
+    "RUNTIME_NAME",
+    "RUNTIME_VERSION",
+    "UNLISTED",
+    "CollateralVerdict",
+    "DcapVerifier",
+    "Evidence",
+    "FinalizedBlock",
+    "Ledger",
+    "LedgerGenesis",
+    "LedgerParams",
+    "LedgerTxResult",
+    "QuoteVerifier",
+    "RootConflict",
+    "SignedConfirmation",
+    "TxCheck",
+    "code_of",
+    "code_of_error",
+    "ledger_call",
+    "ledger_metadata",
+    "parse_genesis",
+    "render_genesis",
+    "shard_id_of",
+    "transaction",
+    "vault_account",
+]

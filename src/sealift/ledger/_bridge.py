@@ -1,0 +1,199 @@
+"""`enclave_bridge`: what accounts do with shards, over schedules and roots."""
+
+from sealift.base import AccountId, Amount, Epoch, ShardId
+from sealift.crypto import sha256
+from sealift.frame import Context, call, ensure_signed
+from sealift.protocol import SIZE_CLASSES, Schedule
+
+from ._bridge_roots import RootKeeper
+from ._bridge_storage import (
+    CertificatePosted,
+    FundsShielded,
+    GenerationActivated,
+    GenerationCancelled,
+    GenerationLapsed,
+    GenerationScheduled,
+    GenerationVoided,
+    Invoked,
+    KeyPublished,
+    OrderRecorded,
+    RootConfirmed,
+    RootsConflicting,
+    RootVoted,
+    ShardCreated,
+    ShardTouched,
+    StatusChanged,
+    vault_account,
+)
+from ._eligibility import require_eligible
+from ._errors import (
+    BrokenRootChainError,
+    CancelTooLateError,
+    CertificateError,
+    CiphertextSizeError,
+    ConfirmationRangeError,
+    DisputedRangeError,
+    EpochOrderError,
+    EpochPublishedError,
+    FloorLoweredError,
+    NothingShieldedError,
+    NoticeError,
+    NotPendingError,
+    OperatorRefusedError,
+    OrderExpiredError,
+    OrderForeignError,
+    OrderSerialError,
+    OrderSignatureError,
+    PredecessorError,
+    ScheduleFullError,
+    ShardLimitError,
+    ShardMaintenanceError,
+    ShardNotBornError,
+    ShardRulesError,
+    StaleConfirmationError,
+    StatementForeignError,
+    UnknownShardError,
+    VoidedGenerationError,
+    WrongGenerationError,
+)
+
+#: An envelope is a padded call, sealed: HPKE and codec add less than this.
+MAX_CIPHERTEXT = SIZE_CLASSES[-1] + 256
+
+
+class EnclaveBridge(RootKeeper):
+    """The one pallet that enclaves watch."""
+
+    name = "enclave_bridge"
+    events = (
+        CertificatePosted,
+        FundsShielded,
+        GenerationActivated,
+        GenerationCancelled,
+        GenerationLapsed,
+        GenerationScheduled,
+        GenerationVoided,
+        Invoked,
+        KeyPublished,
+        OrderRecorded,
+        RootConfirmed,
+        RootVoted,
+        RootsConflicting,
+        ShardCreated,
+        ShardTouched,
+        StatusChanged,
+    )
+    errors = (
+        BrokenRootChainError,
+        CancelTooLateError,
+        CertificateError,
+        CiphertextSizeError,
+        ConfirmationRangeError,
+        DisputedRangeError,
+        EpochOrderError,
+        EpochPublishedError,
+        FloorLoweredError,
+        NotPendingError,
+        NothingShieldedError,
+        NoticeError,
+        OperatorRefusedError,
+        OrderExpiredError,
+        OrderForeignError,
+        OrderSerialError,
+        OrderSignatureError,
+        PredecessorError,
+        ScheduleFullError,
+        ShardLimitError,
+        ShardMaintenanceError,
+        ShardNotBornError,
+        ShardRulesError,
+        StaleConfirmationError,
+        StatementForeignError,
+        UnknownShardError,
+        VoidedGenerationError,
+        WrongGenerationError,
+    )
+
+    @call(weight=100)
+    def invoke(self, ctx: Context, *, shard: ShardId, ciphertext: bytes) -> None:
+        """Carry a sealed call to a shard; whoever pays is not who speaks."""
+        ensure_signed(ctx.origin)
+        self._require_open(ctx, shard)
+        if not 0 < len(ciphertext) <= MAX_CIPHERTEXT:
+            raise CiphertextSizeError(
+                "no sealed call has this size",
+                got=f"{len(ciphertext)} B",
+                expected=f"1 … {MAX_CIPHERTEXT} B",
+            )
+        ctx.emit(Invoked(shard=shard, envelope=sha256(ciphertext)))
+
+    @call(weight=300)
+    def shield_funds(
+        self,
+        ctx: Context,
+        *,
+        shard: ShardId,
+        beneficiary: AccountId,
+        amount: Amount,
+    ) -> None:
+        """Move funds to the shard's vault, for a beneficiary inside the shard."""
+        source = ensure_signed(ctx.origin)
+        self._require_open(ctx, shard)
+        if amount == 0:
+            raise NothingShieldedError("nothing to shield", got=0, expected="≥ 1")
+        self._vault.move(ctx, source, vault_account(shard), amount)
+        ctx.emit(
+            FundsShielded(
+                shard=shard, source=source, beneficiary=beneficiary, amount=amount
+            )
+        )
+
+    @call(weight=200)
+    def touch_shard(
+        self, ctx: Context, *, shard: ShardId, signing_key: AccountId
+    ) -> None:
+        """Say that an instance is alive; changes nothing else.
+
+        Its operator says so; the instance must be eligible for an admissible
+        generation. There is no table that fills up.
+        """
+        operator = ensure_signed(ctx.origin)
+        record = self.instances.instance(ctx, shard, signing_key)
+        if record.operator != operator:
+            raise OperatorRefusedError(
+                "instance belongs to another account",
+                got=operator,
+                expected=record.operator,
+            )
+        status = self.schedule_of(ctx, shard).status
+        entries = self.admissible(ctx, shard)
+        entry = next(
+            (e for e in entries if record.fingerprint in e.config.code.values()),
+            entries[0],
+        )
+        require_eligible(record, entry, status, height=ctx.block.height)
+        self.touched.put(ctx, (shard, signing_key), ctx.block.height)
+        ctx.emit(ShardTouched(shard=shard, signing_key=signing_key))
+
+    def _require_open(self, ctx: Context, shard: ShardId) -> Schedule:
+        """The schedule, if the shard takes calls in this block.
+
+        A call in the very block of the birth would stand before the first block
+        that the shard executes, and be skipped (invariant 2): it is refused.
+
+        Raises:
+            UnknownShardError: No such shard.
+            ShardNotBornError: No keys when this block began.
+            ShardMaintenanceError: In maintenance.
+        """
+        schedule = self.schedule_of(ctx, shard)
+        birth = self.epochs.find(ctx, (shard, Epoch(0)))
+        if birth is None or ctx.block.height < birth.valid_from:
+            raise ShardNotBornError(
+                "shard had no keys when this block began", got=shard
+            )
+        if schedule.status.mode == "maintenance":
+            raise ShardMaintenanceError(
+                "shard is in maintenance", got=shard, hint="Try again later"
+            )
+        return schedule

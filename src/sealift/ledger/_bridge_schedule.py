@@ -1,0 +1,296 @@
+"""`enclave_bridge`, its first half: shards and their schedules."""
+
+import msgspec
+
+from sealift.base import AccountId, Amount, Height, ShardId, encode
+from sealift.crypto import sha256
+from sealift.frame import Context, Event, call, ensure_signed
+from sealift.protocol import (
+    CancelOrder,
+    EntryStatus,
+    NoGenerationError,
+    Schedule,
+    ScheduleEntry,
+    ScheduleRecord,
+    ShardConfig,
+    ShardRules,
+    ShardStatus,
+    SignedOrder,
+    UpgradeOrder,
+    config_at,
+)
+
+from ._bridge_storage import (
+    BridgeGenesis,
+    BridgeStorage,
+    GenerationActivated,
+    GenerationCancelled,
+    GenerationLapsed,
+    GenerationScheduled,
+    GenerationVoided,
+    OrderRecorded,
+    ShardCreated,
+    StatusChanged,
+)
+from ._errors import ShardLimitError, UnknownShardError
+from ._orders import (
+    Rescue,
+    first_schedule,
+    promote,
+    raise_serial,
+    record_cancel,
+    record_status,
+    record_upgrade,
+    rescue,
+    verify_order,
+    verify_rules,
+    with_status,
+)
+from ._ports import Vault
+
+
+def shard_id_of(chain_id: str, creator: AccountId, index: int) -> ShardId:
+    """The id of the ``index``-th shard of a chain; no code takes part in it."""
+    preimage = encode((chain_id, creator, index))
+    return ShardId(sha256(b"sealift/shard-id/v1\x00" + preimage))
+
+
+class ScheduleKeeper(BridgeStorage):
+    """Creates shards, records orders, and begins every block with the schedule.
+
+    Args:
+        vault: Where prices are burned and shielded funds go.
+    """
+
+    def __init__(self, *, vault: Vault) -> None:
+        self._vault = vault
+
+    def genesis(self, ctx: Context, config: BridgeGenesis) -> None:
+        """Remember what a shard costs, and how many there may be."""
+        self.shard_price.put(ctx, config.shard_price)
+        self.max_shards.put(ctx, config.max_shards)
+
+    def on_initialize(self, ctx: Context) -> None:
+        """For each shard: status, rescue, promotion, and who runs this block.
+
+        1. A status decided in the block before acts.
+        2. A generation that never came is void.
+        3. A due entry runs, if it follows the running one; else it lapses.
+        4. The record says who runs this height.
+        """
+        for shard in self.shards.get(ctx):
+            schedule = self.schedules.get(ctx, shard)
+            schedule = self._apply_status(ctx, shard, schedule)  # 1
+            frontier = self.frontiers.find(ctx, shard)
+            confirmed = None if frontier is None else frontier.confirmed
+            before = schedule
+            schedule, rescued = rescue(  # 2
+                schedule, height=ctx.block.height, confirmed=confirmed
+            )
+            if rescued is not None:
+                self._note_rescue(ctx, shard, rescued)
+            schedule, promoted = promote(schedule, height=ctx.block.height)  # 3
+            if promoted is not None:
+                ctx.emit(GenerationActivated(shard=shard, generation=promoted))
+            if schedule is not before:
+                self._tell_lapsed(ctx, before, schedule)
+            self._put_schedule(ctx, schedule, running=True)  # 4
+
+    def schedule_of(self, ctx: Context, shard: ShardId) -> Schedule:
+        """The schedule of a shard.
+
+        Raises:
+            UnknownShardError: No such shard.
+        """
+        schedule = self.schedules.find(ctx, shard)
+        if schedule is None:
+            raise UnknownShardError("no such shard", got=shard)
+        return schedule
+
+    def admissible(self, ctx: Context, shard: ShardId) -> tuple[ScheduleEntry, ...]:
+        """Entries whose code may be registered.
+
+        The active one, the pending ones, then those of the last confirmed block
+        and of the frontier: late blocks must still be confirmed, and keys
+        provided, by the generation they belong to.
+
+        Raises:
+            UnknownShardError: No such shard.
+        """
+        schedule = self.schedule_of(ctx, shard)
+        found = {
+            entry.generation: entry
+            for status in (EntryStatus.ACTIVE, EntryStatus.PENDING)
+            for entry in schedule.entries
+            if entry.status is status
+        }
+        frontier = self.frontiers.find(ctx, shard)
+        if frontier is not None:
+            for height in (frontier.confirmed + 1, frontier.confirmed):
+                entry = config_at(schedule, height)
+                found.setdefault(entry.generation, entry)
+        return tuple(found.values())
+
+    @call(weight=1_000)
+    def create_shard(
+        self, ctx: Context, *, rules: ShardRules, config: ShardConfig
+    ) -> None:
+        """Create a shard with its rules and its first generation.
+
+        The id follows from chain, creator and the number of shards; the event
+        tells it. The first generation runs from the next block on.
+        """
+        creator = ensure_signed(ctx.origin)
+        verify_rules(rules, config)
+        shards = self.shards.get(ctx)
+        most = self.max_shards.get(ctx)
+        if len(shards) >= most:
+            raise ShardLimitError(
+                "this chain takes no more shards", got=len(shards), expected=f"< {most}"
+            )
+        self._vault.burn(ctx, creator, Amount(self.shard_price.get(ctx)))
+        chain_id = ctx.block.chain_id
+        shard = shard_id_of(chain_id, creator, len(shards))
+        self.shards.put(ctx, (*shards, shard))
+        schedule = first_schedule(
+            chain_id=chain_id,
+            shard=shard,
+            rules=rules,
+            config=config,
+            order=sha256(b"sealift/birth/v1\x00" + encode((shard, rules, config))),
+            height=ctx.block.height,
+        )
+        self.schedules.put(ctx, shard, schedule)
+        ctx.emit(ShardCreated(shard=shard, creator=creator))
+
+    @call(weight=500)
+    def submit_order(self, ctx: Context, *, order: SignedOrder) -> None:
+        """Carry an order of a shard's authority: upgrade, cancel or status."""
+        ensure_signed(ctx.origin)
+        schedule = self.schedule_of(ctx, order.order.shard)
+        verify_order(schedule, order, height=ctx.block.height)
+        decided = order.order
+        if isinstance(decided, UpgradeOrder):
+            after, event = self._upgrade(ctx, schedule, decided)
+        elif isinstance(decided, CancelOrder):
+            after, event = self._cancel(ctx, schedule, decided)
+        else:
+            standing = self._standing_status(ctx, schedule)
+            after, event = record_status(schedule, standing, decided), None
+            self.next_status.put(ctx, schedule.shard, decided.status)
+        self._put_schedule(ctx, after)
+        ctx.emit(
+            OrderRecorded(
+                shard=schedule.shard,
+                kind=type(decided).__name__,
+                order=decided.digest(),
+                serial=after.serial,
+            )
+        )
+        if event is not None:
+            ctx.emit(event)
+
+    def enter_maintenance(self, ctx: Context, schedule: Schedule) -> None:
+        """Put the shard into maintenance from the next block on.
+
+        Raises the serial when it does: an order that was signed before anybody
+        knew cannot lift what it did not know of.
+        """
+        standing = self._standing_status(ctx, schedule)
+        if standing.mode == "maintenance":
+            return
+        status = msgspec.structs.replace(standing, mode="maintenance")
+        self.next_status.put(ctx, schedule.shard, status)
+        self._put_schedule(ctx, raise_serial(schedule))
+
+    def _upgrade(
+        self, ctx: Context, schedule: Schedule, order: UpgradeOrder
+    ) -> tuple[Schedule, Event]:
+        after = record_upgrade(schedule, order, height=ctx.block.height)
+        entry = after.entries[-1]
+        return after, GenerationScheduled(
+            shard=schedule.shard,
+            generation=entry.generation,
+            upgrade_at=entry.upgrade_at,
+        )
+
+    def _cancel(
+        self, ctx: Context, schedule: Schedule, order: CancelOrder
+    ) -> tuple[Schedule, Event]:
+        after, lapsed = record_cancel(schedule, order)
+        for generation in (order.generation, *lapsed):
+            released = schedule.entry(generation).release_from <= ctx.block.height
+            if released:
+                self._owe_rotation(ctx, schedule.shard, schedule.entry(generation))
+        self._tell_lapsed(ctx, schedule, after)
+        entry = schedule.entry(order.generation)
+        return after, GenerationCancelled(
+            shard=schedule.shard,
+            generation=entry.generation,
+            rotation_owed=entry.release_from <= ctx.block.height,
+        )
+
+    def _standing_status(self, ctx: Context, schedule: Schedule) -> ShardStatus:
+        """What will act from the next block, as it stands."""
+        return self.next_status.find(ctx, schedule.shard) or schedule.status
+
+    def _apply_status(
+        self, ctx: Context, shard: ShardId, schedule: Schedule
+    ) -> Schedule:
+        status = self.next_status.find(ctx, shard)
+        if status is None:
+            return schedule
+        self.next_status.delete(ctx, shard)
+        if status.mode == "normal":
+            self.disputes.delete(ctx, shard)
+        ctx.emit(StatusChanged(shard=shard, status=status))
+        return with_status(schedule, status)
+
+    def _note_rescue(self, ctx: Context, shard: ShardId, rescued: Rescue) -> None:
+        self.votes.delete(ctx, shard)
+        for entry in rescued.voided:
+            self._owe_rotation(ctx, shard, entry)
+            ctx.emit(
+                GenerationVoided(
+                    shard=shard,
+                    generation=entry.generation,
+                    rescuer=rescued.rescuer.generation,
+                )
+            )
+
+    def _owe_rotation(self, ctx: Context, shard: ShardId, entry: ScheduleEntry) -> None:
+        self.rotations_owed.put(ctx, (shard, entry.generation), ctx.block.height)
+
+    def _tell_lapsed(self, ctx: Context, before: Schedule, after: Schedule) -> None:
+        was = {e.generation: e.status for e in before.entries}
+        for entry in after.entries:
+            lapsed = entry.status is EntryStatus.LAPSED
+            if lapsed and was.get(entry.generation) is EntryStatus.PENDING:
+                ctx.emit(
+                    GenerationLapsed(shard=after.shard, generation=entry.generation)
+                )
+
+    def _put_schedule(
+        self, ctx: Context, schedule: Schedule, *, running: bool = False
+    ) -> None:
+        """Store a schedule, and keep the record beside it naming it.
+
+        The record's generation is settled by the first act of a block; its
+        digest follows the schedule, so that in every state both agree.
+        """
+        shard = schedule.shard
+        self.schedules.put(ctx, shard, schedule)
+        if not running and not self.records.contains(ctx, shard):
+            return
+        height = Height(ctx.block.height)
+        try:
+            generation = config_at(schedule, height).generation
+        except NoGenerationError:
+            return
+        self.records.put(
+            ctx,
+            shard,
+            ScheduleRecord(
+                height=height, generation=generation, schedule=schedule.digest()
+            ),
+        )

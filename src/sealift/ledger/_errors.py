@@ -1,0 +1,243 @@
+"""Why L1 refuses: one class for each rule, so that refusals have names."""
+
+from sealift.base import SealiftError
+from sealift.frame import PalletError
+
+
+class LedgerGenesisError(SealiftError):
+    """Genesis data that is malformed, or not that of the stored state."""
+
+
+class LedgerHeightError(SealiftError):
+    """A block out of turn: blocks are finalized one after the other, from 1."""
+
+
+class LedgerQueryError(SealiftError):
+    """A path that the ledger does not serve."""
+
+
+class UnknownRuntimeVersionError(SealiftError):
+    """The chain has reached a runtime version that this release does not have.
+
+    The node halts here by name; a release that has the version goes on.
+    """
+
+
+class TransactionError(PalletError):
+    """The root of refusals before a call runs: no fee, no nonce, no effect."""
+
+
+class TransactionTooLargeError(TransactionError):
+    """More bytes than a transaction may have."""
+
+
+class TransactionFormatError(TransactionError):
+    """Not the canonical encoding of a signed transaction."""
+
+
+class WrongChainError(TransactionError):
+    """Signed for another chain."""
+
+
+class TransactionSignatureError(TransactionError):
+    """The signer did not sign this."""
+
+
+class TransactionExpiredError(TransactionError):
+    """Carried after the last block it was valid for."""
+
+
+class NonceError(TransactionError):
+    """Not the account's next nonce: a replay, or a transaction too early."""
+
+
+class FeeError(TransactionError):
+    """The account cannot pay the fee."""
+
+
+class RuntimeUpgradeError(PalletError):
+    """A runtime upgrade that is not ahead, or not newer."""
+
+
+class InsufficientFundsError(PalletError):
+    """The account has less than it wants to give."""
+
+
+class ExistentialDepositError(PalletError):
+    """The receiving account would hold less than the least balance."""
+
+
+class NotRootKeyError(PalletError):
+    """Signed by another account than the root key."""
+
+
+class UnknownFmspcError(PalletError):
+    """The ledger has no collateral for this family of processors."""
+
+
+class CollateralRootError(PalletError):
+    """Collateral of a weaker root may not replace that of Intel's."""
+
+
+class CollateralTeeError(PalletError):
+    """Collateral of another TEE than SGX."""
+
+
+class RegistrationChainError(PalletError):
+    """The statement was made for another chain."""
+
+
+class RegistrationBlockError(PalletError):
+    """The statement names no recent block of this chain."""
+
+
+class RegistrationReplayedError(PalletError):
+    """The statement is not newer than the one the registry has of this key."""
+
+
+class QuoteBindingError(PalletError):
+    """The quote was made over something else: another's quote."""
+
+
+class ChallengeUsedError(PalletError):
+    """The challenge stands in another registration; it serves one session."""
+
+
+class UnknownProviderError(PalletError):
+    """The statement names no registered provider of this shard."""
+
+
+class WrongFingerprintForShardError(PalletError):
+    """No admissible entry of the shard's schedule names this code."""
+
+
+class SvnTooLowError(PalletError):
+    """The enclave's security version is below the floor."""
+
+
+class OperatorRefusedError(PalletError):
+    """The account is not among the operators, or not this instance's own."""
+
+
+class TooManyInstancesError(PalletError):
+    """As many instances as the shard allows are live."""
+
+
+class NotRegisteredError(PalletError):
+    """No instance of this shard is registered under this key."""
+
+
+class UrlError(PalletError):
+    """Not an address that workers could dial."""
+
+
+class UnknownShardError(PalletError):
+    """There is no such shard."""
+
+
+class ShardRulesError(PalletError):
+    """Rules or a configuration that no shard could live by."""
+
+
+class ShardLimitError(PalletError):
+    """This chain has as many shards as it takes."""
+
+
+class ShardNotBornError(PalletError):
+    """The shard has no keys yet, or had none when this block began."""
+
+
+class ShardMaintenanceError(PalletError):
+    """The shard is in maintenance; nothing is lost, try again later."""
+
+
+class CiphertextSizeError(PalletError):
+    """No sealed call has this size."""
+
+
+class NothingShieldedError(PalletError):
+    """Nothing cannot be shielded."""
+
+
+class OrderForeignError(PalletError):
+    """The order was signed for another chain or another shard."""
+
+
+class OrderSerialError(PalletError):
+    """The order's serial is not the current one: it replays, or is too late."""
+
+
+class OrderExpiredError(PalletError):
+    """The order's expiry has passed."""
+
+
+class OrderSignatureError(PalletError):
+    """The shard's authority did not sign this order."""
+
+
+class PredecessorError(PalletError):
+    """The order follows another generation than the last one that stands."""
+
+
+class NoticeError(PalletError):
+    """Less notice than the shard's rules demand."""
+
+
+class ScheduleFullError(PalletError):
+    """As many entries stand ahead as a schedule takes."""
+
+
+class CancelTooLateError(PalletError):
+    """The entry is active or was: nothing is left to cancel."""
+
+
+class NotPendingError(PalletError):
+    """The entry is already cancelled, lapsed or void."""
+
+
+class FloorLoweredError(PalletError):
+    """Floors only rise."""
+
+
+class EpochPublishedError(PalletError):
+    """The key epoch was published already."""
+
+
+class EpochOrderError(PalletError):
+    """Not an epoch that may be published now."""
+
+
+class StatementForeignError(PalletError):
+    """The statement was signed for another chain or another shard."""
+
+
+class StatementSignatureError(PalletError):
+    """The named signing key did not sign this statement."""
+
+
+class WrongGenerationError(PalletError):
+    """Another generation runs at this height."""
+
+
+class VoidedGenerationError(PalletError):
+    """The generation was voided by rescue; its confirmations do not count."""
+
+
+class ConfirmationRangeError(PalletError):
+    """The range does not begin at the frontier, or is not final yet."""
+
+
+class StaleConfirmationError(PalletError):
+    """The range is confirmed already; nothing happened."""
+
+
+class BrokenRootChainError(PalletError):
+    """``prev_root`` is not the frontier's root."""
+
+
+class DisputedRangeError(PalletError):
+    """Conflicting roots stand for this range; the authority must decide."""
+
+
+class CertificateError(PalletError):
+    """The handover certificate does not fit schedule or confirmed roots."""

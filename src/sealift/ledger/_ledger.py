@@ -1,0 +1,452 @@
+"""The L1 state machine: transactions in, results and an app hash out.
+
+Pure: no clock, no I/O. The node persists what :meth:`Ledger.finalize_block`
+gives, in one transaction, when it commits.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sealift.base import (
+    AccountId,
+    Amount,
+    DecodeError,
+    Digest,
+    Height,
+    Message,
+    Nonce,
+    SealiftError,
+    UnixSeconds,
+    canonical_decode,
+    encode,
+)
+from sealift.crypto import SignatureInvalidError
+from sealift.frame import (
+    ROOT,
+    BlockInfo,
+    CallFailure,
+    Changes,
+    Context,
+    EmittedEvent,
+    Overlay,
+    RuntimeCall,
+    Signed,
+    SimpleTreeStore,
+    UnknownCallError,
+    WeightMeter,
+    prove_ics23,
+)
+from sealift.protocol import MAX_TX_BYTES, Transaction, TransactionBody
+
+from ._codes import CODESPACE, code_of, code_of_error
+from ._errors import (
+    LedgerGenesisError,
+    LedgerHeightError,
+    LedgerQueryError,
+    NonceError,
+    TransactionExpiredError,
+    TransactionFormatError,
+    TransactionSignatureError,
+    TransactionTooLargeError,
+    WrongChainError,
+)
+from ._genesis import LedgerGenesis
+from ._ports import QuoteVerifier
+from ._runtime import compose, genesis_config
+
+T = TypeVar("T")
+
+
+class TxCheck(Message, kw_only=True):
+    """What the mempool is told. ``code`` 0: take it; ``log`` is for people."""
+
+    code: int
+    log: str = ""
+    codespace: str = CODESPACE
+    gas_wanted: int = 0
+    sender: AccountId | None = None
+    nonce: Nonce | None = None
+
+
+class LedgerTxResult(Message, kw_only=True):
+    """What became of a transaction in a block.
+
+    ``code``, ``data``, ``gas_wanted`` and ``gas_used`` are consensus: ``data``
+    is the encoding of the events, so that light clients can prove them. ``log``
+    is a sentence for people, ``error`` the name of the refusal.
+    """
+
+    code: int
+    data: bytes = b""
+    log: str = ""
+    codespace: str = CODESPACE
+    gas_wanted: int = 0
+    gas_used: int = 0
+    events: tuple[EmittedEvent, ...] = ()
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the call took effect."""
+        return self.code == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalizedBlock:
+    """A block that was executed and awaits its commit.
+
+    ``changes`` is every entry that differs from the block before, for the
+    node's database; ``hook_failures`` names pallets whose hook failed, which is
+    a bug and worth a loud word.
+    """
+
+    height: Height
+    results: tuple[LedgerTxResult, ...]
+    app_hash: Digest
+    changes: Changes
+    events: tuple[EmittedEvent, ...]
+    hook_failures: tuple[tuple[str, CallFailure], ...]
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What accounts have in the mempool: the next nonce, fees promised."""
+
+    nonce: int
+    fees: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Admitted:
+    signer: AccountId
+    nonce: Nonce
+    fee: Amount
+    call: RuntimeCall
+
+
+class Ledger:
+    """L1 over a store.
+
+    A store that is not empty is resumed: it must hold the last committed state
+    of this genesis. ``init_chain`` writes the first state; the node persists
+    it as ``dict(store.items(b""))``.
+
+    Args:
+        genesis: What the chain began with.
+        store: The committed state; owned by the ledger from now on.
+        verifier: Judges quotes and collateral.
+
+    Raises:
+        LedgerGenesisError: A state of another genesis.
+    """
+
+    def __init__(
+        self, *, genesis: LedgerGenesis, store: SimpleTreeStore, verifier: QuoteVerifier
+    ) -> None:
+        self._genesis = genesis
+        self._store = store
+        self._pallets = compose(verifier)
+        self._height = Height(0)
+        self._time = UnixSeconds(0)
+        self._undo: dict[bytes, bytes | None] | None = None
+        self._finalized: tuple[Height, UnixSeconds] | None = None
+        self._pending: dict[AccountId, _Pending] = {}
+        self._check = Overlay.over(store)
+        if store.items(b""):
+            self._resume()
+
+    @property
+    def genesis(self) -> LedgerGenesis:
+        """What the chain began with."""
+        return self._genesis
+
+    @property
+    def height(self) -> Height:
+        """The last committed height; 0 before the first block."""
+        return self._height
+
+    @property
+    def app_hash(self) -> Digest:
+        """The app hash of the last committed state."""
+        if self._undo is None:
+            return self._store.root()
+        return self._with_committed(lambda store: store.root())
+
+    def init_chain(self) -> Digest:
+        """Write the first state; doing it again is harmless before block 1.
+
+        Raises:
+            LedgerHeightError: Blocks were executed already.
+            LedgerGenesisError: A genesis that no chain can begin with.
+        """
+        if self._height or self._finalized is not None:
+            raise LedgerHeightError(
+                "chain has begun already", got=f"height {self._height}", expected=0
+            )
+        if not self._store.items(b""):
+            block = self._block(Height(0), UnixSeconds(0))
+            config = genesis_config(self._genesis)
+            try:
+                self._pallets.runtime.apply_genesis(self._store, block, config)
+            except LedgerGenesisError:
+                raise
+            except SealiftError as error:
+                raise LedgerGenesisError(f"genesis refused ({error})") from error
+            self._check = Overlay.over(self._store)
+        return self._store.root()
+
+    def check_tx(self, tx: bytes) -> TxCheck:
+        """Judge a transaction for the mempool, after those it took before.
+
+        1. Size, encoding, chain id, signature (as in a block).
+        2. Valid for the next block.
+        3. Its nonce follows the account's pending ones.
+        4. The account can pay this fee beside the pending ones.
+        5. The call exists.
+        """
+        ctx = self._context(self._check, self._block(self._next, self._time))
+        try:
+            body = self._parse(tx)
+            pending = self._pending.get(body.signer)
+            if pending is None:
+                pending = _Pending(self._pallets.system.nonce(ctx, body.signer), 0)
+            admitted = self._admit(ctx, body, len(tx), pending)
+            weight = self._pallets.runtime.call_weight(admitted.call)
+        except SealiftError as error:
+            return TxCheck(code=code_of_error(error), log=str(error))
+        self._pending[admitted.signer] = _Pending(
+            pending.nonce + 1, pending.fees + admitted.fee
+        )
+        return TxCheck(
+            code=0, gas_wanted=weight, sender=admitted.signer, nonce=admitted.nonce
+        )
+
+    def finalize_block(
+        self,
+        *,
+        height: Height,
+        block_hash: Digest,
+        time: UnixSeconds,
+        proposer: bytes,
+        txs: Sequence[bytes],
+    ) -> FinalizedBlock:
+        """Execute a block; the state is committed by :meth:`commit`.
+
+        A bad transaction never stops a block. Executing the same height again
+        before the commit replaces what was executed.
+
+        Raises:
+            LedgerHeightError: Not the next height.
+            UnknownRuntimeVersionError: Another release must execute it.
+        """
+        del proposer
+        self._roll_back()
+        if height != self._next or not self._store.items(b"system/"):
+            raise LedgerHeightError(
+                "block out of turn", got=height, expected=self._next
+            )
+        block = self._block(height, time)
+        overlay = Overlay.over(self._store)
+        ctx = self._context(overlay, block)
+        self._pallets.system.require_runtime(ctx)
+        begun = self._pallets.runtime.initialize_block(overlay, block)
+        self._pallets.system.note_hash(ctx, block_hash)
+        meter = WeightMeter(self._genesis.params.max_block_weight)
+        results = tuple(self._apply(overlay, block, tx, meter) for tx in txs)
+        ended = self._pallets.runtime.finalize_block(overlay, block)
+        changes = {
+            key: value
+            for key, value in sorted(overlay.changes.items())
+            if self._store.get(key) != value
+        }
+        self._undo = {key: self._store.get(key) for key in changes}
+        self._store.apply(changes)
+        self._finalized = (height, time)
+        return FinalizedBlock(
+            height=height,
+            results=results,
+            app_hash=self._store.root(),
+            changes=changes,
+            events=(*begun.events, *ended.events),
+            hook_failures=(*begun.failures, *ended.failures),
+        )
+
+    def commit(self) -> Height:
+        """Make the executed block the committed one; the mempool starts anew.
+
+        Raises:
+            LedgerHeightError: No block was executed.
+        """
+        if self._finalized is None:
+            raise LedgerHeightError("no block to commit", expected=self._next)
+        self._height, self._time = self._finalized
+        self._finalized = None
+        self._undo = None
+        self._pending = {}
+        self._check = Overlay.over(self._store)
+        return self._height
+
+    def query(
+        self, key: bytes, *, path: str = "/store", prove: bool = False
+    ) -> tuple[bytes | None, bytes | None]:
+        """The committed value under a key, and an ICS23 proof if wanted.
+
+        Raises:
+            LedgerQueryError: A path that the ledger does not serve.
+        """
+        if path != "/store":
+            raise LedgerQueryError("no such path", got=path[:80], expected="/store")
+        if self._undo is None:
+            return self._look_up(self._store, key, prove=prove)
+        return self._with_committed(
+            lambda store: self._look_up(store, key, prove=prove)
+        )
+
+    @staticmethod
+    def _look_up(
+        store: SimpleTreeStore, key: bytes, *, prove: bool
+    ) -> tuple[bytes | None, bytes | None]:
+        return store.get(key), prove_ics23(store, key) if prove else None
+
+    def _with_committed(self, ask: Callable[[SimpleTreeStore], T]) -> T:
+        """Ask the committed state while a block awaits its commit."""
+        if self._undo is None:
+            return ask(self._store)
+        executed = {key: self._store.get(key) for key in self._undo}
+        self._store.apply(self._undo)
+        try:
+            return ask(self._store)
+        finally:
+            self._store.apply(executed)
+
+    def _roll_back(self) -> None:
+        if self._undo is not None:
+            self._store.apply(self._undo)
+        self._undo = None
+        self._finalized = None
+
+    def _resume(self) -> None:
+        ctx = self._context(
+            Overlay.over(self._store), self._block(self._height, self._time)
+        )
+        system = self._pallets.system
+        known = system.genesis_digest.find(ctx)
+        if known != self._genesis.digest():
+            raise LedgerGenesisError(
+                "stored state came from another genesis",
+                got=known or "a state that is no ledger's",
+                expected=self._genesis.digest(),
+            )
+        last = system.last_block.get(ctx)
+        self._height, self._time = last.height, last.time
+
+    def _apply(
+        self, overlay: Overlay, block: BlockInfo, tx: bytes, meter: WeightMeter
+    ) -> LedgerTxResult:
+        """One transaction of a block; never raises for what a transaction is.
+
+        1. Size, encoding, chain id, signature; validity, nonce, fee: a refusal
+           here costs nothing and changes nothing.
+        2. Fee and nonce are taken, whatever the call comes to.
+        3. The call takes effect whole, or not at all.
+        """
+        ctx = self._context(overlay, block)
+        system = self._pallets.system
+        try:  # 1
+            body = self._parse(tx)
+            pending = _Pending(system.nonce(ctx, body.signer), 0)
+            admitted = self._admit(ctx, body, len(tx), pending)
+        except SealiftError as error:
+            return LedgerTxResult(
+                code=code_of_error(error), log=str(error), error=error.code
+            )
+        self._pallets.balances.burn(ctx, admitted.signer, admitted.fee)  # 2
+        system.consume_nonce(ctx, admitted.signer)
+        outcome = self._pallets.runtime.dispatch(  # 3
+            overlay, block, Signed(account=admitted.signer), admitted.call, meter=meter
+        )
+        wanted = self._weight(admitted.call)
+        if outcome.failure is not None:
+            return LedgerTxResult(
+                code=code_of(outcome.failure.code),
+                log=outcome.failure.message,
+                error=outcome.failure.code,
+                gas_wanted=wanted,
+                gas_used=outcome.weight,
+            )
+        return LedgerTxResult(
+            code=0,
+            data=encode(outcome.events),
+            gas_wanted=wanted,
+            gas_used=outcome.weight,
+            events=outcome.events,
+        )
+
+    def _parse(self, tx: bytes) -> TransactionBody:
+        """The body of a transaction of this chain that its signer signed."""
+        if len(tx) > MAX_TX_BYTES:
+            raise TransactionTooLargeError(
+                "transaction is too large",
+                got=f"{len(tx)} B",
+                expected=f"≤ {MAX_TX_BYTES} B",
+            )
+        try:
+            transaction = canonical_decode(Transaction, tx)
+        except DecodeError as error:
+            raise TransactionFormatError(f"not a transaction ({error.what})") from error
+        body = transaction.body
+        if body.chain_id != self._genesis.chain_id:
+            raise WrongChainError(
+                "transaction is for another chain",
+                got=body.chain_id,
+                expected=self._genesis.chain_id,
+            )
+        try:
+            body.verify(body.signer, transaction.signature)
+        except SignatureInvalidError as error:
+            raise TransactionSignatureError(
+                "transaction is not signed by its signer", expected=body.signer
+            ) from error
+        return body
+
+    def _admit(
+        self, ctx: Context, body: TransactionBody, size: int, pending: "_Pending"
+    ) -> "_Admitted":
+        if body.valid_until < ctx.block.height:
+            raise TransactionExpiredError(
+                "transaction has expired",
+                got=f"block {ctx.block.height}",
+                expected=f"≤ {body.valid_until}",
+            )
+        if body.nonce != pending.nonce:
+            raise NonceError(
+                "not the next nonce of the account",
+                got=body.nonce,
+                expected=pending.nonce,
+            )
+        balances = self._pallets.balances
+        fee = balances.fee(ctx, size)
+        balances.require_fee(ctx, body.signer, fee, already=pending.fees)
+        return _Admitted(
+            signer=body.signer,
+            nonce=body.nonce,
+            fee=fee,
+            call=RuntimeCall(name=body.call, args=body.args),
+        )
+
+    def _weight(self, call: RuntimeCall) -> int:
+        try:
+            return self._pallets.runtime.call_weight(call)
+        except UnknownCallError:
+            return 0
+
+    def _context(self, overlay: Overlay, block: BlockInfo) -> Context:
+        return self._pallets.runtime.context(overlay, block, ROOT)
+
+    def _block(self, height: Height, time: UnixSeconds) -> BlockInfo:
+        return BlockInfo(chain_id=self._genesis.chain_id, height=height, time=time)
+
+    @property
+    def _next(self) -> Height:
+        return Height(self._height + 1)

@@ -1,0 +1,126 @@
+"""The composition root of L1: pallets made, and given what they need."""
+
+from dataclasses import dataclass
+
+from sealift.attestation import AnchorKind, TrustAnchor
+from sealift.base import UnixSeconds
+from sealift.frame import Runtime
+
+from ._balances import Balances, BalancesGenesis
+from ._bridge import EnclaveBridge
+from ._bridge_storage import BridgeGenesis
+from ._errors import LedgerGenesisError, UnknownFmspcError
+from ._genesis import LedgerGenesis
+from ._ports import CollateralVerdict, Evidence, QuoteVerifier
+from ._sudo import Sudo, SudoGenesis
+from ._system import RUNTIME_VERSION, System, SystemGenesis
+from ._teerex import Teerex, TeerexGenesis
+
+#: The runtime's name; its state is refused by any other.
+RUNTIME_NAME = "sealift-ledger"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerPallets:
+    """The pallets of L1, and the runtime that they make.
+
+    Hooks run in this order: schedules are the first act of a block.
+    """
+
+    bridge: EnclaveBridge
+    system: System
+    balances: Balances
+    sudo: Sudo
+    teerex: Teerex
+    runtime: Runtime
+
+
+def compose(verifier: QuoteVerifier) -> LedgerPallets:
+    """Make the L1 runtime.
+
+    Args:
+        verifier: Judges quotes and collateral.
+    """
+    system, balances, sudo = System(), Balances(), Sudo()
+    bridge = EnclaveBridge(vault=balances)
+    teerex = Teerex(verifier=verifier, hashes=system, shards=bridge)
+    bridge.instances = teerex
+    runtime = Runtime(
+        name=RUNTIME_NAME,
+        version=RUNTIME_VERSION,
+        pallets=[bridge, system, balances, sudo, teerex],
+    )
+    return LedgerPallets(
+        bridge=bridge,
+        system=system,
+        balances=balances,
+        sudo=sudo,
+        teerex=teerex,
+        runtime=runtime,
+    )
+
+
+def genesis_config(genesis: LedgerGenesis) -> dict[str, object]:
+    """What each pallet begins with.
+
+    Raises:
+        LedgerGenesisError: Roots that are none or doubled; too much money.
+    """
+    kinds: list[AnchorKind] = [anchor.kind for anchor in genesis.anchors]
+    if not kinds or len(set(kinds)) != len(kinds):
+        raise LedgerGenesisError(
+            "attestation roots are none or two of a kind", got=kinds
+        )
+    owners = [account for account, _ in genesis.accounts]
+    if len(set(owners)) != len(owners):
+        raise LedgerGenesisError("an account stands twice in the genesis")
+    issued = sum(amount for _, amount in genesis.accounts)
+    if issued >= 2**63:
+        raise LedgerGenesisError("too much money", got=issued, expected="< 2^63")
+    params = genesis.params
+    return {
+        "enclave_bridge": BridgeGenesis(
+            shard_price=params.shard_price, max_shards=params.max_shards
+        ),
+        "system": SystemGenesis(genesis=genesis.digest()),
+        "balances": BalancesGenesis(
+            accounts=genesis.accounts,
+            fee_per_byte=params.fee_per_byte,
+            existential_deposit=params.existential_deposit,
+        ),
+        "sudo": SudoGenesis(key=genesis.sudo),
+        "teerex": TeerexGenesis(
+            anchors=genesis.anchors, quote_window=params.quote_window
+        ),
+    }
+
+
+class RefusingVerifier:
+    """Accepts nothing; for whoever only encodes calls."""
+
+    def quote_fmspc(self, quote: bytes) -> bytes:
+        """Refuse."""
+        raise self._refusal(quote)
+
+    def verify_quote(
+        self,
+        quote: bytes,
+        *,
+        collateral: bytes,
+        anchors: tuple[TrustAnchor, ...],
+        now: UnixSeconds,
+    ) -> Evidence:
+        """Refuse."""
+        del collateral, anchors, now
+        raise self._refusal(quote)
+
+    def verify_collateral(
+        self, collateral: bytes, *, anchors: tuple[TrustAnchor, ...], now: UnixSeconds
+    ) -> CollateralVerdict:
+        """Refuse."""
+        del anchors, now
+        raise self._refusal(collateral)
+
+    @staticmethod
+    def _refusal(seen: bytes) -> UnknownFmspcError:
+        return UnknownFmspcError("this runtime judges no evidence", got=seen)
