@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from sealift.base import AccountId, ShardId, encode
+from sealift.base import AccountId, Height, ShardId, encode
 from sealift.protocol import (
     certificate_key,
     enclave_key,
@@ -29,6 +29,12 @@ class L1Source(Protocol):
 
     async def prove(self, key: bytes, height: int) -> tuple[bytes | None, bytes]:
         """A value of the state after ``height`` (or None) and its ICS23 proof."""
+
+    async def wait_for_height(self, height: int) -> Height:
+        """Until the chain has the block ``height``; its head then."""
+
+    async def confirmed(self, shard: ShardId) -> Height | None:
+        """The last confirmed block of a shard, as the node says (a hint)."""
 
 
 class BlockFeed:

@@ -1,0 +1,282 @@
+"""What a worker serves: users, peers, operators, monitoring.
+
+Nothing of it is secret: calls, getters, receipts, snapshots and diffs are
+sealed for somebody else. Binary bodies are canonical MessagePack.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol
+
+from aiohttp import web
+
+from sealift.base import (
+    Digest,
+    Height,
+    SealiftError,
+    canonical_decode,
+    encode,
+    parse_hex,
+)
+from sealift.protocol import Envelope
+from sealift.protocol.ecall import Answer, Ask, DumpRa, EnclaveStatus, GetStatus, RaDump
+from sealift.transport import BASE_ERRORS, ErrorTable, make_app
+
+from ._channel import EnclaveChannel
+from ._errors import EnclaveGoneError, EnclaveRefusedError, StalledError
+from ._follower import Executions, Follower
+from ._metrics import Metrics
+from ._mura import serve_session
+from ._state import export_snapshot
+from ._store import WorkerStore
+from ._upstream import WebSocketWire
+
+_MAX_ENVELOPE = 128 * 1024
+_MAX_WAIT_SECONDS = 30.0
+_MAX_DIFFS = 256
+_BINARY = "application/octet-stream"
+
+#: The one table from a worker's errors to HTTP.
+API_ERRORS: ErrorTable = {
+    **BASE_ERRORS,
+    EnclaveRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    EnclaveGoneError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StalledError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+class Submitter(Protocol):
+    """Carries a sealed call to L1 at the operator's expense."""
+
+    async def submit(self, envelope: bytes) -> bytes:
+        """Into L1's mempool; the transaction's hash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether the worker is fit, and what it waits for."""
+
+    ok: bool
+    reasons: tuple[str, ...]
+
+
+class HealthSource(Protocol):
+    """Judges the worker."""
+
+    def health(self) -> Health:
+        """Now."""
+
+    async def describe(self) -> dict[str, object]:
+        """Everything that ``worker status`` shows."""
+
+
+class Api:
+    """The worker's HTTP surface.
+
+    Args:
+        channel: The enclave.
+        follower: What is executed, and when.
+        store: Diffs, snapshot, receipts.
+        submitter: Carries calls to L1.
+        source: Health and status.
+        metrics: What ``/metrics`` shows.
+    """
+
+    def __init__(
+        self,
+        *,
+        channel: EnclaveChannel,
+        follower: Follower,
+        store: WorkerStore,
+        submitter: Submitter,
+        source: HealthSource,
+        metrics: Metrics,
+    ) -> None:
+        self._channel = channel
+        self._follower = follower
+        self._store = store
+        self._submitter = submitter
+        self._source = source
+        self._metrics = metrics
+        self._snapshotting = asyncio.Lock()
+
+    def application(self) -> web.Application:
+        """The routes."""
+        return make_app(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/metrics", self._show_metrics),
+                web.get("/v1/status", self._status),
+                web.get("/v1/dump-ra", self._dump_ra),
+                web.post("/v1/submit", self._submit),
+                web.post("/v1/ask", self._ask),
+                web.get("/v1/receipts/{envelope}", self._receipt),
+                web.get("/v1/executions", self._executions),
+                web.get("/v1/mu-ra", self._mura),
+                web.get("/v1/state/snapshot", self._snapshot),
+                web.get("/v1/state/snapshot/{height}/{number}", self._chunk),
+                web.get("/v1/state/diffs", self._diffs),
+            ],
+            errors=API_ERRORS,
+        )
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        health = self._source.health()
+        status = HTTPStatus.OK if health.ok else HTTPStatus.SERVICE_UNAVAILABLE
+        body = {"ok": health.ok, "reasons": list(health.reasons)}
+        return web.json_response(body, status=status)
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        text = await self._metrics.render()
+        return web.Response(body=text, content_type="text/plain", charset="utf-8")
+
+    async def _status(self, _: web.Request) -> web.Response:
+        return web.json_response(await self._source.describe())
+
+    async def _dump_ra(self, _: web.Request) -> web.Response:
+        dump = await self._channel.call(DumpRa(), RaDump)
+        return web.Response(body=dump.certificate, content_type=_BINARY)
+
+    async def _submit(self, request: web.Request) -> web.Response:
+        tx_hash = await self._submitter.submit(await _envelope(request))
+        return web.json_response({"tx": tx_hash.hex().upper()})
+
+    async def _ask(self, request: web.Request) -> web.Response:
+        envelope = await _envelope(request)
+        answer = await self._channel.call(Ask(envelope=envelope), Answer)
+        return web.Response(body=answer.sealed, content_type=_BINARY)
+
+    async def _receipt(self, request: web.Request) -> web.Response:
+        name = Digest(parse_hex(request.match_info["envelope"]))
+        found = self._store.receipt(name)
+        if found is None and (seconds := _wait(request)):
+            await self._until_receipt(name, seconds)
+            found = self._store.receipt(name)
+        if found is None:
+            raise web.HTTPNotFound(reason="no receipt yet")
+        return web.Response(body=encode(found), content_type=_BINARY)
+
+    async def _until_receipt(self, name: Digest, seconds: float) -> None:
+        heard = asyncio.Event()
+
+        def listener(event: Executions) -> None:
+            if any(receipt.envelope == name for receipt in event.receipts):
+                heard.set()
+
+        stop = self._follower.listen(listener)
+        try:
+            async with asyncio.timeout(seconds):
+                await heard.wait()
+        except TimeoutError:
+            return
+        finally:
+            stop()
+
+    async def _executions(self, request: web.Request) -> web.WebSocketResponse:
+        """A stream of ``[height, [sealed receipt, …]]``, one message a block."""
+        socket = web.WebSocketResponse(heartbeat=20)
+        await socket.prepare(request)
+        queue: asyncio.Queue[Executions] = asyncio.Queue(maxsize=1000)
+
+        def listener(event: Executions) -> None:
+            if not queue.full():  # a reader that is too slow asks for receipts
+                queue.put_nowait(event)
+
+        stop = self._follower.listen(listener)
+        sender = asyncio.create_task(_stream(queue, socket))
+        try:
+            async for _ in socket:
+                continue
+        finally:
+            stop()
+            sender.cancel()
+        return socket
+
+    async def _mura(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(max_msg_size=1024 * 1024)
+        await socket.prepare(request)
+        try:
+            await serve_session(self._channel, self._follower, WebSocketWire(socket))
+        except SealiftError as error:
+            self._follower.progress.last_refusal = f"mu-ra: {error}"
+        finally:
+            await socket.close()
+        return socket
+
+    async def _snapshot(self, request: web.Request) -> web.Response:
+        fresh_at = _number(request.query.get("fresh_at", "0"))
+        async with self._snapshotting:
+            found = self._store.snapshot()
+            if found is None or found.height < fresh_at:
+                status = await self._channel.call(GetStatus(), EnclaveStatus)
+                if status.state_height is None or status.state_height < fresh_at:
+                    raise web.HTTPNotFound(reason="no state of that height here")
+                async with self._follower.standing_still():
+                    await export_snapshot(self._channel, self._store)
+                found = self._store.snapshot()
+        if found is None:
+            raise web.HTTPNotFound(reason="no snapshot here")
+        body = encode((found.height, found.header, found.chunks))
+        return web.Response(body=body, content_type=_BINARY)
+
+    async def _chunk(self, request: web.Request) -> web.Response:
+        height = _number(request.match_info["height"])
+        number = _number(request.match_info["number"])
+        found = self._store.snapshot()
+        if found is None or found.height != height or number >= found.chunks:
+            raise web.HTTPNotFound(reason="no such chunk here")
+        data = self._store.chunk(height, number)
+        return web.Response(body=data, content_type=_BINARY)
+
+    async def _diffs(self, request: web.Request) -> web.Response:
+        after = _number(request.query.get("after", "0"))
+        found = self._some_diffs(after)
+        if not found and (seconds := _wait(request)):
+            heard = asyncio.Event()
+            stop = self._follower.listen(lambda _: heard.set())
+            try:
+                async with asyncio.timeout(seconds):
+                    await heard.wait()
+            except TimeoutError:
+                pass
+            finally:
+                stop()
+            found = self._some_diffs(after)
+        return web.Response(body=encode(found), content_type=_BINARY)
+
+    def _some_diffs(self, after: int) -> list[tuple[Height, bytes]]:
+        found = []
+        for height, diff in self._store.diffs_after(after):
+            found.append((height, diff))
+            if len(found) == _MAX_DIFFS:
+                break
+        return found
+
+
+async def _stream(
+    queue: asyncio.Queue[Executions], socket: web.WebSocketResponse
+) -> None:
+    while True:
+        event = await queue.get()
+        await socket.send_bytes(encode((event.height, event.receipts)))
+
+
+async def _envelope(request: web.Request) -> bytes:
+    raw = await request.read()
+    canonical_decode(Envelope, raw, limit=_MAX_ENVELOPE)
+    return raw
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 18:  # noqa: PLR2004 - below 2**63
+        raise web.HTTPBadRequest(reason=f"not a height: {text[:40]!r}")
+    return int(text)
+
+
+def _wait(request: web.Request) -> float:
+    try:
+        seconds = float(request.query.get("wait", "0"))
+    except ValueError as error:
+        raise web.HTTPBadRequest(reason="wait is a number of seconds") from error
+    return min(max(seconds, 0.0), _MAX_WAIT_SECONDS)

@@ -1,0 +1,87 @@
+"""Metrics for Prometheus, with the names that operators know."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The numbers of one scrape; ``None`` where there is none (yet)."""
+
+    l1_height: int
+    imported_height: int
+    state_height: int | None
+    blocks_to_upgrade: int | None
+    instances_with_keys: int | None
+    attestation_age_blocks: int | None
+    operator_funds: int | None
+    calls_executed: int
+    state_bytes: int
+    halted: bool
+    fingerprint: str
+    version: str
+
+
+class Metrics:
+    """Renders a reading in Prometheus' text format.
+
+    Args:
+        shard: Label of every metric, hex.
+        read: Takes a reading.
+    """
+
+    def __init__(self, shard: str, read: Callable[[], Awaitable[Reading]]) -> None:
+        self._read = read
+        self._shard = shard
+        self._registry = CollectorRegistry()
+        self._calls_seen = 0
+        self._gauges = {
+            name: Gauge(f"sealift_{name}", text, ["shard"], registry=self._registry)
+            for name, text in (
+                ("l1_block_height", "Height of the L1 node's head"),
+                ("imported_block_height", "Last L1 block that the enclave verified"),
+                ("block_lag", "Blocks between the L1 head and the enclave"),
+                ("state_block_height", "Last block of the shard's state"),
+                ("blocks_to_upgrade", "Blocks until the next scheduled upgrade"),
+                ("instances_holding_keys", "Registered instances that hold the keys"),
+                ("attestation_age_blocks", "Blocks since this enclave was attested"),
+                ("operator_funds", "Free balance of the operator's account"),
+                ("stf_state_size_bytes", "Bytes of the shard's state"),
+                ("enclave_halted", "1 if the enclave has stopped for good"),
+            )
+        }
+        self._calls = Counter(
+            "sealift_calls_executed", "Calls executed", ["shard"], registry=self._registry
+        )
+        self._labels = Gauge(
+            "sealift_enclave_labels",
+            "What runs",
+            ["shard", "version", "fingerprint"],
+            registry=self._registry,
+        )
+
+    async def render(self) -> bytes:
+        """Prometheus' text format."""
+        now = await self._read()
+        self._set("l1_block_height", now.l1_height)
+        self._set("imported_block_height", now.imported_height)
+        self._set("block_lag", max(now.l1_height - 1 - now.imported_height, 0))
+        self._set("state_block_height", now.state_height)
+        self._set("blocks_to_upgrade", now.blocks_to_upgrade)
+        self._set("instances_holding_keys", now.instances_with_keys)
+        self._set("attestation_age_blocks", now.attestation_age_blocks)
+        self._set("operator_funds", now.operator_funds)
+        self._set("stf_state_size_bytes", now.state_bytes)
+        self._set("enclave_halted", int(now.halted))
+        self._calls.labels(self._shard).inc(now.calls_executed - self._calls_seen)
+        self._calls_seen = now.calls_executed
+        self._labels.labels(self._shard, now.version, now.fingerprint).set(1)
+        return generate_latest(self._registry)
+
+    def _set(self, name: str, value: int | None) -> None:
+        # A gauge without a reading is NaN, not a lie.
+        self._gauges[name].labels(self._shard).set(
+            float("nan") if value is None else value
+        )

@@ -1,0 +1,168 @@
+"""The host's part in mu-ra: it carries bytes, proofs and a registration.
+
+Nothing here can make either enclave skip a check: what is carried wrongly ends
+the session with a typed error (DESIGN §8).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from sealift.base import AccountId, Height, InvariantError
+from sealift.protocol.ecall import (
+    CloseSession,
+    FeedSession,
+    OpenSession,
+    ProveSession,
+    Registration,
+    SessionReply,
+    StateProof,
+)
+
+from ._channel import EnclaveChannel
+from ._errors import EnclaveRefusedError, UpstreamError
+
+#: For how many blocks a wanted registration may be waited for.
+PATIENCE_BLOCKS = 40
+
+
+class Wire(Protocol):
+    """A connection to the other worker that carries whole messages."""
+
+    async def send(self, data: bytes) -> None:
+        """Send one message."""
+
+    def receive(self) -> AsyncIterator[bytes]:
+        """The messages of the other end, until it closes."""
+
+
+class ChainView(Protocol):
+    """What a session needs of the worker around it."""
+
+    async def prove_at_head(
+        self, keys: tuple[bytes, ...]
+    ) -> tuple[Height, tuple[StateProof, ...]]:
+        """Proofs against the newest state that the enclave can judge."""
+
+    def standing_still(self) -> AbstractAsyncContextManager[None]:
+        """While held, the enclave imports no block: its head does not move."""
+
+    async def next_block(self) -> None:
+        """Until the enclave has imported another block."""
+
+
+async def serve_session(channel: EnclaveChannel, chain: ChainView, wire: Wire) -> None:
+    """Carry a provider's end of a session.
+
+    Raises:
+        EnclaveRefusedError: The enclave ended it, by name.
+    """
+    opened = await channel.call(OpenSession(role="provider"), SessionReply)
+    carrier = _Session(channel, chain, wire, opened.session)
+    await carrier.run(opened)
+
+
+async def request_session(
+    channel: EnclaveChannel,
+    chain: ChainView,
+    wire: Wire,
+    *,
+    operator: AccountId,
+    register: Callable[[Registration], Awaitable[Height]],
+    keep: Callable[[bytes], None],
+) -> None:
+    """Carry a requester's end of a session until it has the keys.
+
+    Args:
+        channel: The requester's enclave.
+        chain: The worker around it.
+        wire: The connection to the provider's worker.
+        operator: The account that brings the registration to L1.
+        register: Does so; the height of its block.
+        keep: Makes the sealed key store durable.
+
+    Raises:
+        EnclaveRefusedError: Either enclave ended the session, by name.
+        UpstreamError: The other end went away before the keys came.
+    """
+    opened = await channel.call(
+        OpenSession(role="requester", operator=operator), SessionReply
+    )
+    carrier = _Session(channel, chain, wire, opened.session)
+    carrier.register, carrier.keep = register, keep
+    await carrier.run(opened)
+
+
+class _Session:
+    def __init__(
+        self, channel: EnclaveChannel, chain: ChainView, wire: Wire, number: int
+    ) -> None:
+        self._channel = channel
+        self._chain = chain
+        self._wire = wire
+        self._number = number
+        self.register: Callable[[Registration], Awaitable[Height]] | None = None
+        self.keep: Callable[[bytes], None] | None = None
+
+    async def run(self, first: SessionReply) -> None:
+        over = await self._settle(first)
+        if over:
+            return
+        try:
+            async for data in self._wire.receive():
+                reply = await self._channel.call(
+                    FeedSession(session=self._number, data=(data,)), SessionReply
+                )
+                if await self._settle(reply):
+                    return
+        finally:
+            await asyncio.shield(self._close())
+        raise UpstreamError(
+            "the other worker closed the connection before the keys came",
+            hint="Ask again, or look at its log.",
+        )
+
+    async def _close(self) -> None:
+        try:
+            await self._channel.ask(CloseSession(session=self._number))
+        except EnclaveRefusedError:
+            return  # it was over already
+
+    async def _settle(self, reply: SessionReply) -> bool:
+        """Do what the enclave wants done; whether the session is over."""
+        while True:
+            if reply.key_store is not None and self.keep is not None:
+                self.keep(reply.key_store)
+            for data in reply.send:
+                await self._wire.send(data)
+            if reply.error is not None:
+                raise EnclaveRefusedError(*reply.error)
+            if reply.done:
+                return True
+            if reply.registration is not None and self.register is not None:
+                height = await self.register(reply.registration)
+                await self._reach(height)
+            if not reply.wanted:
+                return False
+            reply = await self._prove(reply.wanted)
+
+    async def _reach(self, height: Height) -> None:
+        for _ in range(PATIENCE_BLOCKS):
+            at, _proofs = await self._chain.prove_at_head(())
+            if at >= height:
+                return
+            await self._chain.next_block()
+
+    async def _prove(self, keys: tuple[bytes, ...]) -> SessionReply:
+        """Prove what is wanted; what is absent is waited for, within reason."""
+        for left in range(PATIENCE_BLOCKS, -1, -1):
+            async with self._chain.standing_still():
+                height, proofs = await self._chain.prove_at_head(keys)
+                if not left or all(proof.value is not None for proof in proofs):
+                    request = ProveSession(
+                        session=self._number, height=height, proofs=proofs
+                    )
+                    return await self._channel.call(request, SessionReply)
+            await self._chain.next_block()
+        raise InvariantError("patience ran out without an answer")

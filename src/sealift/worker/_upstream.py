@@ -1,0 +1,135 @@
+"""The worker that keys and state are asked of: its HTTP surface, as a client."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import aiohttp
+
+from sealift.base import DecodeError, Height, decode
+
+from ._errors import UpstreamError
+
+_SECONDS = 60.0
+T = TypeVar("T")
+_MAX_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferedSnapshot:
+    """A snapshot that a peer has."""
+
+    height: Height
+    header: bytes
+    chunks: int
+
+
+class Upstream:
+    """Another worker of the shard, by its URL.
+
+    Args:
+        url: As announced on L1, ``http://host:port``.
+        session: The HTTP client.
+    """
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url = url.rstrip("/")
+        self._session = session
+
+    async def snapshot(self, *, fresh_at: int = 0) -> OfferedSnapshot | None:
+        """A snapshot at or above ``fresh_at``; None where the peer has no state."""
+        raw = await self._get(f"/v1/state/snapshot?fresh_at={fresh_at}")
+        if raw is None:
+            return None
+        height, header, chunks = _parse(tuple[int, bytes, int], raw)
+        return OfferedSnapshot(height=Height(height), header=header, chunks=chunks)
+
+    async def chunks(self, offered: OfferedSnapshot) -> AsyncIterator[bytes]:
+        """Its chunks, in order."""
+        for number in range(offered.chunks):
+            raw = await self._get(f"/v1/state/snapshot/{offered.height}/{number}")
+            if raw is None:
+                raise UpstreamError(
+                    "the peer has dropped its snapshot meanwhile",
+                    got=f"chunk {number} missing",
+                    hint="It is asked again.",
+                )
+            yield raw
+
+    async def diffs(self, after: int) -> list[tuple[Height, bytes]]:
+        """The encrypted diffs above a height; waits a while for the first."""
+        raw = await self._get(f"/v1/state/diffs?after={after}&wait=1")
+        if raw is None:
+            return []
+        return [(Height(h), d) for h, d in _parse(list[tuple[int, bytes]], raw)]
+
+    @asynccontextmanager
+    async def mura(self) -> AsyncIterator["WebSocketWire"]:
+        """A connection for a mu-ra session.
+
+        Raises:
+            UpstreamError: The worker cannot be reached.
+        """
+        try:
+            async with self._session.ws_connect(
+                self.url + "/v1/mu-ra", max_msg_size=_MAX_BYTES
+            ) as socket:
+                yield WebSocketWire(socket)
+        except aiohttp.ClientError as error:
+            raise self._unreachable(error) from error
+
+    async def _get(self, path: str) -> bytes | None:
+        try:
+            timeout = aiohttp.ClientTimeout(total=_SECONDS)
+            async with self._session.get(self.url + path, timeout=timeout) as answer:
+                body = await answer.read()
+                if answer.status == aiohttp.http.HTTPStatus.NOT_FOUND:
+                    return None
+                if answer.status != aiohttp.http.HTTPStatus.OK:
+                    raise UpstreamError(
+                        f"{self.url} refuses",
+                        got=f"{answer.status} {body[:200].decode(errors='replace')}",
+                    )
+                return body
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> UpstreamError:
+        return UpstreamError(
+            f"the worker at {self.url} cannot be reached ({error})",
+            expected="a running worker of this shard",
+            hint="Check the URL; `sealift client list-workers` shows those on L1.",
+        )
+
+
+class WebSocketWire:
+    """Whole messages over a WebSocket, as mu-ra's hosts carry them."""
+
+    def __init__(
+        self, socket: aiohttp.ClientWebSocketResponse | aiohttp.web.WebSocketResponse
+    ) -> None:
+        self._socket = socket
+
+    async def send(self, data: bytes) -> None:
+        """Send one message."""
+        try:
+            await self._socket.send_bytes(data)
+        except (ConnectionError, aiohttp.ClientError) as error:
+            raise UpstreamError(f"the other worker is gone ({error})") from error
+
+    async def receive(self) -> AsyncIterator[bytes]:
+        """The messages of the other end, until it closes."""
+        async for message in self._socket:
+            if message.type is not aiohttp.WSMsgType.BINARY:
+                raise UpstreamError(
+                    "the other worker talks nonsense", got=message.type.name
+                )
+            yield message.data
+
+
+def _parse(kind: type[T], raw: bytes) -> T:
+    try:
+        return decode(kind, raw, limit=_MAX_BYTES)
+    except DecodeError as error:
+        raise UpstreamError(f"the other worker talks nonsense: {error}") from error
