@@ -4,6 +4,8 @@ SGX fixes these parameters (SDM Vol. 3D, SIGSTRUCT); nothing else in Sealift
 uses RSA.
 """
 
+from functools import lru_cache
+
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import (
@@ -81,6 +83,7 @@ def rsa_verify(modulus: int, data: bytes, signature: bytes, *, what: str) -> Non
         )
 
 
+@lru_cache(maxsize=1)  # reading a key checks its primes: half a second
 def _load(pem: bytes) -> RSAPrivateKey:
     wanted = "PEM of an unencrypted RSA-3072 private key with exponent 3"
     try:

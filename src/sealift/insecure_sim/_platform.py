@@ -8,7 +8,6 @@ to ask.
 
 import asyncio
 import contextlib
-import signal
 import socket
 import sys
 from dataclasses import dataclass
@@ -41,9 +40,9 @@ from sealift.transport.bundle_folder import verify_folder
 
 from ._errors import EgetkeyError, EnclaveDiedError, TargetMismatchError
 from ._machine import SimIdentity, SimMachine
+from ._process import ChildProcess, spawn
 
 PLATFORM_KIND = "insecure-sim"
-_ENVIRONMENT = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 _NO_PYCACHE = "no-pycache"
 _PREFIX = 4
 _READ_BYTES = 64 * 1024
@@ -73,7 +72,7 @@ class RunningEnclave:
         self,
         *,
         bundle: VerifiedBundle,
-        process: asyncio.subprocess.Process,
+        process: ChildProcess,
         host: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         platform_task: asyncio.Task[None],
         frame_limit: int,
@@ -150,9 +149,7 @@ class RunningEnclave:
 
     async def kill(self) -> int:
         """SIGKILL to this process alone, and reap it; return the exit code."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGKILL)
+        self._process.kill()
         code = await self._process.wait()
         self._writer.close()
         with contextlib.suppress(OSError):
@@ -242,12 +239,12 @@ class SimPlatform:
             inherited.callback(child_platform.close)
             streams = await asyncio.open_connection(sock=host)
             spared.callback(streams[1].close)
-            stderr: int = asyncio.subprocess.DEVNULL
+            stderr = None
             if options.diagnostics is not None:
                 stderr = inherited.enter_context(
                     options.diagnostics.open("ab")
                 ).fileno()
-            process = await _spawn_process(command, descriptors, folder, stderr)
+            process = spawn(command, descriptors, folder, stderr)
             spared.pop_all()
         return RunningEnclave(
             bundle=bundle,
@@ -304,24 +301,3 @@ class SimPlatform:
             cpu_svn=request.cpu_svn,
         )
         return SealKeyReply(key=got.key, cpu_svn=got.cpu_svn, isv_svn=got.isv_svn)
-
-
-async def _spawn_process(
-    command: list[str], descriptors: tuple[int, int], folder: Path, stderr: int
-) -> asyncio.subprocess.Process:
-    try:
-        return await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=stderr,
-            pass_fds=descriptors,
-            close_fds=True,
-            cwd=folder,
-            env=_ENVIRONMENT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise EnclaveDiedError(
-            f"no enclave process can be started ({error.strerror})", got=command[0]
-        ) from error
