@@ -21,6 +21,7 @@ from sealift.attestation import (
     TrustAnchorError,
     VerifiedQuote,
     attest_verdict,
+    parse_quote,
     parse_trust_anchor,
     platform_id_of,
     render_collateral,
@@ -411,3 +412,18 @@ def _key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     key = load_pem_private_key(pem, password=None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     return key
+
+
+def test_two_verifiers_that_read_differently_accept_nothing(
+    sim: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were dcap-qvl to report another enclave, its acceptance would not count."""
+    quote = sim.quote()
+    monkeypatch.setattr(
+        "sealift.attestation._verify.parse_quote",
+        lambda data: dataclasses.replace(
+            parse_quote(data),
+            report=dataclasses.replace(parse_quote(data).report, isv_svn=99),
+        ),
+    )
+    assert refused(quote, **sim.arguments) == {Rule.DCAP_QVL}

@@ -7,8 +7,10 @@ the SGX profile (Intel "SGX PCK Certificate and CRL Profile"; facts §1.4, 2-4).
 
 import base64
 import binascii
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -48,6 +50,7 @@ _PARSE_ERRORS = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
     x509.InvalidVersion,
+    UserWarning,
 )
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 _HANDLED = frozenset(
@@ -86,18 +89,19 @@ def parse_certificate(der: bytes) -> x509.Certificate:
         CertificateFormatError: It cannot be read.
     """
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        # pyca parses lazily: touch whatever is used later.
-        _ = (
-            certificate.extensions,
-            certificate.subject,
-            certificate.issuer,
-            certificate.version,
-            certificate.not_valid_before_utc,
-            certificate.not_valid_after_utc,
-            certificate.signature_algorithm_oid,
-            certificate.public_key(),
-        )
+        with _no_warnings():
+            certificate = x509.load_der_x509_certificate(der)
+            # pyca parses lazily: touch whatever is used later.
+            _ = (
+                certificate.extensions,
+                certificate.subject,
+                certificate.issuer,
+                certificate.version,
+                certificate.not_valid_before_utc,
+                certificate.not_valid_after_utc,
+                certificate.signature_algorithm_oid,
+                certificate.public_key(),
+            )
     except _PARSE_ERRORS as error:
         raise _format_error(Rule.CERTIFICATE_FORMAT, error) from error
     return certificate
@@ -168,20 +172,25 @@ def crl_failures(
         return None, [failure(Rule.CRL_FORMAT, len(der), f"≤ {MAX_CRL_BYTES} B")]
     name = common_name(issuer)
     try:
-        crl = x509.load_der_x509_crl(der)
-        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-        critical = [each.oid.dotted_string for each in crl.extensions if each.critical]
-        issued, following = crl.last_update_utc, crl.next_update_utc
-        right_issuer = crl.issuer == issuer.subject
-        right_algorithm = (
-            crl.signature_algorithm_oid == SignatureAlgorithmOID.ECDSA_WITH_SHA256
-        )
-        key = issuer.public_key()
-        signed = (
-            right_algorithm
-            and isinstance(key, EllipticCurvePublicKey)
-            and crl.is_signature_valid(key)
-        )
+        with _no_warnings():
+            crl = x509.load_der_x509_crl(der)
+            number = crl.extensions.get_extension_for_class(
+                x509.CRLNumber
+            ).value.crl_number
+            critical = [
+                each.oid.dotted_string for each in crl.extensions if each.critical
+            ]
+            issued, following = crl.last_update_utc, crl.next_update_utc
+            right_issuer = crl.issuer == issuer.subject
+            right_algorithm = (
+                crl.signature_algorithm_oid == SignatureAlgorithmOID.ECDSA_WITH_SHA256
+            )
+            key = issuer.public_key()
+            signed = (
+                right_algorithm
+                and isinstance(key, EllipticCurvePublicKey)
+                and crl.is_signature_valid(key)
+            )
     except (*_PARSE_ERRORS, x509.ExtensionNotFound) as error:
         return None, [failure(Rule.CRL_FORMAT, _why(error), f"CRL of {name}")]
     found: list[Failure] = []
@@ -282,6 +291,14 @@ def public_key_der(certificate: x509.Certificate) -> bytes:
     return certificate.public_key().public_bytes(
         Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     )
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """What pyca only warns of (odd names, odd serial numbers) is an error here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
 
 
 def _unarmour(block: bytes) -> bytes:
