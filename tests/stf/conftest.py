@@ -8,7 +8,16 @@ import pytest
 
 from sealift.base import encode
 from sealift.crypto import HpkeSuite, account_of, hpke_generate, sha256
-from sealift.frame import PageStore, Pallet, Runtime
+from sealift.frame import (
+    ROOT,
+    BlockInfo,
+    Context,
+    Origin,
+    Overlay,
+    PageStore,
+    Pallet,
+    Runtime,
+)
 from sealift.protocol import (
     Getter,
     GetterBody,
@@ -195,6 +204,33 @@ class World:
 
     def free(self, who: Person) -> int:
         return msgspec.msgpack.decode(self.ask(who, "balances.free"))
+
+    def context(self, origin: Origin = ROOT) -> Context:
+        """A context over the state, whose writes are dropped."""
+        block = BlockInfo(
+            chain_id=CHAIN, height=self.height, time=self.time, shard=SHARD
+        )
+        return self.runtime.context(Overlay.over(self.store), block, origin)
+
+    def pallet(self, name: str) -> Any:
+        return next(p for p in self.runtime.pallets if p.name == name)
+
+    def check_issuance(self) -> None:
+        self.pallet("balances").check_issuance(self.context())
+
+    def upgrade(self, runtime: Runtime, *, fingerprint: bytes = b"F" * 32) -> None:
+        """Other code takes over the same state, in a process of its own."""
+        self.runtime = runtime
+        self.executor = Executor(
+            runtime, chain_id=CHAIN, shard=SHARD, fingerprint=fingerprint
+        )
+
+    def restart(self) -> None:
+        """Nothing survives but the bytes of the state."""
+        store = PageStore(bits=6, key=b"p" * 32)
+        store.apply(dict(self.store.items(b"")))
+        self.store = store
+        self.upgrade(self.runtime)
 
 
 def standard_runtime(*more: Pallet, version: int = 1) -> Runtime:

@@ -42,6 +42,8 @@ from ._timestamp import Timestamp
 P = TypeVar("P", bound=Pallet)
 
 _DEFAULT_LIMITS = Limits()
+#: Most bytes of a genesis blob: what fits a frame of the ECALL table.
+MAX_GENESIS_BYTES = 32 * 1024 * 1024
 
 
 class Executor:
@@ -105,7 +107,7 @@ class Executor:
             DecodeError: Not a genesis blob.
             GenesisError: Not one for this runtime, or the store is not empty.
         """
-        config = decode(dict[str, object], blob)
+        config = decode(dict[str, object], blob, limit=MAX_GENESIS_BYTES)
         self.runtime.apply_genesis(store, self._info(height, time), config)
 
     def execute_block(self, state: StateReader, block: ShardBlock) -> BlockOutcome:

@@ -1,0 +1,1 @@
+"""A sealed-bid auction that nobody can look into."""
