@@ -8,9 +8,10 @@ from pathlib import Path
 
 from sealift.base import Height
 from sealift.frame import SimpleTreeStore
-from sealift.node import ExecutedBlock
+from sealift.node import ExecutedBlock, run_solo
 from sealift.relay import Timestamp
 from sealift.relay.rpc import Event, EventAttribute, ExecTxResult, GenesisDoc
+from sealift.transport.clock import WallClock
 
 
 class KvApplication:
@@ -93,12 +94,11 @@ class KvApplication:
 
 
 async def main(home: Path) -> None:
-    from sealift.node import SoloNode
-    from sealift.transport.clock import WallClock
-
-    node = SoloNode.open(home, application=KvApplication(), clock=WallClock())
-    async with node.running() as url:
-        print(f"ready {url}", flush=True)
+    async with run_solo(
+        home, application=KvApplication(), clock=WallClock()
+    ) as node:
+        sys.stdout.write(f"ready {node.url}\n")
+        sys.stdout.flush()
         await node.failed()
 
 

@@ -17,6 +17,7 @@ from ._chain import (
 from ._durable import DurableChain
 from ._errors import (
     ChainCorruptError,
+    ChainStoppedError,
     ChainStoreError,
     ConfigInvalidError,
     ForeignChainError,
@@ -25,16 +26,26 @@ from ._errors import (
     MempoolFullError,
     NotNextBlockError,
     TxAlreadyKnownError,
+    TxNotFoundError,
     WrongValidatorError,
 )
 from ._history import ProvenEntry, StateHistory
+from ._home import SoloConfig, SoloHome, init_solo
 from ._mempool import Mempool, MempoolLimits
+from ._methods import ICS23_SIMPLE
+from ._node import SOLO_NOTICE, SoloNode, run_solo
+from ._params import InvalidParamsError
+from ._server import RPC_CODES, SubscriptionError
 from ._store import SoloStore, StoredBlock, TxPlace
 
 __all__ = [
+    "ICS23_SIMPLE",
+    "RPC_CODES",
+    "SOLO_NOTICE",
     "Application",
     "BlockOutcome",
     "ChainCorruptError",
+    "ChainStoppedError",
     "ChainStoreError",
     "ChainTip",
     "CommittedBlock",
@@ -44,20 +55,28 @@ __all__ = [
     "ForeignChainError",
     "HeightUnknownError",
     "HomeNotEmptyError",
+    "InvalidParamsError",
     "Mempool",
     "MempoolFullError",
     "MempoolLimits",
     "NotNextBlockError",
     "ProvenEntry",
     "SoloChain",
+    "SoloConfig",
+    "SoloHome",
+    "SoloNode",
     "SoloStore",
     "StateHistory",
     "StoredBlock",
+    "SubscriptionError",
     "TxAlreadyKnownError",
+    "TxNotFoundError",
     "TxPlace",
     "WrongValidatorError",
     "genesis_tip",
+    "init_solo",
     "light_block_of",
+    "run_solo",
     "solo_validators",
     "trust_root_of",
 ]

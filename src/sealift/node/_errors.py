@@ -15,6 +15,10 @@ class ForeignChainError(ChainStoreError):
     """The database belongs to another genesis, key or layout."""
 
 
+class ChainStoppedError(SealiftError):
+    """Making blocks has failed; only a new process goes on."""
+
+
 class NotNextBlockError(SealiftError):
     """A block that does not follow the last one: never two at one height."""
 
@@ -25,6 +29,10 @@ class WrongValidatorError(SealiftError):
 
 class HeightUnknownError(SealiftError):
     """A height that has not been reached, or is below the first one."""
+
+
+class TxNotFoundError(SealiftError):
+    """No durable block has that transaction (yet)."""
 
 
 class MempoolFullError(SealiftError):

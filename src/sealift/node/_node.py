@@ -1,0 +1,259 @@
+"""The embedded node as a running thing: block timer, mempool, RPC server."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from sealift.relay import tx_hash
+from sealift.relay.rpc import (
+    NEW_BLOCK_QUERY,
+    ExecTxResult,
+    FinalizeBlockResult,
+    NewBlockEvent,
+)
+from sealift.transport.clock import Clock
+from sealift.transport.files import hold_lock
+from sealift.transport.http import Listening, serve
+
+from ._application import Application
+from ._chain import CommittedBlock
+from ._durable import DurableChain
+from ._errors import ChainStoppedError, TxNotFoundError
+from ._home import SoloConfig, SoloHome
+from ._mempool import Mempool, MempoolLimits
+from ._methods import SoloMethods
+from ._server import RpcServer
+
+#: What is said at every start.
+SOLO_NOTICE: Final = (
+    "One key orders this chain: whoever holds it decides alone what is in a block."
+    " For development and tests; a network runs CometBFT."
+)
+#: CometBFT's ``timeout_broadcast_tx_commit``.
+_COMMIT_SECONDS: Final = 10.0
+#: Header, commit and framing of a block, generously.
+_BLOCK_OVERHEAD: Final = 2_048
+
+_log = logging.getLogger(__name__)
+
+
+class SoloNode:
+    """One running chain; made by :func:`run_solo`.
+
+    Guarantees that nothing of a block is told to anybody before it is durable,
+    and that a failure to store or execute ends block making for good: only a
+    new process, which reads what is durable, goes on.
+    """
+
+    def __init__(
+        self, *, chain: DurableChain, config: SoloConfig, clock: Clock
+    ) -> None:
+        self._chain = chain
+        self._config = config
+        self._clock = clock
+        self._mempool = Mempool(chain.chain.application, MempoolLimits())
+        self._turn = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._waiting: dict[bytes, set[asyncio.Future[bool]]] = {}
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._methods = SoloMethods(
+            chain=chain, mempool=self._mempool, waiter=self, moniker=config.moniker
+        )
+        self._server = RpcServer(self._methods.table())
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        """Where the RPC answers."""
+        return self._url
+
+    @property
+    def chain(self) -> DurableChain:
+        """Everything durable."""
+        return self._chain
+
+    @property
+    def mempool(self) -> Mempool:
+        """What waits."""
+        return self._mempool
+
+    async def failed(self) -> None:
+        """Wait until block making fails; never returns normally.
+
+        Raises:
+            SealiftError: Why it failed.
+        """
+        await asyncio.shield(self._failure)
+
+    def submit(self, tx: bytes) -> ExecTxResult:
+        """CheckTx, and a place in the mempool if it passes.
+
+        Raises:
+            ChainStoppedError: Block making has failed.
+            TooLargeError, TxAlreadyKnownError, MempoolFullError: No place.
+        """
+        self._require_going()
+        return self._mempool.add(tx)
+
+    async def included(self, digest: bytes) -> None:
+        """Return when a waiting transaction is in a durable block.
+
+        Raises:
+            TxNotFoundError: It was thrown out, or not included in time.
+        """
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(digest, set()).add(waiter)
+        try:
+            async with asyncio.timeout(_COMMIT_SECONDS):
+                there = await waiter
+        except TimeoutError as error:
+            raise TxNotFoundError(
+                "timed out waiting for tx to be included in a block",
+                got=digest.hex(),
+                hint="It may still be",
+            ) from error
+        finally:
+            self._waiting.get(digest, set()).discard(waiter)
+            if not self._waiting.get(digest, True):
+                del self._waiting[digest]
+        if not there:
+            raise TxNotFoundError(
+                "tx is no longer valid and was thrown out", got=digest.hex()
+            )
+
+    async def produce(self) -> CommittedBlock:
+        """Make one block now.
+
+        Raises:
+            ChainStoppedError: Block making has failed before.
+            SealiftError: It fails now; the process should end.
+        """
+        async with self._turn:
+            self._require_going()
+            try:
+                return await self._produce()
+            except BaseException as error:
+                if not self._failure.done():
+                    self._failure.set_exception(error)
+                    self._failure.exception()  # looked at: failed() may never run
+                raise
+
+    async def _produce(self) -> CommittedBlock:
+        limit = self._chain.genesis.consensus_params.block.max_bytes
+        txs = self._mempool.reap(max_bytes=limit - _BLOCK_OVERHEAD)
+        block = self._chain.propose(now=self._clock.now(), txs=txs)
+        # Only the disk is waited for elsewhere; a cancelled caller must not
+        # leave the thread behind.
+        storing = asyncio.create_task(asyncio.to_thread(self._chain.persist, block))
+        try:
+            await asyncio.shield(storing)
+        except asyncio.CancelledError:
+            await asyncio.wait([storing])
+            raise
+        self._chain.adopt(block)
+        ejected = self._mempool.update(txs)
+        self._tell(block, ejected)
+        return block
+
+    def _tell(self, block: CommittedBlock, ejected: tuple[bytes, ...]) -> None:
+        found = [(tx_hash(tx), True) for tx in block.block.txs]
+        for digest, there in (*found, *((gone, False) for gone in ejected)):
+            for waiter in self._waiting.get(digest, ()):
+                if not waiter.done():
+                    waiter.set_result(there)
+        self._server.publish(
+            NewBlockEvent(
+                query=NEW_BLOCK_QUERY,
+                block=block.block,
+                block_id=block.block_id,
+                result=FinalizeBlockResult(
+                    events=block.events,
+                    tx_results=block.results,
+                    app_hash=block.app_hash,
+                ),
+                events=(("tm.event", ("NewBlock",)),),
+            )
+        )
+
+    def _require_going(self) -> None:
+        if self._failure.done():
+            raise ChainStoppedError(
+                "this node makes no more blocks", got=str(self._failure.exception())
+            )
+
+    async def _keep_time(self) -> None:
+        interval = self._config.block_ms / 1000
+        due = self._clock.monotonic() + interval
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, due - self._clock.monotonic())):
+                    await self._stopping.wait()
+            if self._stopping.is_set():
+                return
+            await self.produce()
+            # After a pause no burst of blocks makes up for it.
+            due = max(due + interval, self._clock.monotonic())
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Answer and make blocks while in the block."""
+        config = self._config
+        app = self._server.application()
+        async with serve(app, host=config.host, port=config.port) as where:
+            self._announce(where)
+            timer = asyncio.create_task(self._keep_time()) if config.block_ms else None
+            try:
+                yield
+            finally:
+                self._stopping.set()
+                if timer is not None:
+                    await asyncio.wait([timer])
+                    timer.exception()  # kept in failed()
+
+    def _announce(self, where: Listening) -> None:
+        self._url = where.url
+        self._methods.listen_address = f"tcp://{where.host}:{where.port}"
+        _log.warning("%s", SOLO_NOTICE)
+        _log.info(
+            "chain %s at height %d answers at %s",
+            self._chain.genesis.chain_id,
+            self._chain.height,
+            where.url,
+        )
+
+
+@contextlib.asynccontextmanager
+async def run_solo(
+    home: Path,
+    *,
+    application: Application,
+    clock: Clock,
+    config: SoloConfig | None = None,
+) -> AsyncIterator[SoloNode]:
+    """Run the chain of a home while in the block.
+
+    Args:
+        home: Made by :func:`init_solo`.
+        application: The state machine, without state.
+        clock: The only clock of the chain.
+        config: Instead of the home's own.
+
+    Raises:
+        FileLockedError: Another process runs it.
+        ChainStoreError: The database cannot be read, or is another chain's.
+        SealiftError: A file of the home is missing or wrong.
+        AddressInUseError: The address is taken.
+    """
+    place = SoloHome(home)
+    chosen = place.read_config() if config is None else config
+    with hold_lock(place.lock):
+        chain = place.open_chain(application)
+        try:
+            node = SoloNode(chain=chain, config=chosen, clock=clock)
+            async with node.serving():
+                yield node
+        finally:
+            chain.close()
