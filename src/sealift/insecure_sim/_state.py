@@ -5,7 +5,6 @@ change is read, made and written under one advisory lock.
 """
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import TypeVar
 
 import msgspec
 
+from sealift.transport.files import PRIVATE_MODE, write_durably
+
 from ._errors import SimStateError
 
 _PRIVATE_DIR = 0o700
-_PRIVATE_FILE = 0o600
 
 
 class TcbLevel(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,17 +112,10 @@ def load(path: Path, kind: type[T]) -> T | None:
 
 
 def store(path: Path, state: msgspec.Struct) -> None:
-    """Replace one state file: after a crash the old or the new one is whole."""
+    """Replace one state file: after a crash the old or the new one is whole.
+
+    Raises:
+        FileError: It cannot be written; the old one is untouched.
+    """
     path.parent.mkdir(mode=_PRIVATE_DIR, parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.new")
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE_FILE)
-    with os.fdopen(handle, "wb") as file:
-        file.write(msgspec.json.encode(state))
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_durably(path, msgspec.json.encode(state), mode=PRIVATE_MODE)

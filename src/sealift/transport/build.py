@@ -22,7 +22,7 @@ from sealift.base import SealiftError
 from sealift.bundle import Bundle, Manifest, check_path, make_bundle
 from sealift.crypto import sha256
 
-from .bundle_folder import write_atomically
+from .files import make_folder, write_durably
 
 #: Packages of Sealift that may stand in an enclave (DESIGN §3).
 ENCLAVE_WING = frozenset({
@@ -132,8 +132,13 @@ def build_bundle(manifest: Manifest, inputs: BuildInputs) -> Bundle:
 
 
 def write_bundle(path: Path, data: bytes) -> None:
-    """Write a bundle file: whole or not at all."""
-    write_atomically(path, data)
+    """Write a bundle file: whole or not at all.
+
+    Raises:
+        FileError: It cannot be written; what was there is untouched.
+    """
+    make_folder(path.parent)
+    write_durably(path, data)
 
 
 def collect_application(folder: Path) -> dict[str, bytes]:

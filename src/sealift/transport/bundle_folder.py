@@ -20,6 +20,8 @@ from sealift.bundle import (
     verify_bundle,
 )
 
+from .files import sync_folder
+
 _FILE_MODE = 0o444
 _FOLDER_MODE = 0o755
 
@@ -50,7 +52,7 @@ def install_bundle(data: bytes, root: Path) -> Path:
     """Unpack a signed bundle to ``root/<MRENCLAVE>``; return that folder.
 
     Whole or not at all: it is written beside and renamed. A folder that is
-    there already is verified, not overwritten.
+    there already is verified, not overwritten. Durable when it returns.
 
     Raises:
         BundleFormatError: Not a bundle.
@@ -105,22 +107,6 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace a file: after a crash the old or the new one is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(scratch, mode)  # noqa: PTH101 - mkstemp gives text
-        os.replace(scratch, path)  # noqa: PTH105 - as above
-    except OSError:
-        Path(scratch).unlink(missing_ok=True)
-        raise
-
-
 def _fail(error: OSError) -> None:
     raise error
 
@@ -137,6 +123,7 @@ def _write_folder(files: dict[str, bytes], folder: Path) -> None:
                 target.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
                 target.write_bytes(content)
                 target.chmod(_FILE_MODE)
+            os.sync()  # the name must not become durable before the contents
             _rename(fresh, folder)
     except OSError as error:
         raise BundleFolderError(
@@ -147,6 +134,7 @@ def _write_folder(files: dict[str, bytes], folder: Path) -> None:
 def _rename(fresh: Path, folder: Path) -> None:
     try:
         fresh.rename(folder)
+        sync_folder(folder.parent)
     except OSError:
         if not folder.is_dir():  # another process was first: it is verified
             raise
