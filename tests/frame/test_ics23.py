@@ -25,6 +25,8 @@ from sealift.frame import (
     proven_value,
     verify_ics23,
 )
+from sealift.frame._ics23 import _require_neighbours
+from sealift.frame._simple_tree import leaf_hash
 
 TENDERMINT = [
     "exist_left",
@@ -184,14 +186,20 @@ def test_equal_paths_are_refused_and_not_walked_past() -> None:
     one = parse_proof(prove_ics23(store, b"k00002"))
     assert isinstance(one, ExistenceProof)
     for steps in ((), one.path, path):
-        from sealift.frame._ics23 import _require_neighbours  # noqa: PLC0415
-
         with pytest.raises(ProofInvalidError, match="one path"):
             _require_neighbours(steps, steps)
-    from sealift.frame._ics23 import _require_neighbours  # noqa: PLC0415
-
     with pytest.raises(ProofInvalidError, match="one path"):
         _require_neighbours(path, path + path)
+
+
+def test_neighbours_cannot_change_places() -> None:
+    left = (InnerStep(prefix=b"\x01", suffix=b"s" * 32),)
+    right = (InnerStep(prefix=b"\x01" + b"p" * 32, suffix=b""),)
+    _require_neighbours(left, right)
+    other = (InnerStep(prefix=b"\x01", suffix=b"t" * 32),)
+    for one, two in ((right, left), (left, other)):
+        with pytest.raises(ProofInvalidError, match="wrong way round"):
+            _require_neighbours(one, two)
 
 
 def test_an_inner_node_cannot_pose_as_a_leaf() -> None:
@@ -218,8 +226,6 @@ def test_an_inner_node_cannot_pose_as_a_leaf() -> None:
 def test_steps_that_are_not_binary_are_refused_even_if_they_lead_to_the_root(
     step: InnerStep,
 ) -> None:
-    from sealift.frame._simple_tree import leaf_hash  # noqa: PLC0415
-
     leaf = leaf_hash(b"k", b"v")
     root = hashlib.sha256(step.prefix + leaf + step.suffix).digest()
     proof = encode_proof(ExistenceProof(key=b"k", value=b"v", path=(step,)))
@@ -287,3 +293,40 @@ def test_mutated_proofs_are_canonical_or_refused(data: st.DataObject) -> None:
     except SealiftError:
         return
     assert entry.value == store.get(key)
+
+
+def field(number: int, body: bytes, *, long: bool = False) -> bytes:
+    size = bytes([len(body) | 0x80, 0]) if long else bytes([len(body)])
+    return bytes([number << 3 | 2]) + size + body
+
+
+def test_the_same_proof_in_another_encoding_is_refused() -> None:
+    leaf = bytes.fromhex("0801180120012a0100")
+    key, value, leaf_op = field(1, b"k"), field(2, b"v"), field(3, leaf)
+    step = field(4, bytes.fromhex("0801") + field(2, b"\x01") + field(3, b"s" * 32))
+    good = field(1, key + value + leaf_op + step)
+    assert len(parse_proof(good).path) == 1
+    swapped = bytes.fromhex("0801") + field(3, b"s" * 32) + field(2, b"\x01")
+    for bad in (
+        good + good,
+        good + b"\x00",
+        field(1, key + value + leaf_op + step, long=True),
+        field(1, field(1, b"k", long=True) + value + leaf_op + step),
+        field(1, value + key + leaf_op + step),
+        field(1, key + value + step + leaf_op),
+        field(1, key + key + value + leaf_op + step),
+        field(1, key + value + leaf_op + field(4, swapped)),
+        field(1, key + value + leaf_op + field(4, b"\x08\x02" + field(2, b"\x01"))),
+        field(1, key + value + leaf_op + field(4, b"\x08\x01" + field(2, b""))),
+        field(1, key + value + field(3, leaf + b"\x00") + step),
+        field(1, key + value + step),
+        field(1, value + leaf_op + step),
+        field(1, key + leaf_op + step),
+        field(2, field(2, key + value + leaf_op)),
+        field(2, key + field(3, key + value + leaf_op) + field(2, key)),
+        field(1, b"\x0a\xff\xff\xff\xff\xff\x01"),
+        b"\x08\x01",
+        b"\x0a",
+    ):
+        with pytest.raises(ProofFormatError):
+            parse_proof(bad)

@@ -164,6 +164,11 @@ def test_an_altered_chunk_is_refused_and_nothing_is_taken() -> None:
         msgspec.structs.replace(chunk, after=chunk.after + bytes(32)),
         msgspec.structs.replace(chunk, before=b"", after=chunk.before + chunk.after),
     ]
+    last = export_chunk(store, 60, size=1)
+    bad += [
+        msgspec.structs.replace(last, after=last.after + bytes(32 * 8)),
+        msgspec.structs.replace(last, after=last.after[:-32]),
+    ]
     target = importer(store)
     for one in bad:
         with pytest.raises(SnapshotRefusedError):

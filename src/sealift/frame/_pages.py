@@ -128,13 +128,11 @@ class PageStore:
         for key, value in changes.items():
             by_page.setdefault(page_of(key), []).append((key, value))
         for number, entries in by_page.items():
-            page = _decode(self._pages[number])
-            for key, value in entries:
-                if value is None:
-                    page.pop(key, None)
-                else:
-                    page[key] = value
-            self._put_page(number, _encode(dict(sorted(page.items()))))
+            old = _decode(self._pages[number])
+            page: dict[bytes, bytes | None] = {**old, **dict(entries)}
+            if len(page) != len(old) or None in page.values():
+                page = {k: v for k, v in sorted(page.items()) if v is not None}
+            self._put_page(number, _encode(page))
 
     def root(self) -> Digest:
         """The unkeyed accumulator over all pages."""
