@@ -47,7 +47,10 @@ def test_an_unpacked_folder_is_the_bundle_again(signed: Bundle) -> None:
         "sitecustomize.py",
         "no-pycache/x",
         ".hidden",
+        "site/\udcff.py",
+        "\udcff",
     ],
+    ids=ascii,
 )
 def test_a_stray_file_is_refused(signed: Bundle, stray: str) -> None:
     files = {**unpack_plan(signed), stray: b"evil"}

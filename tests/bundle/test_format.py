@@ -193,6 +193,15 @@ def test_an_oversized_bundle_is_not_even_read() -> None:
         parse_bundle(bytes(MAX_BUNDLE_BYTES + 1))
 
 
+def test_a_bundle_that_could_not_be_read_back_is_not_made(
+    plain: Callable[..., Bundle],
+) -> None:
+    with pytest.raises(BundleFormatError, match="too large"):
+        plain(app={f"f{number}.txt": b"" for number in range(10_000)})
+    with pytest.raises(BundleFormatError, match="too large"):
+        plain(app={"big.txt": bytes(MAX_BUNDLE_BYTES)})
+
+
 def test_a_member_that_claims_more_than_there_is_does_not_exhaust_memory() -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dcap_qvl
@@ -291,6 +292,23 @@ def test_state_outlives_the_objects(intel: SimIntel, machine: SimMachine) -> Non
     assert same.state() == machine.state()
     again.tcb_recovery(now=NOW, advisories=())
     assert intel.state() == again.state()
+
+
+def test_changes_made_at_once_are_all_made(intel: SimIntel) -> None:
+    def recover(_: int) -> bytes:
+        return SimIntel(intel.folder).tcb_recovery(now=NOW, advisories=())
+
+    with ThreadPoolExecutor(8) as pool:
+        svns = set(pool.map(recover, range(16)))
+    assert len(svns) == 16
+    assert intel.state().evaluation == 17
+
+
+def test_the_machines_of_a_folder_can_be_listed(
+    intel: SimIntel, machine: SimMachine
+) -> None:
+    SimMachine(intel, "another", entropy=system_entropy)
+    assert intel.machines() == ["another", "one"]
 
 
 def test_collateral_numbers_never_fall(intel: SimIntel, machine: SimMachine) -> None:

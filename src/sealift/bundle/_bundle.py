@@ -12,7 +12,7 @@ from ._errors import BundleFormatError, BundlePathError, ManifestError, Sigstruc
 from ._manifest import Manifest, encode_manifest, parse_manifest
 from ._measure import Measurement, canonical_order, measure
 from ._sigstruct import SIGSTRUCT_BYTES, VerifiedSigstruct, verify_sigstruct
-from ._zip import check_path, read_zip, write_zip
+from ._zip import check_path, check_size, read_zip, write_zip
 
 MANIFEST = "manifest.json"
 METADATA = "metadata.bin"
@@ -109,6 +109,7 @@ def bundle_of(files: Mapping[str, bytes], *, sigstruct: bytes | None) -> Bundle:
     Raises:
         BundleFormatError: As :func:`parse_bundle`.
     """
+    check_size(files)
     for path in files:
         check_path(path)
         _check_place(path)

@@ -14,6 +14,7 @@ from ._measure import canonical_order
 from ._wheels import unpack_wheels
 
 SITE = "site/"
+_AGAIN = "Remove the folder; it is unpacked again from the bundle."
 
 
 def unpack_plan(bundle: Bundle) -> dict[str, bytes]:
@@ -38,25 +39,22 @@ def folder_bundle(files: Mapping[str, bytes]) -> Bundle:
         BundleFormatError: The rest is no bundle (an added ``.pyc`` elsewhere,
             an unknown member, a changed manifest).
     """
-    content = {
+    rest = {
         path: data
         for path, data in files.items()
         if path != SIGSTRUCT and not path.startswith(SITE)
     }
-    bundle = bundle_of(content, sigstruct=files.get(SIGSTRUCT))
+    bundle = bundle_of(rest, sigstruct=files.get(SIGSTRUCT))
     plan = unpack_plan(bundle)
-    for path in canonical_order({**plan, **files}):
-        if path not in plan:
+    for stray in sorted(files.keys() - plan.keys()):
+        raise FolderDiffersError(
+            "file does not belong to the bundle", got=ascii(stray), hint=_AGAIN
+        )
+    for path, content in plan.items():
+        if files.get(path) != content:
+            state = "altered" if path in files else "missing"
             raise FolderDiffersError(
-                "file does not belong to the bundle",
-                got=path,
-                hint="Remove the folder; it is unpacked again from the bundle.",
-            )
-        if path not in files or files[path] != plan[path]:
-            raise FolderDiffersError(
-                "file is not as in its wheel",
-                got=f"{path} is " + ("altered" if path in files else "missing"),
-                hint="Remove the folder; it is unpacked again from the bundle.",
+                "file is not as in its wheel", got=f"{path} is {state}", hint=_AGAIN
             )
     return bundle
 

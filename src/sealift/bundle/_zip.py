@@ -20,6 +20,10 @@ MAX_BUNDLE_BYTES = 256 * 1024 * 1024
 MAX_FILES = 10_000
 
 _MAX_PATH = 240
+#: Headers of one member, with paths counted apart (more if not ASCII).
+_MEMBER_BYTES = 30 + 46
+#: Left for the SIGSTRUCT and for paths that are not ASCII: 16 MiB.
+_ROOM = 16 * 1024 * 1024
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 _MODE = (stat.S_IFREG | 0o644) << 16
@@ -64,6 +68,23 @@ def check_path(path: str) -> None:
             got=path,
             expected="sources only",
             hint="Remove __pycache__ and .pyc files from the sources.",
+        )
+
+
+def check_size(files: Mapping[str, bytes]) -> None:
+    """Return only if there is room for these files in a bundle.
+
+    Raises:
+        BundleFormatError: Too many files or bytes.
+    """
+    total = sum(
+        len(content) + 2 * len(path) + _MEMBER_BYTES for path, content in files.items()
+    )
+    if len(files) >= MAX_FILES or total > MAX_BUNDLE_BYTES - _ROOM:
+        raise BundleFormatError(
+            "bundle is too large",
+            got=f"{len(files)} files, {total} B",
+            expected=f"< {MAX_FILES} files, ≤ {MAX_BUNDLE_BYTES - _ROOM} B",
         )
 
 

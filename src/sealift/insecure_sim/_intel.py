@@ -86,6 +86,10 @@ class SimIntel:
             raise SimStateError("the simulated Intel is gone", got=_FILE)
         return state
 
+    def machines(self) -> list[str]:
+        """The names of the machines that exist, sorted."""
+        return sorted(path.stem for path in self.folder.glob("machines/*.json"))
+
     def issue_pck(
         self,
         public: ec.EllipticCurvePublicKey,

@@ -22,6 +22,7 @@ from sealift.base import (
 )
 from sealift.bundle import Manifest, VerifiedBundle
 from sealift.crypto import sha256
+from sealift.protocol.ecall import MAX_FRAME_BYTES
 from sealift.protocol.platform import (
     MAX_PLATFORM_FRAME_BYTES,
     SEAL_TO_MRENCLAVE,
@@ -58,7 +59,7 @@ class StartOptions:
     """
 
     memory_limit: int = 0
-    frame_limit: int = 64 * 1024 * 1024
+    frame_limit: int = MAX_FRAME_BYTES
     diagnostics: Path | None = None
 
 
