@@ -4,6 +4,7 @@ from sealift.base import Fingerprint, Height, Nonce
 from sealift.protocol import MAX_VALIDITY, TrustedCallBody
 
 from ._errors import (
+    BlockFullError,
     CallExpiredError,
     FingerprintPinError,
     MaintenanceError,
@@ -66,4 +67,16 @@ def check_admission(
     if body.pin is not None and body.pin != fingerprint:  # 4
         raise FingerprintPinError(
             "call is pinned to another MRENCLAVE", got=fingerprint, expected=body.pin
+        )
+
+
+def check_room(weight: int, *, left: int) -> None:
+    """Return if the block has room for a call of this weight.
+
+    Raises:
+        BlockFullError: It has not; in an emptier block it would have run.
+    """
+    if weight > left:
+        raise BlockFullError(
+            "block is full", got=weight, expected=f"≤ {left}", hint="Send it again"
         )

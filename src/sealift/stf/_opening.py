@@ -17,6 +17,7 @@ from sealift.base import (
     InvariantError,
     SealiftError,
     ShardId,
+    TooLargeError,
     decode,
 )
 from sealift.crypto import sha256, verify_signature
@@ -183,7 +184,7 @@ def open_and_verify_getter(
 def _parse_envelope(raw: bytes, keys: Mapping[int, bytes]) -> tuple[Envelope, bytes]:
     try:
         envelope = decode(Envelope, raw, limit=MAX_ENVELOPE_BYTES)
-    except DecodeError as error:
+    except (DecodeError, TooLargeError) as error:
         raise EnvelopeError("not an envelope") from error
     secret = keys.get(envelope.epoch)
     if secret is None:

@@ -25,7 +25,7 @@ from sealift.frame import (
 from sealift.frame._context import CallGuard
 from sealift.protocol import Receipt, SignedOrder
 
-from ._admission import check_admission
+from ._admission import check_admission, check_room
 from ._balances import Balances
 from ._block import (
     BlockCounts,
@@ -36,7 +36,7 @@ from ._block import (
     ShieldedFunds,
 )
 from ._enclave_update import EnclaveUpdate, OrderIssued
-from ._errors import BlockFullError, CallRefusedError
+from ._errors import CallRefusedError
 from ._opening import OpenedCall, RefusedCall
 from ._system import ExecutedCall, RememberedReceipt, System
 from ._timestamp import Timestamp
@@ -182,8 +182,7 @@ class BlockRun:
         limits = self._bench.limits
         wanted = RuntimeCall(name=call.body.call, args=call.body.args)
         left = self.meter.left - limits.base_weight
-        if min(self._declared(wanted), limits.call_weight) > left:
-            raise BlockFullError("block is full", hint="Send it again")
+        check_room(min(self._declared(wanted), limits.call_weight), left=left)
         meter = WeightMeter(min(limits.call_weight, left))
         outcome = self._bench.runtime.dispatch(
             self._overlay,
@@ -196,9 +195,8 @@ class BlockRun:
         if (
             outcome.failure is not None
             and outcome.failure.code == WeightExceededError.code
-            and left < limits.call_weight
         ):
-            raise BlockFullError("block is full", hint="Send it again")
+            check_room(limits.call_weight, left=left)
         return outcome
 
     def _declared(self, call: RuntimeCall) -> int:
