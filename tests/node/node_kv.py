@@ -94,9 +94,7 @@ class KvApplication:
 
 
 async def main(home: Path) -> None:
-    async with run_solo(
-        home, application=KvApplication(), clock=WallClock()
-    ) as node:
+    async with run_solo(home, application=KvApplication(), clock=WallClock()) as node:
         sys.stdout.write(f"ready {node.url}\n")
         sys.stdout.flush()
         await node.failed()

@@ -223,7 +223,7 @@ def init_solo(
             genesis=lambda secret, keys: GenesisDoc(
                 genesis_time=genesis_time,
                 chain_id=chain_id,
-                consensus_params=consensus_params or ConsensusParams(),
+                consensus_params=consensus_params or ConsensusParams(app_version=1),
                 validators=solo_validators(account_of(secret)),
                 app_state=app_state(keys),
             ),

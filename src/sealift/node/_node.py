@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from sealift.relay import tx_hash
+from sealift.relay import Timestamp, tx_hash
 from sealift.relay.rpc import (
     NEW_BLOCK_QUERY,
     ExecTxResult,
@@ -36,6 +36,10 @@ SOLO_NOTICE: Final = (
 _COMMIT_SECONDS: Final = 10.0
 #: Header, commit and framing of a block, generously.
 _BLOCK_OVERHEAD: Final = 2_048
+
+#: Most seconds between two votes: far below any trusting period, which a relay
+#: without a clock takes as the longest jump between two headers.
+_LONGEST_STEP_SECONDS: Final = 86_400
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +148,7 @@ class SoloNode:
     async def _produce(self) -> CommittedBlock:
         limit = self._chain.genesis.consensus_params.block.max_bytes
         txs = self._mempool.reap(max_bytes=limit - _BLOCK_OVERHEAD)
-        block = self._chain.propose(now=self._clock.now(), txs=txs)
+        block = self._chain.propose(now=self._vote_time(), txs=txs)
         # Only the disk is waited for elsewhere; a cancelled caller must not
         # leave the thread behind.
         storing = asyncio.create_task(asyncio.to_thread(self._chain.persist, block))
@@ -157,6 +161,17 @@ class SoloNode:
         ejected = self._mempool.update(txs)
         self._tell(block, ejected)
         return block
+
+    def _vote_time(self) -> Timestamp:
+        """The clock's time, but never so far ahead that a relay refuses the jump.
+
+        A chain that was stopped for long catches up over several blocks.
+        """
+        signatures = self._chain.chain.tip.commit.signatures
+        last = (
+            signatures[0].timestamp if signatures else self._chain.genesis.genesis_time
+        )
+        return min(self._clock.now(), last.plus(seconds=_LONGEST_STEP_SECONDS))
 
     def _tell(self, block: CommittedBlock, ejected: tuple[bytes, ...]) -> None:
         found = [(tx_hash(tx), True) for tx in block.block.txs]
