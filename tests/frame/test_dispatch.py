@@ -15,11 +15,13 @@ from sealift.frame import (
     ROOT,
     BadOriginError,
     CallArgumentsError,
+    CallPanickedError,
     DispatchDepthError,
     Origin,
     Outcome,
     Overlay,
     PageStore,
+    PalletError,
     RuntimeCall,
     Signed,
     SimpleTreeStore,
@@ -179,6 +181,22 @@ def test_a_wrapper_fails_with_its_inner_call(world: World) -> None:
     inner = world.runtime.encode_call("trouble.fail", how="key")
     outcome = world.run("sudo.sudo", call=inner)
     assert outcome.failure.code == "CallPanickedError"
+    assert world.noise() == []
+
+
+def test_a_wrapper_may_catch_what_its_inner_call_did(
+    world: World, bank: ModuleType
+) -> None:
+    ctx = world.runtime.context(world.overlay, bank.block())
+    for name, arguments in (
+        ("trouble.fail", {"how": "key"}),
+        ("trouble.fail", {"how": "homemade"}),
+    ):
+        call = world.runtime.encode_call(name, **arguments)
+        with pytest.raises(CallPanickedError):
+            ctx.dispatch(call, ROOT)
+    with pytest.raises(PalletError):
+        ctx.dispatch(world.runtime.encode_call("bank.close"), ROOT)
     assert world.noise() == []
 
 

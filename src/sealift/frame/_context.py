@@ -142,12 +142,13 @@ class Context:
     def dispatch(self, call: RuntimeCall, origin: Origin) -> None:
         """Run another call inside this one, all or nothing.
 
-        Whatever the inner call raises goes through, so that a wrapper that
-        does not catch it fails together with its inner call.
+        What the inner call raises goes through, so that a wrapper that does
+        not catch it fails together with its inner call.
 
         Raises:
             DispatchDepthError: Wrapped too deep.
-            PalletError: What the inner call raised.
+            CallPanickedError: The inner call raised what is no refusal.
+            SealiftError: The inner call's refusal.
         """
         if self._depth >= MAX_DISPATCH_DEPTH:
             raise DispatchDepthError(
@@ -161,7 +162,11 @@ class Context:
             meter=self.meter,
             depth=self._depth + 1,
         )
-        self._runtime.invoke(inner, call)
+        guard = CallGuard()
+        with guard:
+            self._runtime.invoke(inner, call)
+        if guard.error is not None:
+            raise guard.error
         inner.storage.commit_to(self.storage)
         self._events += inner._events
 
@@ -198,9 +203,10 @@ class CallGuard:
       handled: another machine would have come further.
     """
 
-    __slots__ = ("failure",)
+    __slots__ = ("error", "failure")
 
     def __init__(self) -> None:
+        self.error: SealiftError | None = None
         self.failure: CallFailure | None = None
 
     def __enter__(self) -> None:
@@ -219,6 +225,7 @@ class CallGuard:
             return False
         if not isinstance(error, SealiftError):
             error = CallPanickedError(type(error).__name__)
+        self.error = error.with_traceback(None)
         self.failure = CallFailure(code=error.code, message=str(error))
         return True
 

@@ -147,13 +147,6 @@ class RuntimeMetadata(Message, kw_only=True):
             CallArgumentsError: Arguments missing, unknown, or of the wrong type.
         """
         spec = self.call(name)
-        unknown = sorted(set(args) - {field.name for field in spec.args})
-        if unknown:
-            raise CallArgumentsError(
-                f"{name} takes no such arguments",
-                got=", ".join(unknown),
-                expected=", ".join(field.name for field in spec.args),
-            )
         try:
             wire = self._values().fields_to_wire(spec.args, args, name)
         except ValueMismatchError as error:

@@ -91,7 +91,11 @@ class Values:
         """
         unknown = sorted(set(values) - {field.name for field in fields})
         if unknown:
-            raise _mismatch(path, unknown, "no such fields")
+            raise ValueMismatchError(
+                f"{path} takes no such values",
+                got=", ".join(unknown)[:80],
+                expected=", ".join(field.name for field in fields),
+            )
         wire: list[object] = []
         for field in fields:
             if field.name in values:
