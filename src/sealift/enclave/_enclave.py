@@ -1,0 +1,202 @@
+"""The one door: one frame in, one frame out (DESIGN §3)."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar, cast
+
+from sealift.attestation import parse_trust_anchor
+from sealift.base import (
+    InvariantError,
+    Message,
+    SealiftError,
+    decode,
+    encode,
+)
+from sealift.bundle import Manifest
+from sealift.crypto import Entropy
+from sealift.frame import Runtime
+from sealift.protocol.ecall import (
+    ECALLS,
+    MAX_FRAME_BYTES,
+    Ask,
+    BornKeys,
+    CloseSession,
+    Confirm,
+    DiffApply,
+    DumpRa,
+    Execute,
+    FeedSession,
+    Genesis,
+    GetStatus,
+    Hello,
+    HelloReply,
+    ImportBlock,
+    OpenSession,
+    ProveSession,
+    Refused,
+    Register,
+    Request,
+    SnapshotBegin,
+    SnapshotChunk,
+    SnapshotGet,
+    Start,
+    Started,
+)
+
+from ._birth import born_keys, load_genesis
+from ._errors import AlreadyStartedError, NotStartedError, VersionMismatchError
+from ._execute import confirm, execute
+from ._follow import import_block
+from ._identity import dump_ra, register
+from ._platform import PlatformPort
+from ._reads import ask
+from ._sessions import Sessions
+from ._shard import Shard
+from ._start import start
+from ._status import status
+from ._transfer import diff_apply, snapshot_begin, snapshot_chunk, snapshot_get
+
+M = TypeVar("M", bound=Message)
+_MAX_REASON = 4000
+_Handler = Callable[[Message], Message]
+
+
+class Enclave:
+    """An application's runtime and everything that guards it, as one function.
+
+    Guarantees that every refusal is a :class:`Refused` after which the enclave
+    goes on as if it had not been asked. What is no refusal (``MemoryError``, a
+    bug) goes through: the process ends before anything leaves it.
+
+    Args:
+        manifest: What the bundle says of itself; measured.
+        platform: The TEE.
+        entropy: Source of all keys.
+        runtime: The application.
+
+    Raises:
+        PlatformRefusedError: The platform does not say who this is.
+        TrustAnchorError: An attestation root of the manifest cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        manifest: Manifest,
+        platform: PlatformPort,
+        entropy: Entropy,
+        runtime: Runtime,
+    ) -> None:
+        self._manifest = manifest
+        self._platform = platform
+        self._entropy = entropy
+        self._runtime = runtime
+        self._anchors = tuple(
+            parse_trust_anchor(root.certificate())
+            for root in manifest.attestation_roots
+        )
+        self._me = platform.identity()
+        self._shard: Shard | None = None
+        self._handlers: Mapping[type[Message], _Handler] = {
+            Hello: _of(Hello, self._hello),
+            Start: _of(Start, self._start),
+        }
+
+    def handle(self, frame: bytes) -> bytes:
+        """Answer one request; total over all bytes."""
+        try:
+            kind = cast("type[Message]", Request)
+            request = decode(kind, frame, limit=MAX_FRAME_BYTES)
+            reply = self._answer(request)
+        except InvariantError:
+            raise
+        except SealiftError as error:
+            reply = Refused(code=error.code, message=str(error)[:_MAX_REASON])
+        return encode(reply)
+
+    def _answer(self, request: Message) -> Message:
+        handler = self._handlers.get(type(request))
+        if handler is None:
+            raise NotStartedError(
+                "the enclave was not started",
+                got=type(request).__name__,
+                expected="Start",
+            )
+        reply = handler(request)
+        if type(reply) not in ECALLS[type(request)]:
+            raise InvariantError(
+                "reply outside the ECALL table", got=type(reply).__name__
+            )
+        return reply
+
+    def _hello(self, request: Hello) -> HelloReply:
+        low, high = self._manifest.ecall_versions
+        version = min(high, request.version_high)
+        if version < max(low, request.version_low):
+            raise VersionMismatchError(
+                "no common version of the ECALL table",
+                got=f"{request.version_low} … {request.version_high}",
+                expected=f"{low} … {high}",
+            )
+        me = self._me
+        return HelloReply(
+            version=version,
+            platform=me.kind,
+            fingerprint=me.mrenclave,
+            mr_signer=me.mrsigner,
+            isv_prod_id=me.isv_prod_id,
+            isv_svn=me.isv_svn,
+            name=self._manifest.name,
+            app_version=self._manifest.version,
+            metadata=encode(self._runtime.metadata),
+        )
+
+    def _start(self, request: Start) -> Started:
+        if self._shard is not None:
+            raise AlreadyStartedError("the enclave was started already")
+        shard, started = start(
+            request,
+            manifest=self._manifest,
+            me=self._me,
+            platform=self._platform,
+            entropy=self._entropy,
+            runtime=self._runtime,
+        )
+        self._shard = shard
+        self._handlers = {
+            **self._handlers,
+            **_table(shard, Sessions(shard, self._anchors)),
+        }
+        return started
+
+
+def _table(shard: Shard, sessions: Sessions) -> dict[type[Message], _Handler]:
+    return {
+        Genesis: _of(Genesis, lambda r: load_genesis(shard, r)),
+        SnapshotBegin: _of(SnapshotBegin, lambda r: snapshot_begin(shard, r)),
+        SnapshotGet: _of(SnapshotGet, lambda r: snapshot_get(shard, r)),
+        SnapshotChunk: _of(SnapshotChunk, lambda r: snapshot_chunk(shard, r)),
+        DiffApply: _of(DiffApply, lambda r: diff_apply(shard, r)),
+        ImportBlock: _of(ImportBlock, lambda r: import_block(shard, r)),
+        Execute: _of(Execute, lambda _: execute(shard)),
+        Confirm: _of(Confirm, lambda r: confirm(shard, r)),
+        Register: _of(Register, lambda r: register(shard, operator=r.operator)),
+        BornKeys: _of(BornKeys, lambda r: born_keys(shard, r)),
+        GetStatus: _of(GetStatus, lambda _: status(shard)),
+        DumpRa: _of(DumpRa, lambda _: dump_ra(shard)),
+        Ask: _of(Ask, lambda r: ask(shard, r)),
+        OpenSession: _of(OpenSession, sessions.open),
+        FeedSession: _of(FeedSession, sessions.feed),
+        ProveSession: _of(ProveSession, sessions.prove),
+        CloseSession: _of(CloseSession, lambda r: sessions.close(r.session)),
+    }
+
+
+def _of(kind: type[M], handler: Callable[[M], Message]) -> _Handler:
+    """A handler of one request's type as a handler of any message."""
+
+    def handle(request: Message) -> Message:
+        if not isinstance(request, kind):
+            raise InvariantError("request of another type", got=type(request).__name__)
+        return handler(request)
+
+    return handle

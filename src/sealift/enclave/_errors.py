@@ -1,0 +1,155 @@
+"""What an enclave refuses, one name for each attack or misuse."""
+
+from sealift.base import SealiftError
+
+
+class EnclaveError(SealiftError):
+    """The root of the enclave's own refusals; a refused request changed nothing."""
+
+
+class PlatformRefusedError(EnclaveError):
+    """The platform refuses a quote, a key or its identity."""
+
+
+class PlatformAnswerError(EnclaveError):
+    """The platform's answer is not the one its request has."""
+
+
+class VersionMismatchError(EnclaveError):
+    """Host and enclave speak no common version of the ECALL table."""
+
+
+class NotStartedError(EnclaveError):
+    """Only ``Hello`` and ``Start`` come before ``Start``."""
+
+
+class AlreadyStartedError(EnclaveError):
+    """``Start`` happens once per process."""
+
+
+class HaltedError(EnclaveError):
+    """The enclave has stopped for good: the chain has forked."""
+
+
+class KeyStoreUnreadableError(EnclaveError):
+    """The sealed key store does not open here; it is kept as it is."""
+
+
+class KeyStoreForeignError(EnclaveError):
+    """The key store opens, but belongs to another shard or chain."""
+
+
+class CheckpointForgedError(EnclaveError):
+    """A checkpoint that this instance has not made for this shard."""
+
+
+class SkippedBlockError(EnclaveError):
+    """A block above the one that comes next."""
+
+
+class RepeatedBlockError(EnclaveError):
+    """A block below the one that comes next."""
+
+
+class RecordMissingError(EnclaveError):
+    """The shard's schedule record was not proven, or absent after its birth."""
+
+
+class WrongRecordError(EnclaveError):
+    """A schedule record of another block, or one its schedule contradicts."""
+
+
+class ScheduleNotBroughtError(EnclaveError):
+    """The record names a schedule that was neither seen nor brought."""
+
+
+class WrongScheduleError(EnclaveError):
+    """A schedule of another shard or chain."""
+
+
+class DuplicateProofError(EnclaveError):
+    """One key is proven twice in a request."""
+
+
+class NoKeysError(EnclaveError):
+    """This enclave does not hold the shard's keys."""
+
+
+class NoStateError(EnclaveError):
+    """This enclave holds no state of the shard."""
+
+
+class StateExistsError(EnclaveError):
+    """There is a state already, and what is offered would not advance it."""
+
+
+class ShardBornError(EnclaveError):
+    """The shard has keys already; they are to be requested, not made."""
+
+
+class NotNamedError(EnclaveError):
+    """The schedule does not name this code for this height."""
+
+
+class GenesisMismatchError(EnclaveError):
+    """The genesis blob is not the one that L1 has the digest of."""
+
+
+class SnapshotOrderError(EnclaveError):
+    """A chunk that is not the next one, or no snapshot was begun."""
+
+
+class SnapshotForgedError(EnclaveError):
+    """A snapshot's header or chunk that no holder of the state key made so."""
+
+
+class ForeignSnapshotError(EnclaveError):
+    """A snapshot or diff of another shard, chain or format."""
+
+
+class OldSnapshotError(EnclaveError):
+    """A snapshot that lies behind the state that is there."""
+
+
+class StateRootMismatchError(EnclaveError):
+    """What was loaded or executed leads to another root than it must."""
+
+
+class DiffOrderError(EnclaveError):
+    """A diff that does not follow the state that is there."""
+
+
+class DiffForgedError(EnclaveError):
+    """A diff that no holder of the state key made so."""
+
+
+class StateUnconfirmedError(EnclaveError):
+    """A state from elsewhere that L1's proven frontier does not cover."""
+
+
+class DivergedStateError(EnclaveError):
+    """This state is not the one that was confirmed, or its code was voided."""
+
+
+class NotDurableError(EnclaveError):
+    """More is said to be durable than was executed."""
+
+
+class ConfirmRangeError(EnclaveError):
+    """A range to confirm that this instance did not execute, or can't begin so."""
+
+
+class NotServingError(EnclaveError):
+    """This code does not run the shard now, so it answers no reads."""
+
+
+class UnknownSessionError(EnclaveError):
+    """No provisioning session of that number is open."""
+
+
+class SessionLimitError(EnclaveError):
+    """Too many provisioning sessions are open."""
+
+
+class StaleProofError(EnclaveError):
+    """Proofs against another state than the newest one that was followed."""

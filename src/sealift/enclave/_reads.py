@@ -1,0 +1,59 @@
+"""Answering signed reads (DESIGN §9)."""
+
+from sealift.protocol import GetterReply, seal_reply
+from sealift.protocol.ecall import Answer, Ask
+from sealift.stf import open_and_verify_getter
+
+from ._errors import NoStateError, NotServingError
+from ._shard import Shard
+
+
+def ask(shard: Shard, request: Ask) -> Answer:
+    """Answer a sealed getter to the one who signed it.
+
+    1. This code runs the newest block that was followed, and its SVN is not
+    below the shard's floor. 2. The getter opens, is for this shard and is
+    signed. 3. The state is as new as the reader wants, the getter not expired.
+    4. The reply says what it is true of: state height, root, confirmed or not,
+    head height and time.
+
+    Raises:
+        NotServingError: 1.
+        NoStateError: There is no state.
+        SealiftError: 2 or 3, as the STF's functions.
+    """
+    shard.check_going()
+    # 1.
+    view = shard.view
+    floor = 0 if view.schedule is None else view.schedule.status.min_isv_svn
+    if not shard.is_mine(view.height) or shard.me.isv_svn < floor:
+        raise NotServingError(
+            "this code does not run the shard now",
+            got=shard.me.mrenclave,
+            expected=f"the generation of block {view.height}",
+        )
+    state = shard.sound_state()
+    if state is None:
+        raise NoStateError("there is no state to read")
+    # 2.
+    getter = open_and_verify_getter(
+        request.envelope,
+        keys=shard.keys.shielding_secrets,
+        chain_id=shard.chain_id,
+        shard=shard.shard,
+    )
+    # 3.
+    value = shard.executor.answer(
+        state.store, getter, height=state.height, head=view.height, time=state.time
+    )
+    # 4.
+    reply = GetterReply(
+        value=value,
+        state_height=state.height,
+        root=state.root,
+        confirmed=view.frontier is not None and view.frontier.confirmed >= state.height,
+        head_height=view.height,
+        head_time=view.time,
+    )
+    sealed = seal_reply(reply, reply_key=getter.body.reply_key, entropy=shard.entropy)
+    return Answer(sealed=sealed)

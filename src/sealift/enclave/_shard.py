@@ -1,0 +1,162 @@
+"""Everything one running enclave holds for its shard."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from sealift.base import ChainId, Digest, Height, ShardId, UnixSeconds
+from sealift.crypto import Entropy, hpke_public
+from sealift.crypto import HpkeSuite as Suite
+from sealift.protocol import EpochKeys, PublishKeyStatement, Schedule
+from sealift.protocol.platform import IdentityReply
+from sealift.relay import ChainRelay
+from sealift.stf import Executor, Item, ShieldedFunds, open_and_verify
+
+from ._checkpoint import ResumePoint
+from ._errors import DivergedStateError, HaltedError, NoKeysError
+from ._keystore import KeyStore
+from ._platform import PlatformPort
+from ._snapshot import Export, Import
+from ._state import ShardState
+from ._view import BIRTH_EPOCH, ChainView, names
+
+#: What a block holds for the shard: sealed envelopes, and deposits.
+RawItem: TypeAlias = bytes | ShieldedFunds
+
+
+@dataclass(slots=True, kw_only=True)
+class WaitingBlock:
+    """A verified block that may still have to be executed here.
+
+    ``schedule`` is the one that its record names; its status holds in it.
+    ``resume`` is where a restarted relay gets this block again. ``opened`` are
+    its items once its calls were opened.
+    """
+
+    height: Height
+    block_hash: Digest
+    time: UnixSeconds
+    raw: tuple[RawItem, ...]
+    schedule: Schedule | None
+    resume: ResumePoint
+    opened: tuple[Item, ...] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of sealed calls, about."""
+        return sum(len(item) for item in self.raw if isinstance(item, bytes))
+
+
+@dataclass(slots=True, kw_only=True)
+class Birth:
+    """Keys and genesis that this instance made and L1 has not yet shown."""
+
+    statement: PublishKeyStatement
+    state: ShardState
+
+
+@dataclass(slots=True, kw_only=True)
+class Shard:
+    """One shard in one enclave process; only the ECALLs' functions change it.
+
+    Attributes:
+        relay: Its head is the header after the last followed block, or one
+            above that a refused import had already verified.
+        point: Where the relay gets the block after the last followed one.
+        queue: Verified blocks without gaps, ascending.
+        lost: Where blocks stopped being queued because there were too many.
+        confirmed: Roots that were proven confirmed above the state's height.
+    """
+
+    chain_id: ChainId
+    shard: ShardId
+    me: IdentityReply
+    platform: PlatformPort
+    entropy: Entropy
+    executor: Executor
+    keys: KeyStore
+    relay: ChainRelay
+    point: ResumePoint
+    view: ChainView
+    state: ShardState | None = None
+    birth: Birth | None = None
+    queue: list[WaitingBlock] = field(default_factory=list)
+    lost: ResumePoint | None = None
+    confirmed: dict[Height, bytes] = field(default_factory=dict)
+    exporting: Export | None = None
+    importing: Import | None = None
+
+    def check_going(self) -> None:
+        """Return unless the chain has forked.
+
+        Raises:
+            HaltedError: It has; nothing is done any more.
+        """
+        evidence = self.relay.evidence
+        if evidence is not None:
+            raise HaltedError(
+                "this enclave has stopped: the chain has forked",
+                got=f"a second signed block {evidence.conflicting.header.height}",
+                hint="Both headers are kept as evidence.",
+            )
+
+    def is_mine(self, height: int) -> bool:
+        """Whether the schedule, as proven now, has this code run ``height``."""
+        return names(self.view.entry_at(height), self.me)
+
+    def epoch_keys(self) -> EpochKeys:
+        """The keys that roots, diffs and snapshots are made with.
+
+        Raises:
+            NoKeysError: They are not held.
+        """
+        return self.keys.epoch(BIRTH_EPOCH)
+
+    def shielding_key(self) -> bytes | None:
+        """The public shielding key, if the keys are held."""
+        try:
+            secret = self.epoch_keys().shielding_secret
+        except NoKeysError:
+            return None
+        return hpke_public(Suite.X25519, secret)
+
+    def sound_state(self) -> ShardState | None:
+        """The state, if there is one.
+
+        Raises:
+            DivergedStateError: It is not what was confirmed.
+        """
+        if self.state is not None and self.state.diverged:
+            raise DivergedStateError(
+                self.state.diverged,
+                hint="Import a snapshot of the confirmed state.",
+            )
+        return self.state
+
+    def open_items(self, raw: Sequence[RawItem]) -> tuple[Item, ...]:
+        """The items of a block: envelopes opened, in order; never raises for one."""
+        opened = iter(
+            open_and_verify(
+                [item for item in raw if isinstance(item, bytes)],
+                keys=self.keys.shielding_secrets,
+                chain_id=self.chain_id,
+                shard=self.shard,
+            )
+        )
+        return tuple(next(opened) if isinstance(item, bytes) else item for item in raw)
+
+    def resume_point(self) -> ResumePoint:
+        """Where a restarted relay misses nothing that this enclave still needs."""
+        if self.queue:
+            return self.queue[0].resume
+        if self.lost is not None:
+            return self.lost
+        return self.point
+
+    def needed_from(self) -> Height | None:
+        """The lowest block that may still have to be executed here."""
+        if self.state is not None:
+            return Height(self.state.height + 1)
+        if self.view.frontier is not None:
+            return Height(self.view.frontier.confirmed + 1)
+        return None

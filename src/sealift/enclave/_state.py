@@ -1,0 +1,135 @@
+"""The shard's state in this enclave, its root, and the trail to the frontier."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sealift.base import (
+    AccountId,
+    Bytes32,
+    Digest,
+    Generation,
+    Height,
+    Message,
+    ShardId,
+    StateRoot,
+    UnixSeconds,
+    encode,
+)
+from sealift.crypto import hkdf, hmac_sha256
+from sealift.frame import PageStore
+from sealift.protocol import EpochKeys
+from sealift.relay import merkle_root
+
+#: The height that the root of the genesis state is made for.
+GENESIS_HEIGHT: Final = Height(0)
+
+
+class TrailEntry(Message, kw_only=True):
+    """What executing one block left, until the block is confirmed.
+
+    ``leaves`` are those of the receipts tree, in order; ``maker`` is the
+    instance that executed it.
+    """
+
+    maker: AccountId
+    height: Height
+    time: UnixSeconds
+    block_hash: Digest
+    generation: Generation
+    prev_root: StateRoot
+    root: StateRoot
+    leaves: tuple[Bytes32, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class ShardState:
+    """The state after ``height``.
+
+    Attributes:
+        store: All entries.
+        height: The last block that is in it.
+        root: Its keyed root.
+        root_height: The height that the root was made for: ``height``, or
+            :data:`GENESIS_HEIGHT` while no block was executed.
+        time: Time of the block ``height``; 0 at genesis.
+        trail: The executed blocks above the frontier, ascending, without gaps.
+        trusted: Whether this instance made it, or L1 was seen to confirm it.
+        diverged: Why nothing may be built on it; empty: nothing is wrong.
+    """
+
+    store: PageStore
+    height: Height
+    root: StateRoot
+    root_height: Height
+    time: UnixSeconds
+    trail: list[TrailEntry]
+    trusted: bool
+    diverged: str = ""
+
+
+def page_key(first: EpochKeys) -> bytes:
+    """The secret that spreads entries over pages; the same in all epochs."""
+    return hkdf(first.root_key, info=b"sealift/page-key/v1")
+
+
+def keyed_root(
+    keys: EpochKeys, shard: ShardId, height: Height, accumulator: bytes
+) -> StateRoot:
+    """What leaves as root: HMAC over height and accumulator (DESIGN §9).
+
+    Nobody without the shard's root key can test a guess of the state by it.
+    """
+    message = encode((shard, keys.epoch, height, accumulator))
+    return StateRoot(hmac_sha256(keys.root_key, b"sealift/state-root/v1\x00" + message))
+
+
+def receipts_root(trail: Sequence[TrailEntry]) -> Digest:
+    """The Merkle root over the receipts of consecutive blocks, in order."""
+    return merkle_root([leaf for entry in trail for leaf in entry.leaves])
+
+
+class DiffHeader(Message, kw_only=True):
+    """The public part of a sealed diff; it authenticates the rest."""
+
+    format: int
+    chain_id: str
+    shard: ShardId
+    epoch: int
+    entry: TrailEntry
+    salt: Bytes32
+
+
+class SealedDiff(Message, kw_only=True):
+    """A block's changed entries, as the host keeps and passes them on."""
+
+    header: bytes
+    sealed: bytes
+
+
+class SnapshotBody(Message, kw_only=True):
+    """What a snapshot's header says; its chunks hold the pages.
+
+    ``starts`` is the first page of every chunk, the first of them 0.
+    """
+
+    format: int
+    chain_id: str
+    shard: ShardId
+    epoch: int
+    maker: AccountId
+    height: Height
+    root: StateRoot
+    root_height: Height
+    time: UnixSeconds
+    page_bits: int
+    starts: tuple[int, ...]
+    trail: tuple[TrailEntry, ...]
+    salt: Bytes32
+
+
+class SealedSnapshotHeader(Message, kw_only=True):
+    """A snapshot's header and its MAC under the state key."""
+
+    body: bytes
+    mac: Bytes32

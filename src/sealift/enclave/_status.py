@@ -1,0 +1,33 @@
+"""How the enclave stands; nothing secret."""
+
+from sealift.base import Height
+from sealift.protocol.ecall import EnclaveStatus
+
+from ._shard import Shard
+
+
+def status(shard: Shard) -> EnclaveStatus:
+    """Head, state, keys, and why it has stopped, if it has.
+
+    ``head`` is the height of the next block to import.
+    """
+    state = shard.state
+    record = shard.view.record
+    halted = "" if shard.relay.evidence is None else "fork"
+    if state is not None and state.diverged:
+        halted = state.diverged
+    return EnclaveStatus(
+        shard=shard.shard,
+        signing_key=shard.keys.signing_key,
+        head=Height(shard.view.height + 1),
+        state_height=None if state is None else state.height,
+        root=None if state is None else state.root,
+        epochs=tuple(keys.epoch for keys in shard.keys.epochs),
+        shielding_key=shard.shielding_key(),
+        generation=None if record is None else record.generation,
+        waiting=len(shard.queue),
+        accounts_bytes=0
+        if state is None
+        else sum(len(page) for page in state.store.pages()),
+        halted=halted,
+    )
