@@ -14,6 +14,7 @@ from sealift.base import (
     decode,
 )
 from sealift.frame import (
+    GETTER_MARK,
     ROOT,
     BlockInfo,
     Context,
@@ -100,6 +101,17 @@ class Bank(Pallet):
         more = Amount(theirs.free + amount)
         self.accounts.put(ctx, dest, Account(free=more, moves=theirs.moves))
         ctx.emit(Transferred(source=source, dest=dest, amount=amount))
+
+    def free(self, ctx: Context, reader: AccountId, *, plus: int = 0) -> Account:
+        """The reader's own account."""
+        mine = self.accounts.get(ctx, reader)
+        return Account(free=Amount(mine.free + plus), moves=mine.moves)
+
+    def whole(self, ctx: Context) -> Amount | None:
+        return self.total.find(ctx)
+
+    setattr(free, GETTER_MARK, False)
+    setattr(whole, GETTER_MARK, True)
 
     @call(weight=10)
     def close(self, ctx: Context) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sealift.base import DecodeError, Message, SealiftError, decode, encode
 from sealift.frame import (
+    GETTER_MARK,
     BlockInfo,
     CallArgumentsError,
     Context,
@@ -452,3 +453,86 @@ def test_events_are_described_with_their_fields(metadata: RuntimeMetadata) -> No
     assert [field.name for field in spec.fields] == ["source", "dest", "amount"]
     assert issubclass(Event, Message)
     assert BlockInfo.__struct_fields__ == ("chain_id", "height", "time", "shard")
+
+
+def test_getters_are_described_encoded_and_their_answers_shown(
+    metadata: RuntimeMetadata, bank: ModuleType
+) -> None:
+    free, whole = metadata.pallet("bank").getters
+    assert (free.name, free.public, [f.name for f in free.args]) == (
+        "free",
+        False,
+        ["plus"],
+    )
+    assert (whole.name, whole.public, whole.args) == ("whole", True, ())
+    assert metadata.encode_getter("bank.free", {}) == b"\x91\x00"
+    assert metadata.encode_getter("bank.free", {"plus": "7"}) == b"\x91\x07"
+    answer = encode(bank.Account(free=5))
+    assert metadata.decode_answer("bank.free", answer) == {
+        "type": "Account",
+        "free": 5,
+        "moves": 0,
+    }
+    assert metadata.decode_answer("bank.whole", b"\xc0") is None
+    with pytest.raises(MetadataLookupError):
+        metadata.encode_getter("bank.nope", {})
+    with pytest.raises(CallArgumentsError):
+        metadata.encode_getter("bank.free", {"minus": 1})
+    for raw in (b"", b"\xc1", b"\xff", b"\x91" * 5000):
+        with pytest.raises(DecodeError):
+            metadata.decode_answer("bank.whole", raw)
+
+
+def test_a_getter_whose_answer_has_no_type_is_shown_as_it_comes() -> None:
+    class Loose(Pallet):
+        name = "loose"
+
+        def look(self, ctx: Context):  # noqa: ANN202 - untyped on purpose
+            return ctx
+
+        def gaze(self, ctx: Context) -> object:
+            return ctx
+
+        setattr(look, GETTER_MARK, True)
+        setattr(gaze, GETTER_MARK, True)
+
+    metadata = Runtime(name="x", version=1, pallets=[Loose()]).metadata()
+    for name in ("loose.look", "loose.gaze"):
+        assert metadata.getter(name).answer is None
+        assert metadata.decode_answer(name, b"\x91\x07") == [7]
+
+
+def test_a_private_getter_that_takes_no_reader_is_refused() -> None:
+    class NoReader(Pallet):
+        name = "bad"
+
+        def look(self, ctx: Context) -> int:
+            return ctx.block.height
+
+        setattr(look, GETTER_MARK, False)
+
+    with pytest.raises(RuntimeDefinitionError):
+        Runtime(name="x", version=1, pallets=[NoReader()])
+
+
+def test_maps_may_be_keyed_by_a_choice_of_words() -> None:
+    class Prices(Message, kw_only=True):
+        of: dict[typing.Literal["tea", "rye"], int]
+
+    class Shop(Pallet):
+        name = "shop"
+        prices = StorageValue("prices", Prices)
+
+        @call(weight=1)
+        def fix(self, ctx: Context, *, prices: Prices) -> None:
+            self.prices.put(ctx, prices)
+
+    runtime = Runtime(name="shop", version=1, pallets=[Shop()])
+    made = runtime.metadata().encode_call(
+        "shop.fix", {"prices": {"of": {"tea": 1, "rye": "2"}}}
+    )
+    assert made == runtime.encode_call(
+        "shop.fix", prices=Prices(of={"rye": 2, "tea": 1})
+    )
+    with pytest.raises(CallArgumentsError):
+        runtime.metadata().encode_call("shop.fix", {"prices": {"of": {"gin": 1}}})

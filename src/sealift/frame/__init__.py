@@ -14,7 +14,12 @@ from ._calls import (
     RuntimeCall,
     depth_exceeds,
 )
-from ._context import MAX_DISPATCH_DEPTH, Context, WeightMeter
+from ._context import (
+    MAX_DISPATCH_DEPTH,
+    CallGuard,
+    Context,
+    WeightMeter,
+)
 from ._diff import (
     encode_diff,
     parse_diff,
@@ -63,12 +68,19 @@ from ._ics23_wire import (
 from ._metadata import (
     CallSpec,
     DecodedCall,
+    GetterSpec,
     NoteSpec,
     PalletSpec,
     RuntimeMetadata,
     StorageSpec,
 )
-from ._migration import MigrationReport, PalletMigration
+from ._migration import (
+    RUNTIME_RECORD,
+    STORAGE_VERSIONS,
+    MigrationReport,
+    PalletMigration,
+    RuntimeRecord,
+)
 from ._origin import (
     NOBODY,
     ROOT,
@@ -81,7 +93,12 @@ from ._origin import (
     ensure_signed,
 )
 from ._pages import DEFAULT_PAGE_BITS, PageStore
-from ._pallet import Event, Pallet, call
+from ._pallet import (
+    GETTER_MARK,
+    Event,
+    Pallet,
+    call,
+)
 from ._runtime import UNLIMITED, Runtime
 from ._simple_tree import SimpleTreeStore
 from ._snapshot import (
@@ -104,17 +121,21 @@ from ._types import (
 __all__ = [
     "CHUNK_BYTES",
     "DEFAULT_PAGE_BITS",
+    "GETTER_MARK",
     "ICS23_SIMPLE_OP",
     "MAX_ARGUMENTS",
     "MAX_ARGUMENT_DEPTH",
     "MAX_DISPATCH_DEPTH",
     "NOBODY",
     "ROOT",
+    "RUNTIME_RECORD",
+    "STORAGE_VERSIONS",
     "UNLIMITED",
     "BadOriginError",
     "BlockInfo",
     "CallArgumentsError",
     "CallFailure",
+    "CallGuard",
     "CallPanickedError",
     "CallSpec",
     "Changes",
@@ -127,6 +148,7 @@ __all__ = [
     "FieldSpec",
     "ForeignStateError",
     "GenesisError",
+    "GetterSpec",
     "HooksOutcome",
     "InnerStep",
     "MetadataLookupError",
@@ -154,6 +176,7 @@ __all__ = [
     "RuntimeCall",
     "RuntimeDefinitionError",
     "RuntimeMetadata",
+    "RuntimeRecord",
     "Signed",
     "SimpleTreeStore",
     "SnapshotChunk",

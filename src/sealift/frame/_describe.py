@@ -1,15 +1,29 @@
 """Describes a runtime's pallets: the metadata, and the check of their types."""
 
 import inspect
-from collections.abc import Iterable
+import typing
+from collections.abc import Callable, Iterable
 
 from sealift.base import encode
 
 from ._errors import RuntimeDefinitionError
-from ._metadata import CallSpec, NoteSpec, PalletSpec, RuntimeMetadata, StorageSpec
-from ._pallet import Pallet, argument_types, declared_calls, storage_items
+from ._metadata import (
+    CallSpec,
+    GetterSpec,
+    NoteSpec,
+    PalletSpec,
+    RuntimeMetadata,
+    StorageSpec,
+)
+from ._pallet import (
+    Pallet,
+    argument_types,
+    declared_calls,
+    declared_getters,
+    storage_items,
+)
 from ._storage import StorageMap, StorageValue
-from ._types import FieldSpec, TypeRegistry, first_line
+from ._types import FieldSpec, TypeRegistry, TypeSpec, first_line
 
 
 def describe_runtime(
@@ -48,6 +62,7 @@ def _describe_pallet(pallet: Pallet, registry: TypeRegistry) -> PalletSpec:
             NoteSpec(name=error.__name__, doc=first_line(error.__doc__))
             for error in pallet.errors
         ),
+        getters=tuple(_describe_getters(pallet, registry)),
     )
 
 
@@ -62,6 +77,34 @@ def _describe_calls(pallet: Pallet, registry: TypeRegistry) -> tuple[CallSpec, .
         doc = first_line(method.__doc__)
         calls.append(CallSpec(name=name, doc=doc, weight=weight, args=args))
     return tuple(calls)
+
+
+def _describe_getters(pallet: Pallet, registry: TypeRegistry) -> Iterable[GetterSpec]:
+    for name, (method, public) in declared_getters(pallet).items():
+        label = f"{pallet.name}.{name}"
+        args = tuple(
+            _describe_argument(field, kind, default, label, registry)
+            for field, kind, default in argument_types(
+                method, label, leading=1 if public else 2
+            )
+        )
+        answer = _describe_answer(method, label, registry)
+        doc = first_line(method.__doc__)
+        yield GetterSpec(name=name, doc=doc, public=public, args=args, answer=answer)
+
+
+def _describe_answer(
+    method: Callable[..., object], label: str, registry: TypeRegistry
+) -> TypeSpec | None:
+    """The type of an answer; ``None`` if it has none that can be described.
+
+    Answers are no part of consensus, so this is no reason to refuse a runtime.
+    """
+    hints = typing.get_type_hints(method, include_extras=True)
+    try:
+        return registry.describe(hints.get("return", object), label)
+    except RuntimeDefinitionError:
+        return None
 
 
 def _describe_argument(

@@ -32,6 +32,19 @@ class CallSpec(Message, kw_only=True):
     args: tuple[FieldSpec, ...]
 
 
+class GetterSpec(Message, kw_only=True):
+    """A signed read: arguments, answer, and whether everybody may read it.
+
+    ``answer`` is ``None`` if it has no type that can be described.
+    """
+
+    name: str
+    doc: str
+    public: bool
+    args: tuple[FieldSpec, ...]
+    answer: TypeSpec | None
+
+
 class StorageSpec(Message, kw_only=True):
     """A storage item; ``key`` is ``None`` for a single value."""
 
@@ -58,6 +71,7 @@ class PalletSpec(Message, kw_only=True):
     storage: tuple[StorageSpec, ...]
     events: tuple[NoteSpec, ...]
     errors: tuple[NoteSpec, ...]
+    getters: tuple[GetterSpec, ...] = ()
 
 
 class DecodedCall(Message, kw_only=True):
@@ -119,6 +133,23 @@ class RuntimeMetadata(Message, kw_only=True):
             ),
         )
 
+    def getter(self, name: str) -> GetterSpec:
+        """A getter by ``pallet.getter``.
+
+        Raises:
+            MetadataLookupError: No such getter.
+        """
+        known = {
+            f"{pallet.name}.{getter.name}": getter
+            for pallet in self.pallets
+            for getter in pallet.getters
+        }
+        if name not in known:
+            raise MetadataLookupError(
+                "no such getter", got=name[:80], expected=", ".join(known)
+            )
+        return known[name]
+
     def storage(self, pallet: str, item: str) -> StorageSpec:
         """A storage item.
 
@@ -152,6 +183,35 @@ class RuntimeMetadata(Message, kw_only=True):
         except ValueMismatchError as error:
             raise CallArgumentsError(str(error)) from error
         return RuntimeCall(name=name, args=encode(wire))
+
+    def encode_getter(self, name: str, args: Mapping[str, object]) -> bytes:
+        """The arguments of a getter from friendly ones, as ``encode_call``'s.
+
+        Raises:
+            MetadataLookupError: No such getter.
+            CallArgumentsError: Arguments missing, unknown, or of the wrong type.
+        """
+        spec = self.getter(name)
+        try:
+            return encode(self._values().fields_to_wire(spec.args, args, name))
+        except ValueMismatchError as error:
+            raise CallArgumentsError(str(error)) from error
+
+    def decode_answer(self, name: str, raw: bytes) -> object:
+        """A getter's answer for display; total over all bytes.
+
+        Raises:
+            MetadataLookupError: No such getter.
+            DecodeError: Not an answer of it.
+        """
+        spec = self.getter(name)
+        try:
+            plain = _plain(raw)
+            if spec.answer is None:
+                return plain
+            return self._values().from_wire(spec.answer, plain, name)
+        except ValueMismatchError as error:
+            raise DecodeError(str(error), got=raw) from error
 
     def decode_call(self, call: RuntimeCall) -> DecodedCall:
         """A call for display; total over all calls.

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., None])
 
 _MARK = "__sealift_call__"
+#: Attribute that marks a method as a getter; its value says whether it is public.
+GETTER_MARK = "__sealift_getter__"
 #: Pallet name under which the runtime keeps its own entries.
 RESERVED_PALLET = "frame"
 
@@ -137,10 +139,26 @@ def declared_calls(pallet: Pallet) -> dict[str, tuple[Callable[..., None], int]]
     return found
 
 
+def declared_getters(pallet: Pallet) -> dict[str, tuple[Callable[..., object], bool]]:
+    """Bound method and publicity of every getter, by name, in order."""
+    found: dict[str, tuple[Callable[..., object], bool]] = {}
+    for base in reversed(type(pallet).__mro__):
+        for name, value in vars(base).items():
+            public = getattr(value, GETTER_MARK, None)
+            if isinstance(public, bool):
+                found[check_name(name, "getter")] = (getattr(pallet, name), public)
+    return found
+
+
 def argument_types(
-    method: Callable[..., None], label: str
+    method: Callable[..., object], label: str, *, leading: int = 1
 ) -> list[tuple[str, object, object]]:
     """Name, type and default (``inspect.Parameter.empty``) of each argument.
+
+    Args:
+        method: The bound method.
+        label: What it is, for the refusal.
+        leading: Positional parameters that are given by the runtime (``ctx``).
 
     Raises:
         RuntimeDefinitionError: An argument is not keyword-only or not annotated.
@@ -152,10 +170,13 @@ def argument_types(
             f"annotations of {label} cannot be resolved ({error})"
         ) from error
     parameters = list(inspect.signature(method).parameters.values())
-    if not parameters or parameters[0].kind is not parameters[0].POSITIONAL_OR_KEYWORD:
-        raise RuntimeDefinitionError(f"{label} does not take ctx first")
+    given = [one for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    if len(given) < leading:
+        raise RuntimeDefinitionError(
+            f"{label} does not take what it is given first", expected=leading
+        )
     arguments = []
-    for parameter in parameters[1:]:
+    for parameter in parameters[leading:]:
         if parameter.kind is not parameter.KEYWORD_ONLY:
             raise RuntimeDefinitionError(
                 f"argument {parameter.name} of {label} is not keyword-only",

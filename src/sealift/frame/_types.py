@@ -132,7 +132,7 @@ class TypeRegistry:
             return TypeSpec(kind="tuple", parts=self._describe_all(args, where))
         if origin is dict:
             parts = self._describe_all(args, where)
-            if parts[0].kind == "str":
+            if parts[0].kind == "str" or _texts(parts[0]):
                 return TypeSpec(kind="map", parts=parts)
         raise RuntimeDefinitionError(
             f"type of {where} may not be part of consensus", got=kind
@@ -165,6 +165,12 @@ class TypeRegistry:
             for field in msgspec.structs.fields(cls)
         )
         self._specs[name] = StructSpec(name=name, tag=config.tag, fields=fields)
+
+
+def _texts(spec: TypeSpec) -> bool:
+    return spec.kind == "choice" and all(
+        type(value) is str for _, value in spec.choices
+    )
 
 
 def _default_of(field: msgspec.structs.FieldInfo) -> bytes | None:
