@@ -46,7 +46,7 @@ class Library(Pallet):
         raise KeyError("bug")
 
     @getter(public=True)
-    def unencodable(self, ctx: Context) -> object:
+    def unencodable(self, ctx: Context) -> int:
         return object()
 
     @getter(public=True)
@@ -184,6 +184,15 @@ def test_the_table_says_who_may_read_what(world: Any) -> None:
         "system.nonce",
         "system.receipt",
     }
+
+
+def test_a_client_that_holds_only_metadata_can_ask_and_read(world: Any) -> None:
+    metadata = world.runtime.metadata()
+    args = metadata.encode_getter("library.add", {"a": 2, "b": 4})
+    answer = world.ask(world.alice, "library.add", args=args)
+    assert metadata.decode_answer("library.add", answer) == 6
+    for name, public in world.executor.getters().items():
+        assert metadata.getter(name).public is public
 
 
 def test_a_method_with_another_shape_cannot_be_a_getter(

@@ -14,7 +14,10 @@ from sealift.base import (
     decode,
 )
 from sealift.frame import (
+    RUNTIME_RECORD,
+    STORAGE_VERSIONS,
     BlockInfo,
+    CallGuard,
     MigrationReport,
     Overlay,
     Pallet,
@@ -25,8 +28,6 @@ from sealift.frame import (
     StateStore,
     WeightMeter,
 )
-from sealift.frame._context import CallGuard
-from sealift.frame._migration import RUNTIME_RECORD, STORAGE_VERSIONS
 from sealift.protocol import MAX_VALIDITY, GetterBody
 
 from ._balances import Balances

@@ -10,6 +10,7 @@ from sealift.frame import (
     ROOT,
     BlockInfo,
     CallFailure,
+    CallGuard,
     CallPanickedError,
     EmittedEvent,
     HooksOutcome,
@@ -22,7 +23,6 @@ from sealift.frame import (
     WeightExceededError,
     WeightMeter,
 )
-from sealift.frame._context import CallGuard
 from sealift.protocol import Receipt, SignedOrder
 
 from ._admission import check_admission, check_room
