@@ -10,7 +10,15 @@ from typing import Annotated, Final
 
 import msgspec
 
-from sealift.base import AccountId, ChainId, SealiftError
+from sealift.base import (
+    AccountId,
+    ChainId,
+    DecodeError,
+    Height,
+    SealiftError,
+    decode,
+    encode,
+)
 from sealift.crypto import Entropy, account_of
 from sealift.relay import ConsensusParams, Timestamp, TrustRoot
 from sealift.relay.rpc import GENESIS_DOC, GenesisDoc
@@ -140,16 +148,13 @@ class SoloHome:
             self.trust_root, _TrustRootFile, what="trust root", hint=_INIT_HINT
         )
         try:
-            return msgspec.convert(
-                {
-                    "type": "TrustRoot",
-                    "chain_id": file.chain_id,
-                    "height": file.height,
-                    "header_hash": bytes.fromhex(file.header_hash),
-                },
-                TrustRoot,
+            root = TrustRoot(
+                chain_id=ChainId(file.chain_id),
+                height=Height(file.height),
+                header_hash=bytes.fromhex(file.header_hash),
             )
-        except (msgspec.MsgspecError, ValueError) as error:
+            return decode(TrustRoot, encode(root))
+        except (DecodeError, ValueError, OverflowError) as error:
             raise ConfigInvalidError(
                 f"trust root cannot be read ({error})", got=str(self.trust_root)
             ) from error
