@@ -21,7 +21,7 @@ from sealift.base import (
 )
 from sealift.protocol import Envelope
 from sealift.protocol.ecall import Answer, Ask, DumpRa, EnclaveStatus, GetStatus, RaDump
-from sealift.transport import BASE_ERRORS, ErrorTable, make_app
+from sealift.transport.http import BASE_ERRORS, ErrorTable, make_app
 
 from ._channel import EnclaveChannel
 from ._errors import EnclaveGoneError, EnclaveRefusedError, StalledError
@@ -198,6 +198,7 @@ class Api:
         await socket.prepare(request)
         try:
             await serve_session(self._channel, self._follower, WebSocketWire(socket))
+            self._store.add_holders(1)
         except SealiftError as error:
             self._follower.progress.last_refusal = f"mu-ra: {error}"
         finally:

@@ -1,5 +1,6 @@
 """The host's end of the ECALL table: typed requests and replies."""
 
+import asyncio
 from typing import Protocol, TypeVar, cast
 
 from sealift.base import DecodeError, Message, SealiftError, decode, encode
@@ -58,7 +59,8 @@ class EnclaveChannel:
             EnclaveGoneError: The process has ended, or talks nonsense.
         """
         try:
-            raw = await self._carrier.call(encode(request))
+            # Shielded: a call that is cut off leaves the channel out of step.
+            raw = await asyncio.shield(self._carrier.call(encode(request)))
             reply: Message = decode(
                 cast("type[Message]", Reply), raw, limit=MAX_FRAME_BYTES
             )

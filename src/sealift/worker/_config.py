@@ -30,6 +30,7 @@ class EnclaveSection(_Section, frozen=True, kw_only=True):
 
     platform: Literal["insecure-sim"]
     bundle: str
+    sim: str
     machine: str
     memory_limit: Annotated[int, msgspec.Meta(ge=0)] = 0
 
@@ -82,7 +83,8 @@ class WorkerConfig:
     shard: ShardId
     genesis: Path | None
     bundle: Path
-    machine: Path
+    sim: Path
+    machine: str
     memory_limit: int
     api: ApiSection
     upstream: str
@@ -134,7 +136,8 @@ def load_config(home: Path) -> WorkerConfig:
         shard=shard,
         genesis=home / genesis if genesis else None,
         bundle=home / file.enclave.bundle,
-        machine=home / file.enclave.machine,
+        sim=home / file.enclave.sim,
+        machine=file.enclave.machine,
         memory_limit=file.enclave.memory_limit * 1024 * 1024,
         api=file.api,
         upstream=file.upstream.url,
@@ -160,7 +163,9 @@ genesis = "{genesis}"
 # insecure-sim protects nobody: it is for laptops and tests.
 platform = "insecure-sim"
 bundle = "{bundle}"
-# The folder of the simulated machine (`sealift insecure-sim init`).
+# The folder of the simulated Intel (`sealift insecure-sim init`), and the name
+# of the simulated machine on which this worker runs.
+sim = "{sim}"
 machine = "{machine}"
 # Most MiB of memory for the enclave process; 0 is no limit.
 memory_limit = 0

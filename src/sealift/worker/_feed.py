@@ -77,4 +77,3 @@ class BlockFeed:
             value, proof = await self._l1.prove(key, height)
             found.append(StateProof(key=key, value=value, proof=proof))
         return tuple(found)
-

@@ -301,5 +301,3 @@ class Follower:
 
 async def _nobody(outcome: Included | SealiftError) -> None:
     del outcome
-
-

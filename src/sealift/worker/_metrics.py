@@ -53,7 +53,10 @@ class Metrics:
             )
         }
         self._calls = Counter(
-            "sealift_calls_executed", "Calls executed", ["shard"], registry=self._registry
+            "sealift_calls_executed",
+            "Calls executed",
+            ["shard"],
+            registry=self._registry,
         )
         self._labels = Gauge(
             "sealift_enclave_labels",

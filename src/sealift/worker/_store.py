@@ -123,6 +123,14 @@ class WorkerStore:
         with self._transaction():
             self._db.execute("REPLACE INTO meta VALUES (?, ?)", (name, value))
 
+    def holders(self) -> int:
+        """How many instances are known here to hold the shard's keys."""
+        return decode(int, self.meta("holders") or encode(0))
+
+    def add_holders(self, count: int) -> None:
+        """So many more instances hold the shard's keys."""
+        self.put_meta("holders", encode(self.holders() + count))
+
     def commit_block(self, block: Executed) -> None:
         """Make an executed block durable: diff, receipts and checkpoint at once."""
         with self._transaction():

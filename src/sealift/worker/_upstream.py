@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TypeVar
 
 import aiohttp
@@ -84,9 +85,9 @@ class Upstream:
             timeout = aiohttp.ClientTimeout(total=_SECONDS)
             async with self._session.get(self.url + path, timeout=timeout) as answer:
                 body = await answer.read()
-                if answer.status == aiohttp.http.HTTPStatus.NOT_FOUND:
+                if answer.status == HTTPStatus.NOT_FOUND:
                     return None
-                if answer.status != aiohttp.http.HTTPStatus.OK:
+                if answer.status != HTTPStatus.OK:
                     raise UpstreamError(
                         f"{self.url} refuses",
                         got=f"{answer.status} {body[:200].decode(errors='replace')}",

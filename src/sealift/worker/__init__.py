@@ -1,0 +1,39 @@
+"""The worker: an untrusted host service that runs an enclave.
+
+It feeds the enclave L1's blocks, keeps what the enclave seals, speaks for it
+on L1, carries mu-ra and serves users. It is trusted for availability only.
+"""
+
+from ._config import CONFIG_FILE, TEMPLATE, WorkerConfig, load_config
+from ._errors import (
+    ConfigError,
+    EnclaveGoneError,
+    EnclaveRefusedError,
+    StalledError,
+    StoreError,
+    StoreMismatchError,
+    UpstreamError,
+    WorkerError,
+)
+from ._run import Ready, open_worker, request_keys_once, run_worker
+from ._store import WorkerStore
+
+__all__ = [
+    "CONFIG_FILE",
+    "TEMPLATE",
+    "ConfigError",
+    "EnclaveGoneError",
+    "EnclaveRefusedError",
+    "Ready",
+    "StalledError",
+    "StoreError",
+    "StoreMismatchError",
+    "UpstreamError",
+    "WorkerConfig",
+    "WorkerError",
+    "WorkerStore",
+    "load_config",
+    "open_worker",
+    "request_keys_once",
+    "run_worker",
+]

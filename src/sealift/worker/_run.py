@@ -1,0 +1,320 @@
+"""``sealift worker run``: everything together, from a home folder."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from sealift.base import AccountId, ChainId, Fingerprint, ShardId, encode
+from sealift.crypto import account_of
+from sealift.protocol.ecall import HelloReply, Start, Started
+from sealift.transport.account import L1Account
+from sealift.transport.clock import Clock
+from sealift.transport.files import hold_lock, read_or_explain, write_durably
+from sealift.transport.http import serve
+from sealift.transport.keys import read_account_key
+from sealift.transport.rpc import Backoff, L1Client, system_jitter
+
+from ._api import Api
+from ._channel import EnclaveChannel
+from ._config import WorkerConfig, load_config
+from ._feed import BlockFeed
+from ._follower import Follower
+from ._l1 import L1Standing, L1View
+from ._life import Life, Surroundings
+from ._metrics import Metrics
+from ._outbox import Included, Outbox
+from ._platform import InsecureSim
+from ._state import restore_state
+from ._store import WorkerStore
+from ._upstream import Upstream
+
+PRIVATE_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A worker that answers: its URL, its enclave."""
+
+    url: str
+    fingerprint: Fingerprint
+    signing_key: AccountId
+
+
+class HomeDisk:
+    """Sealed key store and genesis blob in a worker's home folder."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+
+    def key_store(self) -> bytes | None:
+        """The sealed key store of an earlier run.
+
+        Raises:
+            UnreadableFileError: It is there and cannot be read; it is kept.
+        """
+        if not self._config.key_store.exists():
+            return None
+        return read_or_explain(self._config.key_store, what="the sealed key store")
+
+    def keep_key_store(self, sealed: bytes) -> None:
+        """Make it durable, atomically."""
+        write_durably(self._config.key_store, sealed, mode=PRIVATE_MODE)
+
+    def genesis(self) -> bytes | None:
+        """The shard's genesis blob."""
+        path = self._config.genesis
+        if path is None:
+            return None
+        return read_or_explain(path, what="the genesis blob")
+
+
+class OperatorAccount:
+    """The operator's L1 account, as outbox and API use it.
+
+    Args:
+        account: The account.
+        shard: Whose calls are carried.
+    """
+
+    def __init__(self, account: L1Account, shard: ShardId) -> None:
+        self._account = account
+        self._shard = shard
+
+    async def send(self, call: str, args: dict[str, object]) -> bytes:
+        """Into the mempool; the transaction's hash."""
+        return await self._account.send(call, args)
+
+    async def wait(self, tx_hash: bytes) -> Included:
+        """Until it is in a block."""
+        found = await self._account.wait(tx_hash)
+        return Included(height=found.height, code=found.code, log=found.log)
+
+    async def submit(self, envelope: bytes) -> bytes:
+        """Carry a sealed call to L1 at the operator's expense."""
+        args: dict[str, object] = {"shard": self._shard, "ciphertext": envelope}
+        return await self._account.send("enclave_bridge.invoke", args)
+
+
+class _Collateral:
+    def __init__(self, platform: InsecureSim, l1: L1Client) -> None:
+        self._platform = platform
+        self._l1 = l1
+
+    async def ensure_collateral(self, outbox: Outbox) -> None:
+        await self._platform.ensure_collateral(outbox, self._l1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenWorker:
+    """A worker with its enclave up and its state restored, not yet following."""
+
+    config: WorkerConfig
+    life: Life
+    follower: Follower
+    store: WorkerStore
+    channel: EnclaveChannel
+    account: OperatorAccount
+    view: L1View
+    hello: HelloReply
+    started: Started
+
+    async def run(self) -> None:
+        """Follow and serve; ends only by an error.
+
+        Raises:
+            SealiftError: Whatever stopped one of the tasks, by name.
+        """
+        await self._beside(self.life.run())
+
+    async def request_keys(self) -> None:
+        """One try at provisioning from the upstream worker.
+
+        Raises:
+            SealiftError: Why there are no keys.
+        """
+        await self._beside(self.life.request_keys_only())
+
+    async def _beside(self, main: Coroutine[None, None, None]) -> None:
+        watcher = asyncio.create_task(self.view.watch(), name="L1 news")
+        worker = asyncio.create_task(main, name="worker")
+        try:
+            done, _ = await asyncio.wait(
+                (watcher, worker), return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                task.result()
+        finally:
+            for task in (watcher, worker):
+                task.cancel()
+            await asyncio.gather(watcher, worker, return_exceptions=True)
+
+
+@asynccontextmanager
+async def open_worker(
+    config: WorkerConfig, *, clock: Clock, upstream: str | None = None
+) -> AsyncIterator[OpenWorker]:
+    """Start the enclave of a home folder and bring its state back.
+
+    Args:
+        config: The home.
+        clock: For simulated collateral.
+        upstream: Instead of the configured one.
+
+    Raises:
+        SealiftError: Whatever keeps it from starting, by name; nothing on disk
+            was dropped or overwritten.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(hold_lock(config.home / "worker.lock"))
+        l1 = await stack.enter_async_context(
+            L1Client(config.l1.rpc, backoff=Backoff(jitter=system_jitter))
+        )
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        platform = InsecureSim(config, clock)
+        running = await stack.enter_async_context(platform.enclave())
+        channel = EnclaveChannel(running)
+        hello = await channel.hello()
+        store = WorkerStore(
+            config.database, shard=config.shard, fingerprint=hello.fingerprint
+        )
+        stack.callback(store.close)
+        disk = HomeDisk(config)
+        view = L1View(l1)
+        trust_height = running.manifest.l1.height
+        started = await _start(
+            channel, disk, view, shard=config.shard, store=store, trust=trust_height
+        )
+        await restore_state(channel, store, genesis=disk.genesis())
+        secret = read_account_key(config.operator_key)
+        account = OperatorAccount(
+            L1Account(secret, l1, await _chain_id(l1)), config.shard
+        )
+        outbox = Outbox(account)
+        follower = Follower(
+            channel=channel,
+            l1=view,
+            feed=BlockFeed(view, shard=config.shard, signing_key=started.signing_key),
+            store=store,
+            outbox=outbox,
+            shard=config.shard,
+        )
+        peer = upstream if upstream is not None else config.upstream
+        around = Surroundings(
+            l1=view,
+            disk=disk,
+            evidence=_Collateral(platform, l1),
+            standing=L1Standing(l1),
+            operator=account_of(secret),
+            upstream=Upstream(peer, http) if peer else None,
+            snapshot_every=config.snapshot_every,
+        )
+        life = Life(
+            channel=channel,
+            follower=follower,
+            store=store,
+            outbox=outbox,
+            around=around,
+            hello=hello,
+            started=started,
+        )
+        yield OpenWorker(
+            config=config,
+            life=life,
+            follower=follower,
+            store=store,
+            channel=channel,
+            account=account,
+            view=view,
+            hello=hello,
+            started=started,
+        )
+
+
+async def _chain_id(l1: L1Client) -> ChainId:
+    return (await l1.status()).node_info.network
+
+
+async def _start(
+    channel: EnclaveChannel,
+    disk: HomeDisk,
+    view: L1View,
+    *,
+    shard: ShardId,
+    store: WorkerStore,
+    trust: int,
+) -> Started:
+    checkpoint = store.meta("checkpoint")
+    light_block = None
+    if checkpoint is None:
+        light_block = encode(await view.light_block(trust))
+    started = await channel.call(
+        Start(
+            shard=shard,
+            key_store=disk.key_store(),
+            checkpoint=checkpoint,
+            light_block=light_block,
+        ),
+        Started,
+    )
+    disk.keep_key_store(started.key_store)
+    return started
+
+
+async def run_worker(
+    home: Path, *, clock: Clock, ready: Callable[[Ready], None]
+) -> None:
+    """Run the worker of a home folder; ends only by an error or cancellation.
+
+    Args:
+        home: With its ``worker.toml``.
+        clock: The wall clock.
+        ready: Called once it answers.
+
+    Raises:
+        SealiftError: What stopped it, by name.
+    """
+    config = load_config(home)
+    async with open_worker(config, clock=clock) as worker:
+        api = Api(
+            channel=worker.channel,
+            follower=worker.follower,
+            store=worker.store,
+            submitter=worker.account,
+            source=worker.life,
+            metrics=Metrics(config.shard.hex(), worker.life.reading),
+        )
+        app = api.application()
+        async with serve(app, host=config.api.host, port=config.api.port) as where:
+            worker.life.url = config.api.url or where.url
+            ready(
+                Ready(
+                    url=where.url,
+                    fingerprint=worker.hello.fingerprint,
+                    signing_key=worker.started.signing_key,
+                )
+            )
+            await worker.run()
+
+
+async def request_keys_once(home: Path, upstream: str, *, clock: Clock) -> None:
+    """Get the shard's keys from another worker, seal them, and end.
+
+    ``run_worker`` goes on from there. Waits for nothing: a notice that has not
+    run is a refusal by name.
+
+    Args:
+        home: Of the worker that wants keys.
+        upstream: URL of a worker that has them.
+        clock: The wall clock.
+
+    Raises:
+        SealiftError: Why there are no keys.
+    """
+    config = load_config(home)
+    async with open_worker(config, clock=clock, upstream=upstream) as worker:
+        worker.life.url = config.api.url
+        await worker.request_keys()
