@@ -185,7 +185,11 @@ class Execute(Message):
 
 
 class Executed(Message):
-    """A block was executed; the host makes ``diff`` durable before confirming."""
+    """A block was executed; the host makes ``diff`` durable before confirming.
+
+    ``diff`` is empty when it is too large for a frame (a migration that rewrites
+    everything): the host then makes a snapshot durable instead.
+    """
 
     height: Height
     diff: bytes

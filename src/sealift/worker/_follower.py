@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from sealift.base import Height, SealiftError, ShardId
-from sealift.protocol import CancelOrder, SealedReceipt, SignedOrder
+from sealift.protocol import SealedReceipt, SignedOrder
 from sealift.protocol.ecall import (
     Confirm,
     Confirmed,
@@ -28,6 +28,7 @@ from ._channel import EnclaveChannel
 from ._errors import EnclaveGoneError, EnclaveRefusedError
 from ._feed import BlockFeed, L1Source
 from ._outbox import Act, Included, Outbox
+from ._state import export_snapshot
 from ._store import WorkerStore
 
 #: Blocks without calls are confirmed at the latest with this many.
@@ -57,6 +58,7 @@ class Progress:
     last_refusal: str = ""
     calls: int = 0
     ended_generation: bool = False
+    certified: bool = False
     idle: str = ""
     failures: list[str] = field(default_factory=list)
 
@@ -193,6 +195,8 @@ class Follower:
                 raise EnclaveGoneError(
                     "the enclave answered out of turn", got=type(reply).__name__
                 )
+            if not reply.diff:  # too large for a frame: the whole state instead
+                await export_snapshot(self.channel, self._store)
             self._store.commit_block(reply)  # durable before it is confirmed (§10.7)
             self.progress.idle = ""
             self.progress.executed = reply.height
@@ -200,6 +204,7 @@ class Follower:
                 self.progress.first_executed = reply.height
             self.progress.calls += reply.calls
             self.progress.ended_generation = reply.last_of_generation
+            self.progress.certified = False
             self._tell(reply)
             for order in reply.orders:
                 self._carry(order)
@@ -211,9 +216,13 @@ class Follower:
             listener(event)
 
     def _carry(self, order: SignedOrder) -> None:
-        cancel = isinstance(order.order, CancelOrder)
-        call = "enclave_bridge.cancel" if cancel else "enclave_bridge.submit_order"
-        self._outbox.put(Act(call=call, args={"order": order}, heard=_nobody))
+        self._outbox.put(
+            Act(
+                call="enclave_bridge.submit_order",
+                args={"order": order},
+                heard=_nobody,
+            )
+        )
 
     async def _confirm_block(self, block: Executed) -> None:
         """Confirm a block at once if it matters, else with a later one."""
@@ -230,14 +239,16 @@ class Follower:
     async def confirm_rest(self) -> None:
         """Sign again what L1 did not take, from its frontier on."""
         executed = self.progress.executed
-        if executed is not None and self.progress.signed is None:
+        owed = self.progress.ended_generation and not self.progress.certified
+        if executed is not None and (self.progress.signed is None or owed):
             await self._confirm(executed)
 
     async def _confirm(self, durable: Height) -> None:
         for after in await self._begin_after():
             if after >= durable:
                 self.progress.signed = after
-                return
+                if not self.progress.ended_generation:
+                    return
             try:
                 reply = await self.channel.call(
                     Confirm(durable=durable, after=after), Confirmed
@@ -281,7 +292,8 @@ class Follower:
                     heard=self._heard_confirmation,
                 )
             )
-        if reply.certificate is not None:
+        if reply.certificate is not None and not self.progress.certified:
+            self.progress.certified = True  # until L1 says otherwise
             self._outbox.put(
                 Act(
                     call="enclave_bridge.post_certificate",
@@ -289,9 +301,13 @@ class Follower:
                         "certificate": reply.certificate,
                         "signature": reply.certificate_signature,
                     },
-                    heard=_nobody,
+                    heard=self._heard_certificate,
                 )
             )
+
+    async def _heard_certificate(self, outcome: Included | SealiftError) -> None:
+        # Refused until the confirmation before it counts; asked again then.
+        self.progress.certified = isinstance(outcome, Included) and not outcome.code
 
     async def _heard_confirmation(self, outcome: Included | SealiftError) -> None:
         # Somebody else may have confirmed the same; begin at the frontier again.

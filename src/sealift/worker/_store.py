@@ -132,11 +132,15 @@ class WorkerStore:
         self.put_meta("holders", encode(self.holders() + count))
 
     def commit_block(self, block: Executed) -> None:
-        """Make an executed block durable: diff, receipts and checkpoint at once."""
+        """Make an executed block durable: diff, receipts and checkpoint at once.
+
+        An empty diff stands for a snapshot that was made durable before.
+        """
         with self._transaction():
-            self._db.execute(
-                "REPLACE INTO diffs VALUES (?, ?)", (block.height, block.diff)
-            )
+            if block.diff:
+                self._db.execute(
+                    "REPLACE INTO diffs VALUES (?, ?)", (block.height, block.diff)
+                )
             # The first receipt of an envelope stays: copies answer with it.
             self._db.executemany(
                 "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?)",
