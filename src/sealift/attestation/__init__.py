@@ -15,6 +15,7 @@ from ._collateral import (
     verify_collateral,
     verify_not_older,
 )
+from ._fmspc import quote_fmspc
 from ._policy import (
     Attested,
     AttestedHeights,
@@ -128,6 +129,7 @@ __all__ = [
     "parse_trust_anchor",
     "platform_id_of",
     "policy_failures",
+    "quote_fmspc",
     "render_collateral",
     "verify_collateral",
     "verify_evidence",
