@@ -8,6 +8,7 @@ from sealift.protocol import (
     EnclaveRecord,
     KeyEpochRecord,
     KeyPackage,
+    MuRaChallenge,
     key_commitment,
     keys_key,
 )
@@ -111,18 +112,28 @@ def check_checkpoint(
     package: KeyPackage,
     standing: Standing,
     *,
+    challenge: MuRaChallenge,
     header_hash: Callable[[int], Digest | None],
 ) -> None:
     """Return only if the provider stands on the requester's own chain.
 
-    The checkpoint's header must be one that the requester has verified itself;
-    where both speak of the same frontier or schedule, they must agree.
+    The checkpoint's header must be the head that the provider challenged from,
+    and one that the requester has verified itself; where both speak of the same
+    frontier, they must agree. The schedule's digest is not judged: the schedule
+    may have changed since, and a requester goes by the one it has proven.
 
     Raises:
         CheckpointMismatchError: They do not.
+        DecodeError: Not a checkpoint.
     """
-    checkpoint = decode(RelayCheckpoint, package.checkpoint)
-    header = checkpoint.header
+    header = decode(RelayCheckpoint, package.checkpoint).header
+    named = (challenge.head_height, challenge.head_hash)
+    if named != (header.height, hash_of(header)):
+        raise CheckpointMismatchError(
+            "the checkpoint is not of the head that the provider named",
+            got=f"{header.height} {hash_of(header).hex()}",
+            expected=f"{named[0]} {named[1].hex()}",
+        )
     own = header_hash(header.height)
     if own is None or own != hash_of(header):
         raise CheckpointMismatchError(
@@ -132,9 +143,9 @@ def check_checkpoint(
             hint="Let the relay reach that height, then ask again.",
         )
     mine, theirs = standing.frontier, package.frontier
-    if mine.confirmed == theirs.confirmed and mine.root != theirs.root:
+    if mine.confirmed == theirs.confirmed and mine != theirs:
         raise CheckpointMismatchError(
             f"the provider has another root at block {mine.confirmed}",
-            got=theirs.root,
-            expected=mine.root.hex(),
+            got=f"{theirs.root.hex()} by generation {theirs.generation}",
+            expected=f"{mine.root.hex()} by generation {mine.generation}",
         )

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from sealift.attestation import AttestedHeights, VerifiedQuote, judge
 from sealift.base import Fingerprint, Height
 from sealift.protocol import (
-    AttestationPolicy,
     EnclaveRecord,
     EntryStatus,
     Frontier,
@@ -21,6 +22,8 @@ from ._errors import (
     NotScheduledError,
     ProviderNotEntitledError,
 )
+
+_DEAD = frozenset({EntryStatus.CANCELLED, EntryStatus.LAPSED, EntryStatus.VOID})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,8 @@ def requester_entry(
     for entry in named:
         if entry.generation == current.generation:
             return entry
-    ahead = [entry for entry in named if entry.status is EntryStatus.PENDING]
+    # Active ones are ahead as well while the frontier has not reached them.
+    ahead = [entry for entry in named if entry.generation > current.generation]
     for entry in ahead:
         if entry.release_from <= held_at:
             return entry
@@ -73,16 +77,7 @@ def requester_entry(
             expected=f"a block at or above {ahead[0].release_from}",
             hint="Ask again then.",
         )
-    lived = (EntryStatus.ACTIVE, EntryStatus.RETIRED)
-    later = [
-        entry
-        for entry in named
-        if entry.status in lived and entry.generation > current.generation
-    ]
-    if later:
-        # Active, but the frontier has not reached it: its blocks wait in L1.
-        return later[0]
-    if any(entry.status in lived for entry in named):
+    if named:
         raise EarlierGenerationError(
             "this code ran an earlier generation",
             got=record.fingerprint,
@@ -95,6 +90,18 @@ def requester_entry(
     )
 
 
+def provider_entries(standing: Standing) -> tuple[ScheduleEntry, ...]:
+    """The generations that may give keys: the frontier's, and its predecessor.
+
+    A void predecessor (after a rescue) may not.
+    """
+    current = standing.current
+    if current.predecessor is None:
+        return (current,)
+    before = standing.schedule.entry(current.predecessor)
+    return (current,) if before.status in _DEAD else (current, before)
+
+
 def provider_entry(standing: Standing, record: EnclaveRecord) -> ScheduleEntry:
     """The entry by which a provider may give keys.
 
@@ -102,10 +109,7 @@ def provider_entry(standing: Standing, record: EnclaveRecord) -> ScheduleEntry:
         ProviderNotEntitledError: It is neither of the frontier's generation nor
             of that one's predecessor.
     """
-    current = standing.current
-    allowed = [current]
-    if current.predecessor is not None:
-        allowed.append(standing.schedule.entry(current.predecessor))
+    allowed = provider_entries(standing)
     for entry in allowed:
         if _names(entry, record.platform, record.fingerprint):
             return entry
@@ -143,22 +147,18 @@ def judge_instance(
             "ISV_SVN is too low", got=quote.isv_svn, expected=f"≥ {floor}"
         )
     policy = entry.config.attestation
-    raised = AttestationPolicy(
-        accepted_tcb_statuses=policy.accepted_tcb_statuses,
-        rejected_advisories=policy.rejected_advisories,
+    raised = msgspec.structs.replace(
+        policy,
         min_tcb_evaluation_number=max(
             policy.min_tcb_evaluation_number, status.min_tcb_evaluation_number
         ),
-        max_age_blocks=policy.max_age_blocks,
-        not_before=policy.not_before,
     )
     heights = AttestedHeights(attested_at=record.attested_at, judged_at=standing.height)
     judge(quote, raised, heights=heights)
 
 
 def _names(entry: ScheduleEntry, platform: str, fingerprint: Fingerprint) -> bool:
-    dead = (EntryStatus.CANCELLED, EntryStatus.LAPSED, EntryStatus.VOID)
-    return entry.status not in dead and any(
+    return entry.status not in _DEAD and any(
         kind == platform and code == fingerprint
         for kind, code in entry.config.code.items()
     )

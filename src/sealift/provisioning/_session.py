@@ -60,6 +60,7 @@ _PLAIN = b"\x00"
 _TLS = b"\x01"
 _EXPORTER_LABEL = b"EXPORTER-sealift-mu-ra"
 _EXPORTER_BYTES = 32
+_SHOWN_REFUSAL = 2000
 _EVENTS: dict[type[Message], Event] = {
     MuRaHello: Event.HELLO,
     MuRaChallenge: Event.CHALLENGE,
@@ -107,7 +108,7 @@ class MuRaSession:
 
     def start(self) -> Output:
         """Begin; the requester speaks first."""
-        return self._guarded(lambda: self._advance(None))
+        return self._guarded(self._begin)
 
     def feed(self, chunks: Iterable[bytes]) -> Output:
         """Take what came from the other end, in order."""
@@ -127,6 +128,11 @@ class MuRaSession:
             self._fail(error)
         return self._output
 
+    def _begin(self) -> None:
+        if self._step is not None:
+            raise SessionOrderError("the session was started already")
+        self._advance(None)
+
     def _fail(self, error: SealiftError) -> None:
         self._output.wanted, self._output.done = (), False
         self._output.error = (type(error).__name__, str(error))
@@ -135,7 +141,9 @@ class MuRaSession:
         self.state = State.FAILED
         self._steps.close()
         if not isinstance(error, RefusedByPeerError):
-            refusal = MuRaRefusal(code=type(error).__name__, message=str(error)[:2000])
+            refusal = MuRaRefusal(
+                code=type(error).__name__, message=str(error)[:_SHOWN_REFUSAL]
+            )
             self._send(refusal)
 
     def _advance(self, answer: Answer) -> None:
@@ -200,6 +208,16 @@ class MuRaSession:
         message = _not_refused(_parse(data))
         if self._tls is not None:
             raise SessionOrderError("a plain message after TLS was opened")
+        self._accept(message)
+
+    def _accept(self, message: Message) -> None:
+        """Let a message in if it is the next; it may come ahead of my proofs."""
+        state, event = self.state, _EVENTS[type(message)]
+        if isinstance(self._step, Prove):
+            state = next_state(state, Event.PROOFS)
+        next_state(state, event)
+        if self._inbox:
+            raise SessionOrderError("a message twice", got=event.value)
         self._inbox.append(message)
 
     def _take_tls(self, data: bytes) -> None:
@@ -234,13 +252,7 @@ class MuRaSession:
                 )
                 self._advance(channel)
             for payload in self._frames.feed(self._tls.receive()):
-                message = _parse(payload)
-                if isinstance(message, MuRaRefusal):
-                    raise RefusedByPeerError(
-                        "the other end refused",
-                        got=f"{message.code}: {message.message}",
-                    )
-                self._inbox.append(message)
+                self._accept(_not_refused(_parse(payload)))
         if isinstance(self._step, Hear) and self._inbox:
             self._advance(self._hear(self._inbox.pop(0), self._step))
         if self._tls is not None:
@@ -277,7 +289,8 @@ def _parse(data: bytes) -> Message:
 def _not_refused(message: Message) -> Message:
     if isinstance(message, MuRaRefusal):
         raise RefusedByPeerError(
-            "the other end refused", got=f"{message.code}: {message.message}"
+            "the other end refused",
+            got=f"{message.code}: {message.message}"[:_SHOWN_REFUSAL],
         )
     return message
 

@@ -18,7 +18,15 @@ from sealift.attestation import (
     quote_fmspc,
     verify_ratls,
 )
-from sealift.base import AccountId, Digest, Message, ShardId, canonical_decode, encode
+from sealift.base import (
+    AccountId,
+    Digest,
+    InvariantError,
+    Message,
+    ShardId,
+    canonical_decode,
+    encode,
+)
 from sealift.crypto import HpkeSuite, hpke_seal, sha256
 from sealift.protocol import (
     MU_RA_VERSIONS,
@@ -44,7 +52,13 @@ from sealift.protocol import (
 from sealift.protocol.ecall import Registration
 
 from ._checks import check_checkpoint, check_commitments, check_registration
-from ._entitled import Standing, judge_instance, provider_entry, requester_entry
+from ._entitled import (
+    Standing,
+    judge_instance,
+    provider_entries,
+    provider_entry,
+    requester_entry,
+)
 from ._errors import (
     HandoverForbiddenError,
     KeyBindingError,
@@ -159,7 +173,7 @@ def provide(me: Instance) -> Steps:
     # 5. P verifies R: under the freshest state that its own relay has proven
     fmspc = quote_fmspc(parse_ratls_certificate(channel.peer_der).quote)
     keys = (*_instance_keys(me.shard, ready.signing_key), collateral_key(fmspc))
-    state = _proven((yield Prove(keys=keys)))
+    state = _not_older((yield Prove(keys=keys)), state)
     record = _record(state, ready.signing_key)
     check_registration(
         record,
@@ -221,21 +235,27 @@ def request(me: Instance) -> Steps:
         )
     # 3. R is registered on L1, naming the challenge and this session's TLS key
     tls_key = generate_tls_key(me.entropy)
-    yield Announce(
-        registration=me.register(
-            tls_key=sha256(tls_key.public),
-            challenge=challenge.challenge,
-            provider=challenge.provider,
-        )
+    registration = me.register(
+        tls_key=sha256(tls_key.public),
+        challenge=challenge.challenge,
+        provider=challenge.provider,
     )
+    yield Announce(registration=registration)
     mine = _proven((yield Prove(keys=(enclave_key(me.signing_key),))))
+    record = _record(mine, me.signing_key)
     check_registration(
-        _record(mine, me.signing_key),
+        record,
         chain_id=me.chain_id,
         shard=me.shard,
         challenge=challenge.challenge,
         provider=challenge.provider,
     )
+    if record.statement != registration.statement:
+        raise KeyBindingError(
+            "my registration on L1 is not this session's",
+            got=record.statement.digest(),
+            expected=registration.statement.digest().hex(),
+        )
     yield Say(message=MuRaReady(signing_key=me.signing_key))
     # 4. RA-TLS with certificates of this session
     channel = _channel((yield _open_tls(me, "requester", challenge, tls_key)))
@@ -246,7 +266,8 @@ def request(me: Instance) -> Steps:
         collateral_key(fmspc),
         keys_key(me.shard, 0),
     )
-    state = _proven((yield Prove(keys=keys)))
+    # Fresh: no older than the state that holds this session's own TLS key.
+    state = _not_older((yield Prove(keys=keys)), mine)
     record = _record(state, challenge.provider)
     if (record.statement.shard, record.statement.chain_id) != (me.shard, me.chain_id):
         raise WrongShardError(
@@ -268,18 +289,18 @@ def request(me: Instance) -> Steps:
     package = canonical_decode(KeyPackage, opened)
     # 8. R checks what it got against L1, seals, acknowledges
     check_commitments(package, state, me.shard)
-    check_checkpoint(package, standing, header_hash=me.header_hash)
+    check_checkpoint(package, standing, challenge=challenge, header_hash=me.header_hash)
     yield Install(key_store=me.install(package))
     yield Say(message=MuRaAcknowledged(package=sha256(opened)))
 
 
 def _check_own_entitlement(me: Instance, standing: Standing, generation: int) -> None:
     """P itself must still be entitled, and its generation hand over."""
-    current = standing.current
-    allowed = [current]
-    if current.predecessor is not None:
-        allowed.append(standing.schedule.entry(current.predecessor))
-    own = [e for e in allowed if me.fingerprint in e.config.code.values()]
+    own = [
+        entry
+        for entry in provider_entries(standing)
+        if me.fingerprint in entry.config.code.values()
+    ]
     if not own:
         raise ProviderNotEntitledError(
             "I may not give keys any more",
@@ -413,27 +434,38 @@ def _value(state: ProvenState, key: bytes, what: str) -> bytes:
     return value
 
 
-_M = TypeVar("_M", bound=Message)
+_A = TypeVar("_A", bound=Message | ProvenState | Channel)
 
 
-def _heard(kind: type[_M], answer: Answer) -> _M:
+def _heard(kind: type[_A], answer: Answer) -> _A:
+    """The driver answers a step with what it asked for, or it is broken."""
     if not isinstance(answer, kind):
-        raise MuRaVersionError(
-            "not the message that was due", got=type(answer).__name__
+        raise InvariantError(
+            "a step got another answer",
+            got=type(answer).__name__,
+            expected=kind.__name__,
         )
     return answer
 
 
 def _proven(answer: Answer) -> ProvenState:
-    if not isinstance(answer, ProvenState):
-        raise NotProvenError("proofs were due", got=type(answer).__name__)
-    return answer
+    return _heard(ProvenState, answer)
 
 
 def _channel(answer: Answer) -> Channel:
-    if not isinstance(answer, Channel):
-        raise KeyBindingError("a channel was due", got=type(answer).__name__)
-    return answer
+    return _heard(Channel, answer)
+
+
+def _not_older(answer: Answer, earlier: ProvenState) -> ProvenState:
+    """A session never goes back in time: a later proof is of no older state."""
+    state = _proven(answer)
+    if state.height < earlier.height:
+        raise NotProvenError(
+            "proofs of an older state than before",
+            got=f"after block {state.height}",
+            expected=f"after block {earlier.height} or a later one",
+        )
+    return state
 
 
 __all__ = [
