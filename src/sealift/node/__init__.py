@@ -31,6 +31,7 @@ from ._errors import (
 )
 from ._history import ProvenEntry, StateHistory
 from ._home import SoloConfig, SoloHome, init_solo
+from ._ledger import LedgerApplication, ledger_consensus_params
 from ._mempool import Mempool, MempoolLimits
 from ._methods import ICS23_SIMPLE
 from ._node import SOLO_NOTICE, SoloNode, run_solo
@@ -56,6 +57,7 @@ __all__ = [
     "HeightUnknownError",
     "HomeNotEmptyError",
     "InvalidParamsError",
+    "LedgerApplication",
     "Mempool",
     "MempoolFullError",
     "MempoolLimits",
@@ -75,6 +77,7 @@ __all__ = [
     "WrongValidatorError",
     "genesis_tip",
     "init_solo",
+    "ledger_consensus_params",
     "light_block_of",
     "run_solo",
     "solo_validators",

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from sealift.base import TooLargeError
@@ -34,6 +35,12 @@ class MempoolLimits:
     remembered: int = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    tx: bytes
+    gas: int
+
+
 class Mempool:
     """What the application accepted and no block has taken yet.
 
@@ -49,7 +56,7 @@ class Mempool:
     def __init__(self, application: Application, limits: MempoolLimits) -> None:
         self._application = application
         self._limits = limits
-        self._waiting: OrderedDict[bytes, bytes] = OrderedDict()
+        self._waiting: OrderedDict[bytes, _Waiting] = OrderedDict()
         self._bytes = 0
         self._included: OrderedDict[bytes, None] = OrderedDict()
 
@@ -63,7 +70,7 @@ class Mempool:
 
     def first(self, count: int) -> tuple[bytes, ...]:
         """The transactions that come next."""
-        return tuple(tx for tx, _ in zip(self._waiting.values(), range(count)))  # noqa: B905 - the shorter one decides
+        return tuple(one.tx for one in islice(self._waiting.values(), count))
 
     def add(self, tx: bytes) -> ExecTxResult:
         """Let the application judge a transaction; keep it if it is accepted.
@@ -98,23 +105,25 @@ class Mempool:
             )
         verdict = self._application.check_tx(tx, recheck=False)
         if verdict.code == 0:
-            self._waiting[digest] = tx
+            self._waiting[digest] = _Waiting(tx, verdict.gas_wanted)
             self._bytes += len(tx)
         return verdict
 
-    def reap(self, *, max_bytes: int) -> tuple[bytes, ...]:
+    def reap(self, *, max_bytes: int, max_gas: int) -> tuple[bytes, ...]:
         """The transactions for the next block, oldest first; they stay here.
 
         Args:
             max_bytes: Most bytes, with their protobuf frames.
+            max_gas: Most gas that they want together; -1 means no limit.
         """
         taken = []
-        room = max_bytes
-        for tx in self._waiting.values():
-            room -= len(tx) + _TX_FRAME
-            if room < 0:
+        room, gas = max_bytes, max_gas
+        for one in self._waiting.values():
+            room -= len(one.tx) + _TX_FRAME
+            gas -= one.gas
+            if room < 0 or (max_gas >= 0 and gas < 0):
                 break
-            taken.append(tx)
+            taken.append(one.tx)
         return tuple(taken)
 
     def update(self, included: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -132,14 +141,14 @@ class Mempool:
             self._included.popitem(last=False)
         ejected = tuple(
             digest
-            for digest, tx in self._waiting.items()
-            if self._application.check_tx(tx, recheck=True).code != 0
+            for digest, one in self._waiting.items()
+            if self._application.check_tx(one.tx, recheck=True).code != 0
         )
         for gone in ejected:
             self._drop(gone)
         return ejected
 
     def _drop(self, digest: bytes) -> None:
-        tx = self._waiting.pop(digest, None)
-        if tx is not None:
-            self._bytes -= len(tx)
+        gone = self._waiting.pop(digest, None)
+        if gone is not None:
+            self._bytes -= len(gone.tx)

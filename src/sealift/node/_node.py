@@ -146,8 +146,10 @@ class SoloNode:
                 raise
 
     async def _produce(self) -> CommittedBlock:
-        limit = self._chain.genesis.consensus_params.block.max_bytes
-        txs = self._mempool.reap(max_bytes=limit - _BLOCK_OVERHEAD)
+        limits = self._chain.genesis.consensus_params.block
+        txs = self._mempool.reap(
+            max_bytes=limits.max_bytes - _BLOCK_OVERHEAD, max_gas=limits.max_gas
+        )
         block = self._chain.propose(now=self._vote_time(), txs=txs)
         # Only the disk is waited for elsewhere; a cancelled caller must not
         # leave the thread behind.

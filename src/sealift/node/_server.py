@@ -26,7 +26,7 @@ from sealift.relay.rpc import (
 )
 
 from ._methods import Method
-from ._params import InvalidParamsError, Params, read_json_params, read_uri_params
+from ._params import InvalidParamsError, read_json_params, read_uri_params
 
 PARSE_ERROR: Final = -32700
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
@@ -55,10 +55,6 @@ RPC_CODES: Final[Mapping[type[SealiftError], int]] = {
 
 class SubscriptionError(SealiftError):
     """A subscription that the node does not offer, or one too many."""
-
-
-class _MethodUnknownError(SealiftError):
-    """No such method; never leaves this module."""
 
 
 class _Client:
@@ -156,22 +152,18 @@ class RpcServer:
             return render_error(None, _error(_broken(raw), str(error)))
         if request.id is None:
             return None
+        method = self._methods.get(request.method)
         try:
-            result = await self._call(request, client)
-        except _MethodUnknownError as error:
-            return render_error(request.id, _error(METHOD_NOT_FOUND, str(error)))
+            if client is not None and request.method in _SUBSCRIBING:
+                result = self._subscribe(request, client)
+            elif method is None:
+                return render_error(request.id, _error(METHOD_NOT_FOUND, ""))
+            else:
+                params = read_json_params(method.params, request.params)
+                result = await method.answer(params)
         except SealiftError as error:
             return render_error(request.id, _error_of(error))
         return render_result(request.id, result)
-
-    async def _call(self, request: RpcRequest, client: _Client | None) -> object:
-        if client is not None and request.method in _SUBSCRIBING:
-            return self._subscribe(request, client)
-        method = self._methods.get(request.method)
-        if method is None:
-            raise _MethodUnknownError("no such method", got=request.method[:80])
-        params: Params = read_json_params(method.params, request.params)
-        return await method.answer(params)
 
     def _subscribe(self, request: RpcRequest, client: _Client) -> object:
         if request.method == "unsubscribe_all":

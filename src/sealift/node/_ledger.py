@@ -1,0 +1,166 @@
+"""The ledger as the application of an engine."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from sealift.base import Digest, Height, InvariantError, UnixSeconds
+from sealift.frame import EmittedEvent, SimpleTreeStore
+from sealift.ledger import (
+    Ledger,
+    LedgerGenesis,
+    LedgerParams,
+    LedgerTxResult,
+    QuoteVerifier,
+    parse_genesis,
+)
+from sealift.relay import BlockParams, ConsensusParams, Timestamp
+from sealift.relay.rpc import Event, EventAttribute, ExecTxResult, GenesisDoc
+
+from ._application import ExecutedBlock
+from ._errors import ForeignChainError
+
+_log = logging.getLogger(__name__)
+
+
+class LedgerApplication:
+    """Drives a :class:`sealift.ledger.Ledger`; made without state.
+
+    The ledger's genesis is the ``app_state`` of CometBFT's
+    (:func:`sealift.ledger.render_genesis`); block time reaches it in seconds.
+
+    Args:
+        verifier: Judges quotes and collateral.
+    """
+
+    def __init__(self, verifier: QuoteVerifier) -> None:
+        self._verifier = verifier
+        self._ledger: Ledger | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, once there is a state.
+
+        Raises:
+            InvariantError: Neither ``init_chain`` nor ``load`` came before.
+        """
+        if self._ledger is None:
+            raise InvariantError("the ledger has no state yet")
+        return self._ledger
+
+    def init_chain(self, genesis: GenesisDoc) -> ExecutedBlock:
+        """Write the first state.
+
+        Raises:
+            LedgerGenesisError: ``app_state`` is no ledger's genesis.
+            ForeignChainError: It is another chain's.
+        """
+        store = SimpleTreeStore()
+        ledger = self._make(genesis, store)
+        root = ledger.init_chain()
+        self._ledger = ledger
+        return ExecutedBlock(app_hash=root, changes=dict(store.items(b"")))
+
+    def load(
+        self, entries: Iterable[tuple[bytes, bytes]], *, genesis: GenesisDoc
+    ) -> bytes:
+        """Take over a stored state; return its app hash.
+
+        Raises:
+            LedgerGenesisError: It came from another genesis.
+            ForeignChainError: The genesis is another chain's.
+        """
+        store = SimpleTreeStore()
+        store.apply(dict(entries))
+        self._ledger = self._make(genesis, store)
+        return self._ledger.app_hash
+
+    def check_tx(self, tx: bytes, *, recheck: bool) -> ExecTxResult:
+        """Judge a transaction for the mempool."""
+        del recheck  # signatures are verified again: they are the cheap part
+        verdict = self.ledger.check_tx(tx)
+        return ExecTxResult(
+            code=verdict.code,
+            log=verdict.log,
+            codespace=verdict.codespace,
+            gas_wanted=verdict.gas_wanted,
+        )
+
+    def finalize_block(
+        self,
+        *,
+        height: Height,
+        block_hash: bytes,
+        time: Timestamp,
+        proposer: bytes,
+        txs: Sequence[bytes],
+    ) -> ExecutedBlock:
+        """Execute a block.
+
+        Raises:
+            LedgerHeightError: Not the next height.
+        """
+        done = self.ledger.finalize_block(
+            height=height,
+            block_hash=Digest(block_hash),
+            time=UnixSeconds(time.seconds),
+            proposer=proposer,
+            txs=txs,
+        )
+        for pallet, failure in done.hook_failures:
+            _log.error(
+                "hook of pallet %s failed in block %d: %s", pallet, height, failure
+            )
+        return ExecutedBlock(
+            results=tuple(_result(one) for one in done.results),
+            app_hash=done.app_hash,
+            changes=done.changes,
+            events=_events(done.events),
+        )
+
+    def commit(self) -> None:
+        """Make the executed block's state the current one."""
+        self.ledger.commit()
+
+    def _make(self, genesis: GenesisDoc, store: SimpleTreeStore) -> Ledger:
+        known: LedgerGenesis = parse_genesis(genesis.app_state)
+        if known.chain_id != genesis.chain_id:
+            raise ForeignChainError(
+                "the ledger's genesis is for another chain",
+                got=known.chain_id,
+                expected=genesis.chain_id,
+            )
+        return Ledger(genesis=known, store=store, verifier=self._verifier)
+
+
+def ledger_consensus_params(params: LedgerParams) -> ConsensusParams:
+    """Consensus parameters under which a block never exceeds the ledger's limits."""
+    return ConsensusParams(
+        block=BlockParams(
+            max_bytes=params.max_block_bytes, max_gas=params.max_block_weight
+        ),
+        app_version=1,
+    )
+
+
+def _result(result: LedgerTxResult) -> ExecTxResult:
+    return ExecTxResult(
+        code=result.code,
+        data=result.data,
+        log=result.log,
+        info=result.error,
+        gas_wanted=result.gas_wanted,
+        gas_used=result.gas_used,
+        events=_events(result.events),
+        codespace=result.codespace,
+    )
+
+
+def _events(events: Sequence[EmittedEvent]) -> tuple[Event, ...]:
+    """Events as CometBFT shows them: the encoding in hexadecimal."""
+    return tuple(
+        Event(
+            kind=one.name,
+            attributes=(EventAttribute(key="data", value=one.data.hex()),),
+        )
+        for one in events
+    )

@@ -1,0 +1,179 @@
+"""The real ledger behind the embedded engine."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from sealift.attestation import TrustAnchor
+from sealift.base import AccountId, Amount, ChainId, Height, InvariantError, Nonce
+from sealift.crypto import account_of, sha256
+from sealift.frame import storage_key
+from sealift.ledger import (
+    DcapVerifier,
+    LedgerGenesis,
+    LedgerParams,
+    ledger_call,
+    render_genesis,
+    transaction,
+)
+from sealift.node import (
+    ForeignChainError,
+    LedgerApplication,
+    SoloConfig,
+    SoloHome,
+    init_solo,
+    ledger_consensus_params,
+    run_solo,
+)
+from sealift.relay import ChainRelay, RelayRules, Timestamp, verify_block, verify_state
+from sealift.relay.rpc import GenesisDoc
+from sealift.transport.clock import WallClock
+from sealift.transport.keys import read_account_key
+from sealift.transport.rpc import Backoff, L1Client, TxRejectedError
+
+CHAIN = ChainId("ledger-test")
+PARAMS = LedgerParams(fee_per_byte=1)
+RULES = RelayRules(trusting_period=14 * 24 * 3600)
+
+
+def app_state(keys: dict[str, AccountId], chain: ChainId = CHAIN) -> bytes:
+    return render_genesis(
+        LedgerGenesis(
+            chain_id=chain,
+            accounts=((keys["faucet"], Amount(10**12)),),
+            sudo=keys["sudo"],
+            anchors=(TrustAnchor(root_der=b"simulated", kind="insecure-sim"),),
+            params=PARAMS,
+        )
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> SoloHome:
+    seeds = iter(range(100))
+    init_solo(
+        tmp_path / "home",
+        chain_id=CHAIN,
+        genesis_time=WallClock().now(),
+        accounts={"faucet": None, "sudo": bytes(31) + b"s"},
+        app_state=lambda keys: app_state(dict(keys)),
+        application=LedgerApplication(DcapVerifier()),
+        entropy=lambda n: sha256(bytes([next(seeds)]))[:n],
+        config=SoloConfig(block_ms=0, port=0),
+        consensus_params=ledger_consensus_params(PARAMS),
+    )
+    return SoloHome(tmp_path / "home")
+
+
+def transfers(home: SoloHome, nonces: Sequence[int]) -> list[bytes]:
+    secret = read_account_key(home.account_key("faucet"))
+    return [
+        transaction(
+            secret,
+            chain_id=CHAIN,
+            nonce=Nonce(nonce),
+            valid_until=Height(1000),
+            call=ledger_call(
+                "balances.transfer",
+                dest=account_of(bytes(31) + b"x"),
+                amount=Amount(1000),
+            ),
+        )
+        for nonce in nonces
+    ]
+
+
+def test_transfers_are_executed_proven_and_survive_a_restart(home: SoloHome) -> None:
+    heights: list[Height] = []
+
+    async def first_life() -> None:
+        async with (
+            run_solo(
+                home.root,
+                application=LedgerApplication(DcapVerifier()),
+                clock=WallClock(),
+            ) as node,
+            L1Client(node.url, backoff=Backoff(attempts=1, jitter=lambda: 0)) as l1,
+        ):
+            for tx in transfers(home, [0, 1, 2]):
+                await l1.broadcast_tx_sync(tx)
+            with pytest.raises(TxRejectedError, match="nonce"):
+                await l1.broadcast_tx_sync(transfers(home, [9])[0])
+            with pytest.raises(TxRejectedError):
+                await l1.broadcast_tx_sync(b"garbage")
+            block = await node.produce()
+            assert [one.code for one in block.results] == [0, 0, 0]
+            heights.append(block.height)
+
+    async def second_life() -> None:
+        async with (
+            run_solo(
+                home.root,
+                application=LedgerApplication(DcapVerifier()),
+                clock=WallClock(),
+            ) as node,
+            L1Client(node.url, backoff=Backoff(attempts=1, jitter=lambda: 0)) as l1,
+        ):
+            await l1.broadcast_tx_sync(transfers(home, [3])[0])
+            last = await node.produce()
+            assert [one.code for one in last.results] == [0]
+            relay = ChainRelay.bootstrap(
+                home.read_trust_root(),
+                await l1.light_block(Height(1)),
+                rules=RULES,
+                now=None,
+            )
+            for height in range(2, last.height + 1):
+                relay.advance(await l1.light_block(Height(height)), now=None)
+            block = await l1.block(heights[0])
+            results = await l1.block_results(heights[0])
+            verified = verify_block(
+                relay.header_at(heights[0]),
+                relay.header_at(Height(heights[0] + 1)),
+                block.block.txs,
+                [one.committed() for one in results.txs_results],
+            )
+            assert len(verified.txs) == 3
+            key = storage_key("balances", "accounts", account_of(bytes(31) + b"x"))
+            entry = await l1.abci_query(key, height=heights[0])
+            assert entry.value is not None
+            verify_state(
+                relay.header_at(Height(heights[0] + 1)), key, entry.value, entry.proof
+            )
+
+    asyncio.run(first_life())
+    asyncio.run(second_life())
+
+
+def test_mempool_keeps_the_order_of_nonces_over_blocks(home: SoloHome) -> None:
+    async def main() -> None:
+        application = LedgerApplication(DcapVerifier())
+        async with run_solo(
+            home.root, application=application, clock=WallClock()
+        ) as node:
+            for tx in transfers(home, range(4)):
+                assert node.submit(tx).code == 0
+            first = await node.produce()
+            assert [one.code for one in first.results] == [0] * 4
+            for tx in transfers(home, range(4, 8)):
+                assert node.submit(tx).code == 0
+            assert [one.code for one in (await node.produce()).results] == [0] * 4
+
+    asyncio.run(main())
+
+
+def test_application_without_state_and_foreign_genesis_are_refused() -> None:
+    application = LedgerApplication(DcapVerifier())
+    with pytest.raises(InvariantError):
+        application.check_tx(b"", recheck=False)
+    keys = {"faucet": account_of(bytes(32)), "sudo": account_of(bytes(32))}
+    with pytest.raises(ForeignChainError):
+        application.init_chain(
+            GenesisDoc(
+                genesis_time=Timestamp(seconds=0),
+                chain_id=CHAIN,
+                app_state=app_state(keys, ChainId("another")),
+            )
+        )
