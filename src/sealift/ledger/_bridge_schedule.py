@@ -248,6 +248,9 @@ class ScheduleKeeper(BridgeStorage):
 
     def _note_rescue(self, ctx: Context, shard: ShardId, rescued: Rescue) -> None:
         self.votes.delete(ctx, shard)
+        disputed = self.disputes.find(ctx, shard)
+        if disputed is not None and disputed >= rescued.rescuer.since:
+            self.disputes.delete(ctx, shard)  # both sides were the voided one's
         for entry in rescued.voided:
             self._owe_rotation(ctx, shard, entry)
             ctx.emit(

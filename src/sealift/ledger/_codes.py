@@ -22,6 +22,7 @@ _TRANSACTIONS = (
     "TransactionExpiredError",
     "NonceError",
     "FeeError",
+    "BlockFullError",
 )
 _FRAME = (
     "PalletError",

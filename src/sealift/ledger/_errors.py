@@ -55,6 +55,10 @@ class FeeError(TransactionError):
     """The account cannot pay the fee."""
 
 
+class BlockFullError(TransactionError):
+    """The block's weight is spent; the same transaction may come again."""
+
+
 class RuntimeUpgradeError(PalletError):
     """A runtime upgrade that is not ahead, or not newer."""
 

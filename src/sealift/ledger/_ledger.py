@@ -41,6 +41,7 @@ from sealift.protocol import MAX_TX_BYTES, Transaction, TransactionBody
 
 from ._codes import CODESPACE, code_of, code_of_error
 from ._errors import (
+    BlockFullError,
     LedgerGenesisError,
     LedgerHeightError,
     LedgerQueryError,
@@ -346,8 +347,8 @@ class Ledger:
     ) -> LedgerTxResult:
         """One transaction of a block; never raises for what a transaction is.
 
-        1. Size, encoding, chain id, signature; validity, nonce, fee: a refusal
-           here costs nothing and changes nothing.
+        1. Size, encoding, chain id, signature; validity, nonce, fee, room in the
+           block: a refusal here costs nothing and changes nothing.
         2. Fee and nonce are taken, whatever the call comes to.
         3. The call takes effect whole, or not at all.
         """
@@ -357,6 +358,7 @@ class Ledger:
             body = self._parse(tx)
             pending = _Pending(system.nonce(ctx, body.signer), 0)
             admitted = self._admit(ctx, body, len(tx), pending)
+            wanted = self._require_room(admitted.call, meter)
         except SealiftError as error:
             return LedgerTxResult(
                 code=code_of_error(error), log=str(error), error=error.code
@@ -366,7 +368,6 @@ class Ledger:
         outcome = self._pallets.runtime.dispatch(  # 3
             overlay, block, Signed(account=admitted.signer), admitted.call, meter=meter
         )
-        wanted = self._weight(admitted.call)
         if outcome.failure is not None:
             return LedgerTxResult(
                 code=code_of(outcome.failure.code),
@@ -435,11 +436,19 @@ class Ledger:
             call=RuntimeCall(name=body.call, args=body.args),
         )
 
-    def _weight(self, call: RuntimeCall) -> int:
+    def _require_room(self, call: RuntimeCall, meter: WeightMeter) -> int:
+        """The call's own weight, which the block must have left."""
         try:
-            return self._pallets.runtime.call_weight(call)
+            weight = self._pallets.runtime.call_weight(call)
         except UnknownCallError:
-            return 0
+            return 0  # fails when it is dispatched, and pays
+        if weight > meter.left:
+            raise BlockFullError(
+                "block has no weight left for this call",
+                got=weight,
+                expected=f"≤ {meter.left}",
+            )
+        return weight
 
     def _context(self, overlay: Overlay, block: BlockInfo) -> Context:
         return self._pallets.runtime.context(overlay, block, ROOT)

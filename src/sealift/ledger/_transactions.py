@@ -20,7 +20,7 @@ def ledger_metadata() -> RuntimeMetadata:
     return _runtime().metadata()
 
 
-def ledger_call(name: str, **arguments: object) -> RuntimeCall:
+def ledger_call(name: str, /, **arguments: object) -> RuntimeCall:
     """A call of L1 from typed arguments.
 
     Raises:

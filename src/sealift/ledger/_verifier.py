@@ -1,6 +1,5 @@
 """The real judge of evidence, behind the ledger's port."""
 
-from sealift import attestation
 from sealift.attestation import (
     AttestationError,
     Collateral,
@@ -8,6 +7,7 @@ from sealift.attestation import (
     QuoteRefusedError,
     TrustAnchor,
     VerifiedQuote,
+    quote_fmspc,
     verify_collateral,
     verify_quote,
 )
@@ -28,7 +28,7 @@ class DcapVerifier:
         Raises:
             AttestationError: Not a quote.
         """
-        return attestation.quote_fmspc(quote)
+        return quote_fmspc(quote)
 
     def verify_quote(
         self,
