@@ -68,6 +68,10 @@ class Mischief(Pallet):
     def sinks(self, ctx: Context) -> None:
         self.sinks(ctx)
 
+    @call(weight=150)
+    def bulky(self, ctx: Context) -> None:
+        pass
+
     @call(weight=10)
     def works(self, ctx: Context, *, hard: int) -> None:
         ctx.charge(hard)
@@ -383,6 +387,24 @@ def test_a_call_never_fails_for_good_because_of_the_calls_before_it(
     # too heavy for any block: that is its own fault
     assert world.outcomes(works(world.alice, 601)) == ["WeightExceededError"]
     assert nonce(world, world.alice) == 2
+
+
+def test_a_call_that_finds_no_room_takes_none_from_the_next(
+    make_world: Callable[..., Any],
+) -> None:
+    limits = Limits(block_weight=450, call_weight=300, base_weight=100)
+    world = make_world(Mischief(), limits=limits)
+    outcome = world.run(
+        world.sealed(world.alice, "mischief.bulky"),
+        world.sealed(world.bob, "mischief.bulky"),
+        transfer(world, world.alice),
+    )
+    assert [r.receipt.outcome for r in outcome.receipts] == [
+        "ok",
+        "BlockFullError",
+        "ok",
+    ]
+    assert outcome.weight == 380
 
 
 def test_room_is_checked_to_the_last_unit_of_weight() -> None:

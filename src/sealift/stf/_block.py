@@ -57,10 +57,10 @@ class ShardBlock:
     """One verified L1 block as a shard sees it.
 
     Owed by the caller: that ``items`` are all calls and deposits of the shard
-    in the block that succeeded on L1, in order, and that ``status`` and
-    ``schedule`` are those proven with the state after ``height``. Every
-    instance gives the same values, or their roots part; giving the same
-    schedule again changes nothing, so give it always.
+    in the block that succeeded on L1, in order, that ``status`` is the one in
+    force in this block, and ``schedule`` the one proven with the state after
+    ``height``. Every instance gives the same values, or their roots part;
+    giving the same schedule again changes nothing, so give it always.
     """
 
     height: Height
