@@ -243,9 +243,9 @@ class L1Client:
             found.append(result.validators)
             size = len(result.validators.validators)
             count += size
-            if count >= result.total:
+            if count == result.total:
                 break
-            if not size or count > _MAX_VALIDATORS:
+            if not size or count > min(result.total, _MAX_VALIDATORS):
                 raise RpcFormatError(
                     "pages of validators do not fit together",
                     got=count,
