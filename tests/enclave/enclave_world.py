@@ -1,9 +1,9 @@
 """An enclave in this process, a host with a disk, and a small L1 to follow."""
 
-import datetime
+import datetime as dt
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from cryptography import x509
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from sealift.base import Message, decode, encode
+from sealift.base import Message, SealiftError, decode, encode
 from sealift.bundle import AttestationRoot, L1TrustRoot, Manifest
 from sealift.crypto import account_of, hkdf, sha256
 from sealift.enclave import Enclave, PlatformRefusedError
@@ -84,7 +84,7 @@ GENESIS = encode(
 def _root_certificate() -> bytes:
     key = ec.derive_private_key(12345, ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "SGX Root CA")])
-    day = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    day = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -92,7 +92,7 @@ def _root_certificate() -> bytes:
         .public_key(key.public_key())
         .serial_number(1)
         .not_valid_before(day)
-        .not_valid_after(day + datetime.timedelta(days=10_000))
+        .not_valid_after(day + dt.timedelta(days=10_000))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, SHA256())
         .public_bytes(Encoding.DER)
@@ -123,7 +123,7 @@ class Starving(Pallet):
         raise ZeroDivisionError
 
 
-class MigratingBalances(Pallet):
+class MigratingExtra(Pallet):
     """A pallet of version 2 whose migration fails if told so."""
 
     name = "extra"
@@ -334,12 +334,22 @@ class L1:
         return self.tx("enclave_bridge.shield_funds", args)
 
 
-class Refusal(Exception):  # noqa: N818 - what the host sees
-    """The enclave refused; ``code`` is the name of its error."""
+def _named(root: type[SealiftError] = SealiftError) -> dict[str, type[SealiftError]]:
+    """Every error by name; the enclave's own win where names are shared."""
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        for name, kind in _named(child).items():
+            if name not in found or kind.__module__.startswith("sealift.enclave"):
+                found[name] = kind
+    return found
 
-    def __init__(self, refused: e.Refused) -> None:
-        self.code, self.message = refused.code, refused.message
-        super().__init__(f"{refused.code}: {refused.message}")
+
+def raise_refused(refused: e.Refused) -> NoReturn:
+    """Raise what the enclave refused with, as the host sees it."""
+    kind = _named()[refused.code]
+    error = kind.__new__(kind, refused.message)
+    SealiftError.__init__(error, refused.message)
+    raise error
 
 
 class Host:
@@ -401,7 +411,7 @@ class Host:
     def call(self, request: Message) -> Any:
         reply = decode(e.Reply, self.enclave.handle(encode(request)))
         if isinstance(reply, e.Refused):
-            raise Refusal(reply)
+            raise_refused(reply)
         return reply
 
     def start(self) -> e.Started:

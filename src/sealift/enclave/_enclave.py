@@ -147,7 +147,7 @@ class Enclave:
             isv_svn=me.isv_svn,
             name=self._manifest.name,
             app_version=self._manifest.version,
-            metadata=encode(self._runtime.metadata),
+            metadata=encode(self._runtime.metadata()),
         )
 
     def _start(self, request: Start) -> Started:

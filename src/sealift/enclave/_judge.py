@@ -105,6 +105,7 @@ def check_confirmed(shard: Shard, state: ShardState) -> None:
         and entry is not None
         and (entry.since == state.height + 1 == entry.upgrade_at)
     ):
+        state.trusted = True
         return
     raise StateUnconfirmedError(
         "a state from elsewhere is not confirmed on L1",

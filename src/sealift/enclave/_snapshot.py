@@ -118,6 +118,7 @@ def begin_export(
         page_bits=state.store.bits,
         starts=tuple(starts),
         trail=tuple(state.trail),
+        trusted=state.trusted,
         salt=entropy(_SALT),
     )
     raw = encode(body)
@@ -225,7 +226,7 @@ def finish_import(keys: KeyStore, running: Import) -> ShardState:
         root_height=body.root_height,
         time=body.time,
         trail=list(body.trail),
-        trusted=body.maker == keys.signing_key,
+        trusted=body.trusted and body.maker == keys.signing_key,
     )
 
 

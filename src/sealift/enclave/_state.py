@@ -110,7 +110,8 @@ class SealedDiff(Message, kw_only=True):
 class SnapshotBody(Message, kw_only=True):
     """What a snapshot's header says; its chunks hold the pages.
 
-    ``starts`` is the first page of every chunk, the first of them 0.
+    ``starts`` is the first page of every chunk, the first of them 0;
+    ``trusted`` what the maker held of the state (:class:`ShardState`).
     """
 
     format: int
@@ -125,6 +126,7 @@ class SnapshotBody(Message, kw_only=True):
     page_bits: int
     starts: tuple[int, ...]
     trail: tuple[TrailEntry, ...]
+    trusted: bool
     salt: Bytes32
 
 

@@ -87,7 +87,7 @@ def main(host: int, platform: int, manifest: bytes) -> None:
     """
     said = parse_manifest(manifest)
     runtime = load_runtime(said.entry)
-    if sha256(encode(runtime.metadata)) != said.metadata_digest():
+    if sha256(encode(runtime.metadata())) != said.metadata_digest():
         raise InvariantError("the bundle's metadata is not of its runtime")
     enclave = Enclave(
         manifest=said,
