@@ -37,6 +37,7 @@ from ._errors import (
 T = TypeVar("T")
 #: Version of the tables, in ``PRAGMA user_version``.
 SCHEMA_VERSION: Final = 1
+_MAGIC: Final = b"SQLite format 3\x00"
 _ROW_LIMIT: Final = 128 * 1024 * 1024
 _SCHEMA: Final = """
 CREATE TABLE chain (
@@ -171,8 +172,7 @@ class SoloStore:
             ForeignChainError: 1 or 2 fails.
             ChainCorruptError: 3 fails, or SQLite finds damage.
         """
-        if not path.is_file():
-            raise ChainStoreError("no chain here", got=str(path))
+        _require_database(path)
         with _explained():
             store = cls(
                 writer=_connection(path), reader=_connection(path), genesis=genesis
@@ -403,6 +403,21 @@ class SoloStore:
                 got=f"{header.height} after {header.last_block_id.hash.hex()}",
                 expected=f"{height + 1} after {digest.hex()}",
             )
+
+
+def _require_database(path: Path) -> None:
+    """SQLite would make an absent or empty file into an empty database."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+    except OSError as error:
+        raise ChainStoreError(
+            f"no chain here ({error.strerror})", got=str(path)
+        ) from error
+    if magic != _MAGIC:
+        raise ChainCorruptError(
+            "not a chain's database", got=str(path), hint="It is kept as it is"
+        )
 
 
 def _write_first(
