@@ -181,9 +181,18 @@ class World:
     CODE_A, CODE_B, CODE_C = b"A" * 32, b"B" * 32, b"C" * 32
     NAMES = ("root", "alice", "bob", "operator", "other-operator", "authority")
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(
+        self,
+        *,
+        verifier: Any = None,
+        anchors: tuple[TrustAnchor, ...] = (),
+        clock: int = 1_000,
+        **params: Any,
+    ) -> None:
+        self.clock = clock
+        self.verifier = verifier or FakeVerifier()
         self.secrets = {name: sha256(name.encode()) for name in self.NAMES}
-        anchors = (
+        anchors = anchors or (
             TrustAnchor(root_der=b"simulated root", kind="insecure-sim"),
             TrustAnchor(root_der=b"intel root", kind="intel"),
         )
@@ -196,7 +205,7 @@ class World:
         )
         self.store = SimpleTreeStore()
         self.ledger = Ledger(
-            genesis=self.genesis, store=self.store, verifier=FakeVerifier()
+            genesis=self.genesis, store=self.store, verifier=self.verifier
         )
         self.app_hash = self.ledger.init_chain()
         self.database = dict(self.store.items(b""))
@@ -220,7 +229,7 @@ class World:
         return sha256(b"block %d" % height)
 
     def time_of(self, height: int) -> int:
-        return 1_000 + 5 * height
+        return self.clock + 5 * height
 
     def nonce(self, name: str) -> int:
         raw = self.store.get(b"system/nonces/" + self.account(name))
@@ -269,16 +278,21 @@ class World:
     ) -> LedgerTxResult:
         """One transaction in a block of its own; raises what it is refused for."""
         (result,) = self.block(self.tx(call, by=by, **arguments))
+        self.told(result)
+        return result
+
+    @staticmethod
+    def told(result: LedgerTxResult) -> None:
+        """Raise what a result was refused for."""
         if not result.ok:
             raise_as_named(result)
-        return result
 
     def restart(self) -> None:
         """Forget everything but the database."""
         self.store = SimpleTreeStore()
         self.store.apply(self.database)
         self.ledger = Ledger(
-            genesis=self.genesis, store=self.store, verifier=FakeVerifier()
+            genesis=self.genesis, store=self.store, verifier=self.verifier
         )
 
     def read(self, kind: type, key: bytes) -> Any:

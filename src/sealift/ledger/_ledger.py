@@ -46,6 +46,7 @@ from ._errors import (
     LedgerHeightError,
     LedgerQueryError,
     NonceError,
+    TransactionError,
     TransactionExpiredError,
     TransactionFormatError,
     TransactionSignatureError,
@@ -214,7 +215,7 @@ class Ledger:
                 pending = _Pending(self._pallets.system.nonce(ctx, body.signer), 0)
             admitted = self._admit(ctx, body, len(tx), pending)
             weight = self._pallets.runtime.call_weight(admitted.call)
-        except SealiftError as error:
+        except (TransactionError, UnknownCallError) as error:
             return TxCheck(code=code_of_error(error), log=str(error))
         self._pending[admitted.signer] = _Pending(
             pending.nonce + 1, pending.fees + admitted.fee
@@ -359,7 +360,7 @@ class Ledger:
             pending = _Pending(system.nonce(ctx, body.signer), 0)
             admitted = self._admit(ctx, body, len(tx), pending)
             wanted = self._require_room(admitted.call, meter)
-        except SealiftError as error:
+        except TransactionError as error:
             return LedgerTxResult(
                 code=code_of_error(error), log=str(error), error=error.code
             )

@@ -14,7 +14,8 @@ from ._genesis import LedgerGenesis
 from ._ports import CollateralVerdict, Evidence, QuoteVerifier
 from ._sudo import Sudo, SudoGenesis
 from ._system import RUNTIME_VERSION, System, SystemGenesis
-from ._teerex import Teerex, TeerexGenesis
+from ._teerex import Teerex
+from ._teerex_storage import TeerexGenesis
 
 #: The runtime's name; its state is refused by any other.
 RUNTIME_NAME = "sealift-ledger"

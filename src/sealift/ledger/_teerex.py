@@ -8,27 +8,18 @@ from sealift.attestation import (
     AnchorKind,
     AttestationError,
     CollateralMarks,
-    TrustAnchor,
     verify_not_older,
 )
 from sealift.base import (
     AccountId,
-    Bytes32,
-    Fingerprint,
-    Height,
-    Message,
     ShardId,
     UnixSeconds,
 )
 from sealift.crypto import SignatureInvalidError
 from sealift.frame import (
     Context,
-    Event,
-    Pallet,
     PalletError,
     Root,
-    StorageMap,
-    StorageValue,
     call,
     encode_key,
     ensure_signed,
@@ -60,6 +51,14 @@ from ._errors import (
     WrongFingerprintForShardError,
 )
 from ._ports import BlockHashes, Evidence, QuoteVerifier, Shards
+from ._teerex_storage import (
+    CollateralRegistered,
+    EnclaveAnnounced,
+    EnclaveRegistered,
+    EnclaveUnregistered,
+    TeerexGenesis,
+    TeerexStorage,
+)
 
 #: Longest address of an instance.
 MAX_URL = 256
@@ -72,44 +71,7 @@ PLATFORM_OF: Final[dict[AnchorKind, str]] = {
 }
 
 
-class TeerexGenesis(Message, kw_only=True):
-    """Roots of attestation, and how old a block a statement may name."""
-
-    anchors: tuple[TrustAnchor, ...]
-    quote_window: int
-
-
-class EnclaveRegistered(Event, kw_only=True):
-    """An instance is registered, or attested again."""
-
-    shard: ShardId
-    signing_key: AccountId
-    fingerprint: Fingerprint
-    generation: int
-    attested_at: Height
-
-
-class EnclaveAnnounced(Event, kw_only=True):
-    """An instance has a new address."""
-
-    signing_key: AccountId
-    url: str
-
-
-class EnclaveUnregistered(Event, kw_only=True):
-    """An instance has left the registry."""
-
-    signing_key: AccountId
-
-
-class CollateralRegistered(Event, kw_only=True):
-    """The ledger judges quotes of these processors by newer collateral."""
-
-    fmspc: bytes
-    tcb_evaluation_number: int
-
-
-class Teerex(Pallet):
+class Teerex(TeerexStorage):
     """Registers enclaves whose quotes the ledger verified itself.
 
     Registering, joining and announcing never touch a schedule: this pallet
@@ -145,16 +107,6 @@ class Teerex(Pallet):
         CollateralRootError,
         CollateralTeeError,
         StatementSignatureError,
-    )
-
-    anchors = StorageValue("anchors", tuple[TrustAnchor, ...])
-    quote_window = StorageValue("quote_window", int)
-    enclaves = StorageMap("enclaves", key=AccountId, value=EnclaveRecord)
-    members = StorageMap("members", key=tuple[ShardId, AccountId], value=bool)
-    challenges = StorageMap("challenges", key=Bytes32, value=AccountId)
-    collateral = StorageMap("collateral", key=bytes, value=CollateralRecord)
-    collateral_anchors: StorageMap[bytes, AnchorKind] = StorageMap(
-        "collateral_anchors", key=bytes, value=AnchorKind
     )
 
     def __init__(
