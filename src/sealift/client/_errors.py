@@ -1,0 +1,96 @@
+"""What the client refuses, or was refused, by name."""
+
+from sealift.base import CallId, SealiftError
+
+
+class ClientError(SealiftError):
+    """The root of the client's own refusals."""
+
+
+class CardError(ClientError):
+    """A shard card that cannot be read, or contradicts itself."""
+
+
+class UnknownShardOnChainError(ClientError):
+    """The chain proves that it has no such shard."""
+
+
+class ShardUnbornError(ClientError):
+    """The shard has no keys yet: no worker has brought it to life."""
+
+
+class EnclaveNotTrustedError(ClientError):
+    """An enclave that the registry does not know, or the schedule does not name."""
+
+
+class WorkerUnreachableError(ClientError):
+    """No worker of the shard answers."""
+
+
+class WorkerRefusedError(ClientError):
+    """A worker answered with a refusal.
+
+    Args:
+        url: The worker.
+        refused: The stable name of the refusal.
+        message: Its sentence.
+        status: The HTTP status.
+    """
+
+    def __init__(self, url: str, *, refused: str, message: str, status: int) -> None:
+        super().__init__(f"{url} refused ({refused})", got=message)
+        self.refused = refused
+        self.status = status
+
+
+class WorkerAnswerError(ClientError):
+    """A worker answered something else than it was asked for."""
+
+
+class ReceiptTimeoutError(ClientError):
+    """No receipt came in time; the call may still be executed.
+
+    Args:
+        call_id: The call.
+        seconds: How long was waited.
+    """
+
+    def __init__(self, call_id: CallId, *, seconds: float) -> None:
+        super().__init__(
+            f"no receipt within {seconds:g} s",
+            got=call_id,
+            hint="The call may still be executed: look at its nonce before sending "
+            "another",
+        )
+        self.call_id = call_id
+
+
+class ReceiptMismatchError(ClientError):
+    """A receipt that opens, but is not of this call."""
+
+
+class CallFailedError(ClientError):
+    """The shard refused the call, or it failed; ``outcome`` names why.
+
+    Args:
+        outcome: The error's name in the receipt.
+        message: Its sentence.
+        call_id: The call.
+    """
+
+    def __init__(self, outcome: str, *, message: str, call_id: CallId) -> None:
+        super().__init__(f"the call failed: {outcome}", got=message or None)
+        self.outcome = outcome
+        self.call_id = call_id
+
+
+class NotConfirmedError(ClientError):
+    """The block of a call was not confirmed on L1 in time."""
+
+
+class StaleReplyError(ClientError):
+    """An answer about a state that is older than asked for."""
+
+
+class ReplyContradictedError(ClientError):
+    """An answer that the proven state of L1 contradicts."""
