@@ -74,6 +74,15 @@ def check_types(params: Params) -> None:
     assert isinstance(params.data("h"), bytes)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n", -1), ("n", 2**63), ("n", True), ("t", 1), ("f", 1), ("b", "!"), ("h", "0")],
+)
+def test_parameter_of_another_type_is_refused(name: str, value: object) -> None:
+    with pytest.raises(InvalidParamsError, match=name):
+        read_json_params(KINDS, {name: value})
+
+
 def test_height_zero_is_the_newest() -> None:
     kinds = {"height": NUMBER}
     for value in (0, "0", None):

@@ -15,7 +15,7 @@ from node_kv import KvApplication
 
 from sealift.base import ChainId, Height
 from sealift.crypto import sha256
-from sealift.node import SoloConfig, SoloNode, init_solo, run_solo
+from sealift.node import SoloConfig, SoloNode, TxNotFoundError, init_solo, run_solo
 from sealift.relay import (
     ChainRelay,
     RelayRules,
@@ -516,5 +516,63 @@ def test_new_block_event_has_the_recorded_shape(
             assert missing(shapes(recorded), shapes(event)) == []
             assert event["result"]["query"] == query["query"]
             assert event["id"] == "x"
+
+    tell(home, story)
+
+
+def test_cancelled_caller_leaves_no_block_that_is_durable_but_unseen(
+    home: Path, root: TrustRoot
+) -> None:
+    async def story(node: SoloNode, l1: L1Client) -> None:
+        for turn in range(20):
+            node.submit(b"turn%d=1" % turn)
+            making = asyncio.create_task(node.produce())
+            for _ in range(turn % 4):
+                await asyncio.sleep(0)
+            making.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await making
+        while node.mempool.total_bytes:
+            await node.produce()
+        assert node.chain.height == node.chain.store.height
+
+    tell(home, story)
+
+
+def test_node_stops_at_once_though_somebody_listens(
+    home: Path, root: TrustRoot
+) -> None:
+    async def main() -> None:
+        async with aiohttp.ClientSession() as session:
+            async with running(home) as (node, _):
+                socket = await session.ws_connect(f"{node.url}/websocket")
+                begun = asyncio.get_running_loop().time()
+            assert asyncio.get_running_loop().time() - begun < 1.5
+            assert (await socket.receive()).type in {
+                aiohttp.WSMsgType.CLOSE,
+                aiohttp.WSMsgType.CLOSED,
+            }
+
+    asyncio.run(main())
+
+
+def test_transaction_that_became_invalid_is_told_to_who_waits_for_it(
+    home: Path, root: TrustRoot
+) -> None:
+    async def story(node: SoloNode, l1: L1Client) -> None:
+        node.submit(b"other=1")
+        assert node.submit(b"late=1").code == 0
+        waiting = asyncio.create_task(node.included(sha256(b"late=1")))
+        await asyncio.sleep(0)
+        real = node.mempool.reap
+        node.mempool.reap = (
+            lambda **limits: (  # type: ignore[method-assign]
+                b"once/late=1",
+                *real(**limits)[:1],
+            )
+        )
+        await node.produce()
+        with pytest.raises(TxNotFoundError, match="thrown out"):
+            await waiting
 
     tell(home, story)

@@ -60,6 +60,7 @@ class SoloNode:
         self._clock = clock
         self._mempool = Mempool(chain.chain.application, MempoolLimits())
         self._turn = asyncio.Lock()
+        self._making: set[asyncio.Task[CommittedBlock]] = set()
         self._stopping = asyncio.Event()
         self._waiting: dict[bytes, set[asyncio.Future[bool]]] = {}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -135,30 +136,34 @@ class SoloNode:
             ChainStoppedError: Block making has failed before.
             SealiftError: It fails now; the process should end.
         """
+        making = asyncio.create_task(self._make())
+        self._making.add(making)
+        making.add_done_callback(self._made)
+        # A caller that is cancelled must not leave a block durable but unseen.
+        return await asyncio.shield(making)
+
+    async def _make(self) -> CommittedBlock:
         async with self._turn:
             self._require_going()
             try:
-                return await self._produce()
+                return await self._one_block()
             except BaseException as error:
-                if not self._failure.done():
-                    self._failure.set_exception(error)
-                    self._failure.exception()  # looked at: failed() may never run
+                self._failure.set_exception(error)
+                self._failure.exception()  # looked at: failed() may never run
                 raise
 
-    async def _produce(self) -> CommittedBlock:
+    def _made(self, making: asyncio.Task[CommittedBlock]) -> None:
+        self._making.discard(making)
+        if not making.cancelled():
+            making.exception()  # looked at: the caller may be gone
+
+    async def _one_block(self) -> CommittedBlock:
         limits = self._chain.genesis.consensus_params.block
         txs = self._mempool.reap(
             max_bytes=limits.max_bytes - _BLOCK_OVERHEAD, max_gas=limits.max_gas
         )
         block = self._chain.propose(now=self._vote_time(), txs=txs)
-        # Only the disk is waited for elsewhere; a cancelled caller must not
-        # leave the thread behind.
-        storing = asyncio.create_task(asyncio.to_thread(self._chain.persist, block))
-        try:
-            await asyncio.shield(storing)
-        except asyncio.CancelledError:
-            await asyncio.wait([storing])
-            raise
+        await asyncio.to_thread(self._chain.persist, block)
         self._chain.adopt(block)
         ejected = self._mempool.update(txs)
         self._tell(block, ejected)
@@ -229,6 +234,8 @@ class SoloNode:
                 if timer is not None:
                     await asyncio.wait([timer])
                     timer.exception()  # kept in failed()
+                if self._making:
+                    await asyncio.wait(self._making)
 
     def _announce(self, where: Listening) -> None:
         self._url = where.url
