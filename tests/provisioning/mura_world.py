@@ -350,7 +350,7 @@ class Talk:
     errors: dict[str, tuple[str, str]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     proofs: int = 0
-    states: list[tuple[str, str]] = field(default_factory=list)
+    until: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         self.ends = {
@@ -362,19 +362,25 @@ class Talk:
     def run(self) -> "Talk":
         for role in ("provider", "requester"):
             self._settle(role, self.ends[role].start())
-        while self._queue:
+        while self._queue and not self._reached():
             source, chunk = self._queue.pop(0)
             sink = "requester" if source == "provider" else "provider"
             for each in self.carry(source, chunk):
-                if sink in self.errors or sink in self.done:
+                if sink in self.errors or sink in self.done or self._reached():
                     continue
                 self._settle(sink, self.ends[sink].feed([each]))
         return self
 
+    def _reached(self) -> bool:
+        """Whether an end stands in the state in which a test wants to step in."""
+        if self.until is None:
+            return False
+        role, state = self.until
+        return self.ends[role].state.name == state
+
     def _settle(self, role: str, output: Output) -> None:
         while True:
             self.outputs.append((role, output))
-            self.states.append((role, self.ends[role].state.name))
             for chunk in output.send:
                 self.wire.append((role, chunk))
                 self._queue.append((role, chunk))
@@ -386,7 +392,7 @@ class Talk:
                 return
             if output.registration is not None:
                 self._bring(output.registration)
-            if not output.wanted:
+            if not output.wanted or self._reached():
                 return
             self.proofs += 1
             state = self.prove(role, self.world.state(output.wanted))
