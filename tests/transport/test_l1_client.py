@@ -323,3 +323,13 @@ def test_pauses_grow_to_a_limit_with_jitter_between_half_and_all() -> None:
     assert [low.pause(n) for n in range(6)] == [0.5, 1, 2, 4, 5, 5]
     assert high.pause(10_000) == 10
     assert all(0 <= system_jitter() <= 1 for _ in range(100))
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "http://", "http://[::1"])
+def test_address_that_is_none_is_an_unreachable_node(url: str) -> None:
+    async def main() -> None:
+        async with L1Client(url, backoff=Backoff(attempts=1, jitter=lambda: 0.0)) as l1:
+            with pytest.raises(NodeUnreachableError):
+                await l1.status()
+
+    asyncio.run(main())

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import aiohttp
-from yarl import URL
 
 from sealift.base import Height, SealiftError
 from sealift.crypto import system_entropy
@@ -144,7 +143,7 @@ class L1Client:
     """
 
     def __init__(self, url: str, *, backoff: Backoff, timeout: float = 10.0) -> None:
-        self._url = URL(url)
+        self._url = url.rstrip("/")
         self._backoff = backoff
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._session: aiohttp.ClientSession | None = None
@@ -170,7 +169,7 @@ class L1Client:
     @property
     def url(self) -> str:
         """The node's address."""
-        return str(self._url)
+        return self._url
 
     async def call(self, method: str, shape: Shape[T], **params: object) -> T:
         """One call of any method.
@@ -402,7 +401,7 @@ class L1Client:
             id=next(self._ids), method="subscribe", params={"query": NEW_BLOCK_QUERY}
         )
         async with self._opened().ws_connect(
-            self._url / "websocket",
+            f"{self._url}/websocket",
             heartbeat=_HEARTBEAT_SECONDS,
             max_msg_size=MAX_REPLY_BYTES,
         ) as socket:
