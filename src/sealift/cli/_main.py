@@ -1,0 +1,118 @@
+"""``sealift``: finds the command, runs it, turns what happens into an exit code."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final, NoReturn
+
+import click
+
+from sealift import __version__
+from sealift.base import InvariantError, SealiftError
+
+from ._errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    exit_code,
+    show_bug,
+    show_refusal,
+)
+
+#: Commands and where they live; a module is imported when its command is used.
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "build": ("_build", "build"),
+    "sign": ("_build", "sign"),
+    "measure": ("_build", "measure_command"),
+    "inspect": ("_build", "inspect"),
+    "chain": ("_chain", "chain"),
+    "insecure-sim": ("_sim", "insecure_sim"),
+    "shard": ("_shard", "shard"),
+    "worker": ("_worker", "worker"),
+    "client": ("_client", "client"),
+    "gov": ("_gov", "gov"),
+    "attest": ("_attest", "attest"),
+    "demo": ("_demo", "demo"),
+    "bench": ("_bench", "bench"),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported only when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Those that this installation has."""
+        del ctx
+        return [name for name in COMMANDS if _installed(name)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        del ctx
+        if cmd_name not in COMMANDS or not _installed(cmd_name):
+            return None
+        module, attribute = COMMANDS[cmd_name]
+        found = getattr(importlib.import_module(f"sealift.cli.{module}"), attribute)
+        if not isinstance(found, click.Command):
+            raise InvariantError("not a command", got=cmd_name)
+        return found
+
+
+def _installed(name: str) -> bool:
+    module = f"sealift.cli.{COMMANDS[name][0]}"
+    return importlib.util.find_spec(module) is not None
+
+
+@click.command(cls=LazyGroup)
+@click.version_option(__version__, prog_name="sealift")
+def sealift() -> None:
+    """Confidential applications whose enclave code can change.
+
+    \b
+    A first look, all on this machine:
+      sealift demo
+
+    Exit codes: 0 done, 1 refused, 2 wrong usage, 3 unreachable or not in time,
+    4 file or disk, 70 a bug, 130 Ctrl-C. SEALIFT_DEBUG=1 shows tracebacks.
+    """
+
+
+def run_cli(arguments: Sequence[str]) -> int:
+    """Run one command line; return its exit code. Raises nothing of its own.
+
+    Args:
+        arguments: The words after the program's name.
+    """
+    try:
+        returned = sealift.main(
+            args=list(arguments), prog_name="sealift", standalone_mode=False
+        )
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("sealift: interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except InvariantError as error:
+        show_bug(error)
+        return EXIT_BUG
+    except SealiftError as error:
+        show_refusal(error, as_json="--json" in arguments)
+        return exit_code(error)
+    except BrokenPipeError:
+        _forget_stdout()
+        return EXIT_OK
+    except Exception as error:  # noqa: BLE001 - the outermost edge says "a bug"
+        show_bug(error)
+        return EXIT_BUG
+    return returned if isinstance(returned, int) else EXIT_OK
+
+
+def main() -> NoReturn:
+    """The entry point of the program ``sealift``."""
+    sys.exit(run_cli(sys.argv[1:]))
+
+
+def _forget_stdout() -> None:
+    """Whoever read our output has gone: nothing more can be said to him."""
+    sys.stdout = None  # type: ignore[assignment]

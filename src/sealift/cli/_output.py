@@ -1,0 +1,75 @@
+"""Printing: people get lines, programs get JSON."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import click
+import msgspec
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def json_option(command: F) -> F:
+    """``--json`` for every command that answers something."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Answer in JSON, for programs."
+    )(command)
+
+
+def emit(answer: Mapping[str, object], *, as_json: bool) -> None:
+    """Print an answer: a JSON object, or one line for each field."""
+    plain = {name: _plain(value) for name, value in answer.items()}
+    if as_json:
+        click.echo(msgspec.json.encode(plain))
+        return
+    width = max((len(name) for name in plain), default=0)
+    for name, value in plain.items():
+        click.echo(f"{name.ljust(width)}  {_text(value)}")
+
+
+def emit_rows(
+    name: str, rows: Sequence[Mapping[str, object]], *, as_json: bool
+) -> None:
+    """Print a list of like things: JSON, or a table."""
+    plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
+    if as_json:
+        click.echo(msgspec.json.encode({name: plain}))
+        return
+    if not plain:
+        click.echo(f"no {name}")
+        return
+    heads = list(plain[0])
+    cells = [heads, *([_text(row[head]) for head in heads] for row in plain)]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(heads))]
+    for line in cells:
+        padded = (cell.ljust(size) for cell, size in zip(line, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def say(text: str) -> None:
+    """A remark for people, on stderr: it never mixes with an answer."""
+    click.echo(text, err=True)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, msgspec.Struct):
+        return _plain(msgspec.structs.asdict(value))
+    return value
+
+
+def _text(value: object) -> str:
+    if value is None or value == "" or value == []:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
+        return ", ".join(str(one) for one in value)
+    if isinstance(value, list | dict):
+        return msgspec.json.encode(value).decode()
+    return str(value)
