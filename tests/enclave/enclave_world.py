@@ -355,6 +355,8 @@ def raise_refused(refused: e.Refused) -> NoReturn:
 class Host:
     """A worker in one object: a process that can die, and a disk that can lie."""
 
+    shard: Any = SHARD
+
     def __init__(
         self,
         l1: L1,
@@ -417,7 +419,7 @@ class Host:
     def start(self) -> e.Started:
         started = self.call(
             e.Start(
-                shard=SHARD,
+                shard=self.shard,
                 key_store=self.key_store,
                 checkpoint=self.checkpoint,
                 light_block=self.l1.light(1),
@@ -491,7 +493,7 @@ class Host:
     def seal(self, who: bytes, call: str, *, nonce: int, **args: Any) -> bytes:
         body = TrustedCallBody(
             chain_id=CHAIN,
-            shard=SHARD,
+            shard=self.shard,
             signer=account_of(who),
             nonce=nonce,
             call=call,
@@ -511,7 +513,7 @@ class Host:
     def getter(self, who: bytes = ALICE, **changes: Any) -> bytes:
         fields: dict[str, Any] = {
             "chain_id": CHAIN,
-            "shard": SHARD,
+            "shard": self.shard,
             "signer": account_of(who),
             "getter": "balances.free",
             "args": encode([]),
