@@ -212,7 +212,7 @@ def test_invariants_1_2_and_11_hold_in_a_long_campaign(new_world: Any) -> None:
     run_state_machine_as_test(
         machine_for(new_world),
         settings=settings(
-            max_examples=60,
+            max_examples=30,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

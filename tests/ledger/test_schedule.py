@@ -74,6 +74,25 @@ def test_a_shards_id_does_not_follow_from_its_code(new_world: Any) -> None:
     assert shard_id_of("x", b"a" * 32, 0) != shard_id_of("y", b"a" * 32, 0)
 
 
+def test_an_order_in_the_block_of_the_creation_writes_no_record_yet(
+    world: Any,
+) -> None:
+    twin = world.create_shard()
+    shard = shard_id_of("test-chain", world.account("alice"), 1)
+    template = world.status_order(twin, min_isv_svn=1)
+    order = world.signed(world.replace(template, shard=shard))
+    arguments = {"rules": world.rules(), "config": world.config()}
+    results = world.block(
+        world.tx("enclave_bridge.create_shard", **arguments),
+        world.tx("enclave_bridge.submit_order", order=order),
+    )
+    assert [result.ok for result in results] == [True, True]
+    assert world.record(shard) is None
+    world.block()
+    assert world.record(shard).generation == 0
+    assert world.schedule(shard).status.min_isv_svn == 1
+
+
 def test_shards_cost_and_are_limited(new_world: Any) -> None:
     world = new_world(shard_price=10**9)
     with pytest.raises(InsufficientFundsError):

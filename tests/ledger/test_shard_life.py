@@ -530,6 +530,20 @@ def test_a_vote_whose_voter_lost_its_standing_does_not_count(agreeing: Any) -> N
     assert agreeing.frontier(agreeing.shard).confirmed == last
 
 
+def test_a_vote_from_below_a_floor_that_rose_since_does_not_count(
+    agreeing: Any,
+) -> None:
+    last = agreeing.height
+    agreeing.confirm(agreeing.shard, agreeing.one, last)
+    agreeing.submit(agreeing.status_order(agreeing.shard, min_isv_svn=4))
+    for each in (agreeing.two, agreeing.three):
+        agreeing.register(agreeing.shard, each, isv_svn=4)
+    agreeing.confirm(agreeing.shard, agreeing.two, last)
+    assert agreeing.frontier(agreeing.shard).confirmed < last
+    agreeing.confirm(agreeing.shard, agreeing.three, last)
+    assert agreeing.frontier(agreeing.shard).confirmed == last
+
+
 def test_of_two_conflicting_roots_neither_counts(agreeing: Any) -> None:
     last = agreeing.height
     agreeing.confirm(agreeing.shard, agreeing.one, last)

@@ -60,10 +60,6 @@ class Balances(Pallet):
             self._put(ctx, account, self.accounts.get(ctx, account) + amount)
         self.issuance.put(ctx, Amount(sum(amount for _, amount in config.accounts)))
 
-    def free(self, ctx: Context, account: AccountId) -> Amount:
-        """What an account holds."""
-        return self.accounts.get(ctx, account)
-
     def fee(self, ctx: Context, size: int) -> Amount:
         """The fee of a transaction of so many bytes."""
         return Amount(self.fee_per_byte.get(ctx) * size)

@@ -8,7 +8,6 @@ from sealift.frame import Context, Event, call, ensure_signed
 from sealift.protocol import (
     CancelOrder,
     EntryStatus,
-    NoGenerationError,
     Schedule,
     ScheduleEntry,
     ScheduleRecord,
@@ -284,12 +283,9 @@ class ScheduleKeeper(BridgeStorage):
         shard = schedule.shard
         self.schedules.put(ctx, shard, schedule)
         if not running and not self.records.contains(ctx, shard):
-            return
+            return  # created in this block: no generation runs yet
         height = Height(ctx.block.height)
-        try:
-            generation = config_at(schedule, height).generation
-        except NoGenerationError:
-            return
+        generation = config_at(schedule, height).generation
         self.records.put(
             ctx,
             shard,

@@ -16,7 +16,6 @@ from sealift.base import (
     Height,
     Message,
     Nonce,
-    SealiftError,
     UnixSeconds,
     canonical_decode,
     encode,
@@ -171,8 +170,6 @@ class Ledger:
     @property
     def app_hash(self) -> Digest:
         """The app hash of the last committed state."""
-        if self._undo is None:
-            return self._store.root()
         return self._with_committed(lambda store: store.root())
 
     def init_chain(self) -> Digest:
@@ -189,12 +186,7 @@ class Ledger:
         if not self._store.items(b""):
             block = self._block(Height(0), UnixSeconds(0))
             config = genesis_config(self._genesis)
-            try:
-                self._pallets.runtime.apply_genesis(self._store, block, config)
-            except LedgerGenesisError:
-                raise
-            except SealiftError as error:
-                raise LedgerGenesisError(f"genesis refused ({error})") from error
+            self._pallets.runtime.apply_genesis(self._store, block, config)
             self._check = Overlay.over(self._store)
         return self._store.root()
 
@@ -299,8 +291,6 @@ class Ledger:
         """
         if path != "/store":
             raise LedgerQueryError("no such path", got=path[:80], expected="/store")
-        if self._undo is None:
-            return self._look_up(self._store, key, prove=prove)
         return self._with_committed(
             lambda store: self._look_up(store, key, prove=prove)
         )
