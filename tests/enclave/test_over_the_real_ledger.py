@@ -158,7 +158,7 @@ def test_code_whose_notice_runs_still_gets_no_keys(story: Story) -> None:
     session = MuRa(old, new)
     session.run()
     assert session.errors["provider"][0] == "NoticeNotRunError"
-    assert session.errors["requester"][0] == "PeerRefusedError"
+    assert session.errors["requester"][0] == "RefusedByPeerError"
     assert new.status().epochs == ()
 
 
