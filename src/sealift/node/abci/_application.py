@@ -1,0 +1,395 @@
+"""What ABCI's messages do to the application and its store."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from sealift import __version__
+from sealift.base import Height, InvariantError
+from sealift.frame import Changes, ProofUnavailableError
+from sealift.node import (
+    ICS23_SIMPLE,
+    Application,
+    ChainCorruptError,
+    HeightUnknownError,
+    StateHistory,
+)
+from sealift.relay.rpc import GenesisDoc
+
+from ._errors import AbciOrderError, AbciVersionError
+from ._messages import (
+    ACCEPT,
+    RECHECK,
+    REJECT,
+    AbciProofOp,
+    AbciProofOps,
+    CheckTxRequest,
+    CheckTxResponse,
+    CommitResponse,
+    FinalizeBlockRequest,
+    FinalizeBlockResponse,
+    InfoRequest,
+    InfoResponse,
+    InitChainRequest,
+    InitChainResponse,
+    PrepareProposalRequest,
+    PrepareProposalResponse,
+    ProcessProposalRequest,
+    ProcessProposalResponse,
+    QueryRequest,
+    QueryResponse,
+    VerifyVoteExtensionRequest,
+    VerifyVoteExtensionResponse,
+)
+from ._store import AbciStore
+from ._translate import (
+    APP_VERSION,
+    abci_events,
+    abci_result,
+    abci_verdict,
+    genesis_of,
+    timestamp_of,
+)
+
+#: v0.38, v0.39 and v0.40 say so in ``Info``.
+ABCI_VERSION: Final = "2.0.0"
+#: Paths of ``Query`` that mean a state key.
+_STORE_PATHS: Final = frozenset({"", "/store"})
+_VARINT_STEP: Final = 7
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beginning:
+    """A genesis, and its state as long as no block is durable."""
+
+    genesis: GenesisDoc
+    first: Changes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finalized:
+    """A block that was executed and awaits its commit."""
+
+    height: Height
+    app_hash: bytes
+    changes: Changes = field(repr=False)
+
+
+class AbciApplication:
+    """Drives an :class:`~sealift.node.Application` by ABCI's messages.
+
+    Guarantees that nothing is durable before :meth:`persist`, that a block is
+    durable as a whole, and that CometBFT may send ``InitChain`` again before
+    the first commit and ``FinalizeBlock`` again before each. Not for several
+    threads at once, with one exception: :meth:`info` and :meth:`query` touch
+    only what is durable, so that they may be asked while another thread runs
+    :meth:`finalize_block` or :meth:`persist`.
+
+    Args:
+        application: The state machine; holds the store's state, if any.
+        store: What is durable.
+    """
+
+    def __init__(self, *, application: Application, store: AbciStore) -> None:
+        self._application = application
+        self._store = store
+        self._beginning: _Beginning | None = None
+        self._finalized: _Finalized | None = None
+        self._persisted: _Finalized | None = None
+        self._history: StateHistory | None = None
+        self._height = Height(0)
+        self._app_hash = b""
+        self._load()
+
+    @classmethod
+    def open(cls, path: Path, *, application: Application) -> "AbciApplication":
+        """The ledger as its last process left it, whenever that ended.
+
+        Args:
+            path: The database; made if it is not there.
+            application: The state machine, without state.
+
+        Raises:
+            ChainStoreError: It cannot be read.
+            ChainCorruptError: The stored state has another root than the block
+                gave, or the application finds another one.
+        """
+        store = AbciStore.open(path)
+        try:
+            return cls(application=application, store=store)
+        except BaseException:
+            store.close()
+            raise
+
+    def close(self) -> None:
+        """Close the database."""
+        self._store.close()
+
+    @property
+    def height(self) -> Height:
+        """The last committed block; 0 before the first."""
+        return self._height
+
+    @property
+    def app_hash(self) -> bytes:
+        """Root of the state after it; empty before the first."""
+        return self._app_hash
+
+    def info(self, request: InfoRequest) -> InfoResponse:
+        """The last committed block; CometBFT replays what comes after it.
+
+        Raises:
+            AbciVersionError: Another version of ABCI.
+        """
+        if request.abci_version != ABCI_VERSION:
+            raise AbciVersionError(
+                f"CometBFT {request.version} speaks another ABCI",
+                got=request.abci_version,
+                expected=ABCI_VERSION,
+                hint="Run CometBFT v0.38",
+            )
+        return InfoResponse(
+            data="sealift",
+            version=__version__,
+            app_version=APP_VERSION,
+            last_block_height=self._height,
+            last_block_app_hash=self._app_hash,
+        )
+
+    def query(self, request: QueryRequest) -> QueryResponse:
+        """What stands under a key after a block, provably if wanted.
+
+        The proof leads to the app hash in the header that **follows**. What
+        cannot be answered is a code, never an exception.
+        """
+        try:
+            return self._read(request)
+        except (HeightUnknownError, ProofUnavailableError) as error:
+            return QueryResponse(
+                code=1,
+                log=str(error),
+                key=request.data,
+                codespace=f"sealift/{error.code}",
+            )
+
+    def check_tx(self, request: CheckTxRequest) -> CheckTxResponse:
+        """Judge a transaction for the mempool.
+
+        Raises:
+            AbciOrderError: There is no state yet.
+        """
+        self._begun()
+        verdict = self._application.check_tx(
+            request.tx, recheck=request.type == RECHECK
+        )
+        return abci_verdict(verdict)
+
+    def prepare_proposal(
+        self, request: PrepareProposalRequest
+    ) -> PrepareProposalResponse:
+        """The mempool's transactions in their order, as many as fit."""
+        taken = []
+        room = request.max_tx_bytes
+        for tx in request.txs:
+            room -= _size_in_block(tx)
+            if room < 0:
+                break
+            taken.append(tx)
+        return PrepareProposalResponse(txs=tuple(taken))
+
+    def process_proposal(
+        self, request: ProcessProposalRequest
+    ) -> ProcessProposalResponse:
+        """Accept: a bad transaction is a failed result, not a bad block."""
+        del request
+        return ProcessProposalResponse(status=ACCEPT)
+
+    def verify_vote_extension(
+        self, request: VerifyVoteExtensionRequest
+    ) -> VerifyVoteExtensionResponse:
+        """Accept the empty one, which is all that we ever give."""
+        return VerifyVoteExtensionResponse(
+            status=REJECT if request.vote_extension else ACCEPT
+        )
+
+    def init_chain(self, request: InitChainRequest) -> InitChainResponse:
+        """Make the first state; nothing of it is durable yet.
+
+        Raises:
+            AbciOrderError: A block is committed already.
+            AbciGenesisError: This engine cannot begin with that.
+            SealiftError: The application refuses it.
+        """
+        if self._height:
+            raise AbciOrderError(
+                "InitChain for a chain that has begun", got=f"height {self._height}"
+            )
+        genesis = genesis_of(request)
+        outcome = self._application.init_chain(genesis)
+        self._beginning = _Beginning(genesis=genesis, first=outcome.changes)
+        self._finalized = None
+        return InitChainResponse(app_hash=outcome.app_hash)
+
+    def finalize_block(self, request: FinalizeBlockRequest) -> FinalizeBlockResponse:
+        """Execute a decided block; the state stays the one before.
+
+        Raises:
+            AbciOrderError: There is no state yet, or it is not the next block.
+            InvariantError: Not one result for each transaction.
+        """
+        self._begun()
+        if request.height != self._height + 1:
+            raise AbciOrderError(
+                "FinalizeBlock out of turn",
+                got=request.height,
+                expected=self._height + 1,
+            )
+        self._finalized = None
+        outcome = self._application.finalize_block(
+            height=Height(request.height),
+            block_hash=request.hash,
+            time=timestamp_of(request.time),
+            proposer=request.proposer_address,
+            txs=request.txs,
+        )
+        _require_all_answered(outcome.results, request.txs)
+        self._finalized = _Finalized(
+            height=Height(request.height),
+            app_hash=outcome.app_hash,
+            changes=outcome.changes,
+        )
+        return FinalizeBlockResponse(
+            events=abci_events(outcome.events),
+            tx_results=tuple(abci_result(one) for one in outcome.results),
+            app_hash=outcome.app_hash,
+        )
+
+    def persist(self) -> None:
+        """First half of ``Commit``: make the executed block durable.
+
+        Raises:
+            AbciOrderError: No block was executed.
+            ChainStoreError, DiskFullError: The process must end: only opening
+                the store again tells whether the block is there.
+        """
+        beginning, block = self._begun(), self._finalized
+        if block is None:
+            raise AbciOrderError(
+                "Commit without FinalizeBlock", got=f"height {self._height}"
+            )
+        if self._height:
+            self._store.append(
+                block.height, app_hash=block.app_hash, changes=block.changes
+            )
+        else:
+            self._store.begin(
+                beginning.genesis,
+                first=beginning.first,
+                app_hash=block.app_hash,
+                changes=block.changes,
+            )
+        self._persisted = block
+
+    def adopt(self) -> CommitResponse:
+        """Second half of ``Commit``: the durable block is the current state.
+
+        Raises:
+            InvariantError: :meth:`persist` did not come before.
+        """
+        block = self._persisted
+        if block is None:
+            raise InvariantError("block is not durable", expected=self._height + 1)
+        self._persisted = self._finalized = None
+        self._application.commit()
+        if self._history is None:
+            self._history = self._open_history(block.height)
+        else:
+            self._history.advance(block.changes, block.height)
+        self._height, self._app_hash = block.height, block.app_hash
+        return CommitResponse()
+
+    def _load(self) -> None:
+        """Take over what is durable.
+
+        1. The stored state has the root that executing its block gave. 2. The
+        application agrees.
+        """
+        head = self._store.head
+        if head is None:
+            return
+        history = self._open_history(head.height)
+        root = self._application.load(
+            self._store.entries().items(), genesis=head.genesis
+        )
+        for found in (history.root, root):
+            if found != head.app_hash:
+                raise ChainCorruptError(
+                    f"stored state is not the one after block {head.height}",
+                    got=found,
+                    expected=head.app_hash,
+                    hint="It is kept as it is",
+                )
+        self._beginning = _Beginning(genesis=head.genesis, first={})
+        self._history = history
+        self._height, self._app_hash = head.height, head.app_hash
+        _log.info("ledger of %s at height %d", head.genesis.chain_id, head.height)
+
+    def _open_history(self, height: Height) -> StateHistory:
+        return StateHistory(
+            record=self._store,
+            entries=self._store.entries(),
+            height=height,
+            first=Height(0),
+        )
+
+    def _begun(self) -> _Beginning:
+        if self._beginning is None:
+            raise AbciOrderError("no InitChain yet", got="an empty ledger")
+        return self._beginning
+
+    def _read(self, request: QueryRequest) -> QueryResponse:
+        key = request.data
+        if request.path not in _STORE_PATHS:
+            return QueryResponse(
+                code=1,
+                log="no such path, only /store",
+                key=key,
+                codespace="sealift/LedgerQueryError",
+            )
+        if self._history is None:
+            raise HeightUnknownError("no block is committed yet", got=request.height)
+        entry = self._history.read(
+            key,
+            height=Height(request.height) if request.height else None,
+            prove=request.prove,
+        )
+        proof = entry.proof
+        return QueryResponse(
+            log="exists" if entry.value is not None else "does not exist",
+            key=key,
+            value=entry.value or b"",
+            proof_ops=None
+            if proof is None
+            else AbciProofOps(
+                ops=(AbciProofOp(type=ICS23_SIMPLE, key=key, data=proof),)
+            ),
+            height=entry.height,
+        )
+
+
+def _require_all_answered(results: Sequence[object], txs: Sequence[bytes]) -> None:
+    if len(results) != len(txs):
+        raise InvariantError(
+            "application did not answer every transaction",
+            got=len(results),
+            expected=len(txs),
+        )
+
+
+def _size_in_block(tx: bytes) -> int:
+    """Bytes of a transaction in the block's protobuf: tag, length, itself."""
+    return 1 + max(1, -(-len(tx).bit_length() // _VARINT_STEP)) + len(tx)

@@ -1,0 +1,23 @@
+"""Why CometBFT's messages are refused; each ends the connection."""
+
+from sealift.base import SealiftError
+
+
+class AbciFormatError(SealiftError):
+    """Bytes that are no ABCI 2.0 request, or no frame of one."""
+
+
+class AbciVersionError(SealiftError):
+    """The consensus engine speaks another version of ABCI."""
+
+
+class AbciGenesisError(SealiftError):
+    """A genesis with which this engine cannot begin the ledger."""
+
+
+class AbciOrderError(SealiftError):
+    """A message that does not follow the one before, as ABCI orders them."""
+
+
+class AbciSocketError(SealiftError):
+    """The unix socket cannot be opened."""
