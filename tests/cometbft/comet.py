@@ -1,0 +1,233 @@
+"""A real CometBFT node of one validator, and our ledger behind it."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sealift.attestation import TrustAnchor
+from sealift.base import AccountId, Amount, ChainId, Height, Nonce
+from sealift.crypto import account_of
+from sealift.frame import storage_key
+from sealift.ledger import (
+    DcapVerifier,
+    LedgerGenesis,
+    LedgerParams,
+    ledger_call,
+    render_genesis,
+    transaction,
+)
+from sealift.node import LedgerApplication, ledger_consensus_params
+from sealift.relay import ChainRelay, RelayRules, TrustRoot, header_hash, verify_block
+from sealift.relay.rpc import GENESIS_DOC, GenesisDoc
+from sealift.transport.process import ChildProcess, ProcessSpec, child_process
+from sealift.transport.rpc import Backoff, L1Client
+
+CHAIN = ChainId("sealift-comet")
+PARAMS = LedgerParams(fee_per_byte=1)
+RULES = RelayRules(trusting_period=14 * 24 * 3600)
+FAUCET = bytes(31) + b"f"
+START_BALANCE = 10**12
+HERE = Path(__file__).parent
+#: CometBFT's own settings, but quick, alone and on this machine only.
+SETTINGS = {
+    ("rpc", "laddr"): '"tcp://127.0.0.1:0"',
+    ("p2p", "laddr"): '"tcp://127.0.0.1:0"',
+    ("p2p", "pex"): "false",
+    ("p2p", "addr_book_strict"): "false",
+    ("p2p", "allow_duplicate_ip"): "true",
+    ("consensus", "timeout_commit"): '"150ms"',
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Homes:
+    """Where the node and the ledger keep what they know."""
+
+    binary: Path
+    node: Path
+    ledger: Path
+    #: Short, because a unix socket's path is.
+    socket: Path
+
+    @property
+    def validator_key(self) -> Path:
+        return self.node / "config" / "priv_validator_key.json"
+
+    def app(self, *extra: str) -> ProcessSpec:
+        program = ["-m", "sealift.node.abci"]
+        if extra:
+            program = [str(HERE / "dying_ledger.py"), *extra]
+        return ProcessSpec(
+            argv=[
+                sys.executable,
+                *program,
+                f"--home={self.ledger}",
+                f"--socket={self.socket}",
+            ],
+            log=self.ledger.parent / "ledger.log",
+        )
+
+    def comet(self) -> ProcessSpec:
+        return ProcessSpec(
+            argv=[str(self.binary), "start", "--home", str(self.node)],
+            log=self.node.parent / "comet.log",
+            env={"PATH": os.environ["PATH"], "HOME": str(self.node)},
+        )
+
+
+def make_homes(folder: Path, binary: Path) -> Homes:
+    homes = Homes(
+        binary=binary,
+        node=folder / "comet",
+        ledger=folder / "ledger",
+        socket=folder / "s",
+    )
+    subprocess.run(
+        [binary, "init", "--home", homes.node], check=True, capture_output=True
+    )
+    config = homes.node / "config"
+    text = (config / "config.toml").read_text()
+    settings = SETTINGS | {("", "proxy_app"): f'"unix://{homes.socket}"'}
+    for (section, key), value in settings.items():
+        text = with_setting(text, section, key, value)
+    (config / "config.toml").write_text(text)
+    made = GENESIS_DOC.parse(
+        json.loads((config / "genesis.json").read_bytes()) | {"initial_height": "1"}
+    )
+    genesis = GenesisDoc(
+        genesis_time=made.genesis_time,
+        chain_id=CHAIN,
+        consensus_params=ledger_consensus_params(PARAMS),
+        validators=made.validators,
+        app_state=app_state(),
+    )
+    (config / "genesis.json").write_text(json.dumps(GENESIS_DOC.render(genesis)))
+    return homes
+
+
+def with_setting(text: str, section: str, key: str, value: str) -> str:
+    """TOML with one value changed, which must be there exactly once."""
+    start = text.index(f"\n[{section}]") if section else 0
+    end = text.find("\n[", start + 1)
+    end = len(text) if end < 0 else end
+    part, count = re.subn(
+        rf"^{key} = .*$",
+        lambda _: f"{key} = {value}",
+        text[start:end],
+        flags=re.MULTILINE,
+    )
+    assert count == 1, f"{section}.{key} stands there {count} times"
+    return text[:start] + part + text[end:]
+
+
+def app_state() -> bytes:
+    return render_genesis(
+        LedgerGenesis(
+            chain_id=CHAIN,
+            accounts=((account_of(FAUCET), Amount(START_BALANCE)),),
+            sudo=account_of(FAUCET),
+            anchors=(TrustAnchor(root_der=b"simulated", kind="insecure-sim"),),
+            params=PARAMS,
+        )
+    )
+
+
+def transfer(nonce: int, amount: int = 1000, to: AccountId | None = None) -> bytes:
+    return transaction(
+        FAUCET,
+        chain_id=CHAIN,
+        nonce=Nonce(nonce),
+        valid_until=Height(100_000),
+        call=ledger_call(
+            "balances.transfer", dest=to or receiver(nonce), amount=Amount(amount)
+        ),
+    )
+
+
+def receiver(number: int) -> AccountId:
+    return account_of(b"receiver" + number.to_bytes(24, "big"))
+
+
+def account_key(account: AccountId) -> bytes:
+    return storage_key("balances", "accounts", account)
+
+
+@contextlib.asynccontextmanager
+async def ledger_process(homes: Homes, *extra: str) -> AsyncIterator[ChildProcess]:
+    async with child_process(homes.app(*extra)) as app:
+        await app.wait_for_line(r"^ready unix://", within=30)
+        yield app
+
+
+@contextlib.asynccontextmanager
+async def comet_process(homes: Homes) -> AsyncIterator[tuple[ChildProcess, L1Client]]:
+    async with child_process(homes.comet()) as node:
+        found = await node.wait_for_line(
+            r"Starting RPC HTTP server on (127\.0\.0\.1:[1-9]\d*)", within=60
+        )
+        backoff = Backoff(attempts=5, jitter=lambda: 1.0)
+        async with L1Client(f"http://{found[1]}", backoff=backoff) as l1:
+            yield node, l1
+
+
+async def wait_for_height(l1: L1Client, height: int, *, within: float = 60) -> None:
+    async with asyncio.timeout(within):
+        while await l1.height() < height:
+            await asyncio.sleep(0.05)
+
+
+async def send(l1: L1Client, txs: Sequence[bytes]) -> None:
+    for tx in txs:
+        await l1.broadcast_tx_sync(tx)
+
+
+async def follow(l1: L1Client, top: int) -> ChainRelay:
+    """A relay that verified every header from 1 on, and every block but the last."""
+    first = await l1.light_block(Height(1))
+    root = TrustRoot(
+        chain_id=CHAIN, height=Height(1), header_hash=header_hash(first.header)
+    )
+    relay = ChainRelay.bootstrap(root, first, rules=RULES, now=None)
+    for height in range(2, top + 1):
+        relay.advance(await l1.light_block(Height(height)), now=None)
+        before = Height(height - 1)
+        block = await l1.block(before)
+        results = await l1.block_results(before)
+        verify_block(
+            relay.header_at(before),
+            relay.head,
+            block.block.txs,
+            [one.committed() for one in results.txs_results],
+        )
+    return relay
+
+
+async def require_undisturbed(l1: L1Client, relay: ChainRelay) -> int:
+    """Execute the chain's blocks anew, without a crash: every app hash is the same.
+
+    Returns the number of transactions.
+    """
+    application = LedgerApplication(DcapVerifier())
+    root = application.init_chain(await l1.genesis()).app_hash
+    count = 0
+    for height in range(1, relay.head.height + 1):
+        verified = relay.header_at(Height(height))
+        assert verified.header.app_hash == root, f"state before block {height}"
+        txs = (await l1.block(Height(height))).block.txs
+        count += len(txs)
+        root = application.finalize_block(
+            height=Height(height),
+            block_hash=verified.hash,
+            time=verified.header.time,
+            proposer=verified.header.proposer_address,
+            txs=txs,
+        ).app_hash
+        application.commit()
+    return count

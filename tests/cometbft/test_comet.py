@@ -1,0 +1,208 @@
+"""The ledger behind a real CometBFT: one format, and no crash makes two states."""
+
+import asyncio
+import signal
+
+import pytest
+from comet import (
+    CHAIN,
+    START_BALANCE,
+    Homes,
+    account_key,
+    comet_process,
+    follow,
+    ledger_process,
+    receiver,
+    require_undisturbed,
+    send,
+    transfer,
+    wait_for_height,
+)
+
+from sealift.base import Height
+from sealift.frame import ProofInvalidError
+from sealift.ledger import DcapVerifier
+from sealift.node import LedgerApplication, SoloChain, genesis_tip
+from sealift.relay import (
+    MerkleProofError,
+    ResultsMismatchError,
+    TxsMismatchError,
+    tx_hash,
+    verify_results,
+    verify_state,
+    verify_tx,
+    verify_txs,
+)
+from sealift.transport.keys import read_validator_key
+from sealift.transport.process import child_process
+from sealift.transport.rpc import L1Client, StateQueryError, TxRejectedError
+
+pytestmark = [pytest.mark.cometbft, pytest.mark.timeout(1800)]
+HEADERS = 22
+
+
+def test_relay_verifies_real_headers_blocks_results_and_state(homes: Homes) -> None:
+    async def main() -> None:
+        async with ledger_process(homes), comet_process(homes) as (_, l1):
+            await wait_for_height(l1, 2)
+            await send(l1, [transfer(nonce) for nonce in range(5)])
+            # accepted by the mempool, fails in the block
+            late = transfer(5, amount=START_BALANCE)
+            await send(l1, [late])
+            with pytest.raises(TxRejectedError, match="nonce"):
+                await l1.broadcast_tx_sync(transfer(99))
+            with pytest.raises(TxRejectedError):
+                await l1.broadcast_tx_sync(b"garbage")
+            found = await l1.wait_for_tx(tx_hash(late))
+            assert found.tx_result.code != 0
+            await wait_for_height(l1, max(HEADERS, found.height + 2))
+            relay = await follow(l1, await l1.height())
+            assert relay.head.height >= HEADERS
+            assert await require_undisturbed(l1, relay) == 6
+
+            await check_transactions(l1, relay, found.height, late)
+            await check_state(l1, relay, found.height)
+            await check_solo_makes_the_same_blocks(l1, relay, homes)
+
+    asyncio.run(main())
+
+
+async def check_transactions(l1: L1Client, relay, height: Height, tx: bytes) -> None:
+    following = relay.header_at(Height(height + 1))
+    block = (await l1.block(height)).block
+    results = [one.committed() for one in (await l1.block_results(height)).txs_results]
+    with pytest.raises(TxsMismatchError):
+        verify_txs(relay.header_at(height), block.txs[:-1])
+    with pytest.raises(ResultsMismatchError):
+        verify_results(following, results[:-1])
+    proven = await l1.tx(tx_hash(tx), prove=True)
+    assert proven is not None
+    assert proven.proof is not None
+    assert verify_tx(relay.header_at(height), proven.proof) == tx
+    with pytest.raises(MerkleProofError):
+        verify_tx(following, proven.proof)
+
+
+async def check_state(l1: L1Client, relay, height: Height) -> None:
+    key, absent = account_key(receiver(0)), account_key(receiver(1234))
+    following = relay.header_at(Height(height + 1))
+    there = await l1.abci_query(key, height=height)
+    assert there.value is not None
+    verify_state(following, key, there.value, there.proof)
+    with pytest.raises(ProofInvalidError):
+        verify_state(following, key, there.value + b"\x00", there.proof)
+    with pytest.raises(ProofInvalidError):
+        verify_state(following, key, None, there.proof)
+    missing = await l1.abci_query(absent, height=height)
+    assert missing.value is None
+    verify_state(following, absent, None, missing.proof)
+    # before the transfer, and the newest
+    early = await l1.abci_query(key, height=Height(1))
+    assert early.value is None
+    verify_state(relay.header_at(Height(2)), key, None, early.proof)
+    assert (await l1.abci_query(key)).value == there.value
+    with pytest.raises(StateQueryError):
+        await l1.abci_query(key, height=Height(1_000_000))
+
+
+async def check_solo_makes_the_same_blocks(l1: L1Client, relay, homes: Homes) -> None:
+    """The embedded engine with this key and these times: the same bytes."""
+    genesis = await l1.genesis()
+    application = LedgerApplication(DcapVerifier())
+    solo = SoloChain(
+        secret=read_validator_key(homes.validator_key),
+        genesis=genesis,
+        application=application,
+        tip=genesis_tip(genesis, application.init_chain(genesis).app_hash),
+    )
+    same = 0
+    for height in range(1, relay.head.height):
+        found = await l1.block(Height(height))
+        commit = (await l1.block(Height(height + 1))).block.last_commit
+        now = commit.signatures[0].timestamp
+        made = solo.produce_block(now, found.block.txs)
+        assert made.block == found.block
+        assert made.block_id == found.block_id
+        assert made.app_hash == relay.header_at(Height(height + 1)).header.app_hash
+        if commit.round:
+            break  # the embedded engine never needs a second round
+        assert made.commit == commit
+        same += 1
+    assert same >= 10
+    assert genesis.chain_id == CHAIN
+
+
+@pytest.mark.parametrize(
+    ("instant", "height", "said"),
+    [
+        pytest.param("executed", 6, "using real app", id="in-FinalizeBlock"),
+        pytest.param(
+            "finalized", 6, "using real app", id="between-FinalizeBlock-and-Commit"
+        ),
+        pytest.param("finalized", 1, "using real app", id="before-the-first-Commit"),
+        pytest.param("persisted", 6, "using mock app", id="in-Commit-once-durable"),
+    ],
+)
+def test_kill_9_of_the_ledger(
+    homes: Homes, instant: str, height: int, said: str
+) -> None:
+    async def first_life() -> dict[int, bytes]:
+        seen = {}
+        async with ledger_process(homes, instant, str(height)) as app:
+            if height == 1:  # dies before there is an RPC to wait for
+                async with child_process(homes.comet()) as node:
+                    assert await app.wait() == -signal.SIGKILL
+                    await asyncio.wait_for(node.wait(), 30)
+                return seen
+            async with comet_process(homes) as (node, l1):
+                await wait_for_height(l1, 2)
+                await send(l1, [transfer(nonce) for nonce in range(3)])
+                for at in range(1, 3):
+                    seen[at] = (await l1.block(Height(at))).block_id.hash
+                assert await app.wait() == -signal.SIGKILL
+        return seen
+
+    async def second_life(seen: dict[int, bytes]) -> None:
+        async with ledger_process(homes), comet_process(homes) as (node, l1):
+            assert f"Replay last block {said}" in node.output()
+            await wait_for_height(l1, height + 2)
+            account = await l1.abci_query(account_key(receiver(0)), prove=False)
+            sent = 3 if account.value is not None else 0
+            await send(l1, [transfer(nonce) for nonce in range(sent, sent + 2)])
+            await l1.wait_for_tx(tx_hash(transfer(sent + 1)))
+            await wait_for_height(l1, await l1.height() + 2)
+            relay = await follow(l1, await l1.height())
+            for at, digest in seen.items():
+                assert relay.header_at(Height(at)).hash == digest
+            assert await require_undisturbed(l1, relay) == sent + 2
+
+    asyncio.run(second_life(asyncio.run(first_life())))
+
+
+def test_kill_9_of_the_node_while_the_ledger_lives(homes: Homes) -> None:
+    async def main() -> None:
+        seen: dict[int, bytes] = {}
+        sent = 0
+        async with ledger_process(homes) as app:
+            for life in range(3):
+                async with comet_process(homes) as (node, l1):
+                    await wait_for_height(l1, (await l1.height()) + 2)
+                    await send(l1, [transfer(sent + one) for one in range(3)])
+                    sent += 3
+                    await l1.wait_for_tx(tx_hash(transfer(sent - 1)))
+                    top = await l1.height()
+                    await asyncio.sleep(0.05 * life)
+                    relay = await follow(l1, top)
+                    for at in range(1, top + 1):
+                        digest = relay.header_at(Height(at)).hash
+                        assert seen.setdefault(at, digest) == digest
+                    assert await node.kill() == -signal.SIGKILL
+            async with comet_process(homes) as (_, l1):
+                await wait_for_height(l1, max(seen) + 2)
+                relay = await follow(l1, await l1.height())
+                for at, digest in seen.items():
+                    assert relay.header_at(Height(at)).hash == digest
+                assert await require_undisturbed(l1, relay) == sent
+            assert app.exit_code is None
+
+    asyncio.run(main())
