@@ -458,6 +458,7 @@ class Life:
             "operator": self._around.operator.hex(),
             "url": self.url,
             "registered": record is not None,
+            "announced": record.url if record else "",
             "tcb_status": record.tcb_status if record else "",
             "l1_head": progress.l1_head,
             "imported": progress.imported,

@@ -1,0 +1,214 @@
+"""The demo's stage: everything that must exist before the nine steps.
+
+All of it lies in one folder: a simulated Intel with two machines, a solo chain,
+two signed bundles of the example, and two workers' homes.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+
+from sealift.attestation import TrustAnchor
+from sealift.base import (
+    AccountId,
+    Amount,
+    ChainId,
+    Fingerprint,
+    ShardId,
+    encode,
+)
+from sealift.bundle import encode_bundle, measure
+from sealift.crypto import account_of, rsa_generate, sha256, system_entropy
+from sealift.insecure_sim import SimIntel, SimMachine
+from sealift.ledger import (
+    DcapVerifier,
+    LedgerGenesis,
+    render_genesis,
+    shard_id_of,
+)
+from sealift.node import (
+    LedgerApplication,
+    SoloConfig,
+    SoloHome,
+    init_solo,
+)
+from sealift.relay import TrustRoot
+from sealift.transport.build import write_bundle
+from sealift.transport.clock import Clock
+from sealift.transport.files import make_folder, write_durably
+from sealift.transport.keys import read_account_key, write_account_key
+from sealift.worker import CONFIG_FILE, TEMPLATE
+
+from ._application import (
+    Trust,
+    application_metadata,
+    build_application,
+    example,
+    read_application,
+    sign_bundle,
+)
+
+CHAIN_ID = ChainId("sealift-demo")
+#: So many accounts of the demo have keys and make calls; the rest only exist.
+MOST_USERS = 1000
+_FUNDS = Amount(10**15)
+_TOKENS = 1_000_000
+_ACCOUNTS = ("authority", "carrier", "old", "new")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What the command line can change."""
+
+    accounts: int
+    rate: float
+    block_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltBundle:
+    """A signed bundle on disk, its MRENCLAVE and its runtime's metadata."""
+
+    path: Path
+    fingerprint: Fingerprint
+    isv_svn: int
+    metadata: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where everything is, and the secrets that the demo plays with."""
+
+    folder: Path
+    trust_root: TrustRoot
+    old: BuiltBundle
+    new: BuiltBundle
+    shard: ShardId
+    genesis: bytes
+    keys: dict[str, bytes]
+
+    @property
+    def chain(self) -> Path:
+        """The solo chain's home."""
+        return self.folder / "chain"
+
+    @property
+    def sim(self) -> Path:
+        """The simulated Intel."""
+        return self.folder / "insecure-sim"
+
+    def worker(self, name: str) -> Path:
+        """A worker's home."""
+        return self.folder / f"worker-{name}"
+
+
+def user_secret(number: int) -> bytes:
+    """The seed of a demo user; anybody can compute it."""
+    return sha256(b"sealift demo user" + number.to_bytes(8, "big"))
+
+
+def set_stage(folder: Path, options: DemoOptions, clock: Clock) -> Stage:
+    """Make everything in an empty folder.
+
+    Raises:
+        SealiftError: Why it could not be made, by name.
+    """
+    make_folder(folder)
+    intel = SimIntel(folder / "insecure-sim")
+    for name in ("old", "new"):
+        SimMachine(intel, name, entropy=system_entropy)
+    anchor = TrustAnchor(root_der=intel.root_der, kind="insecure-sim")
+    trust_root = _make_chain(folder / "chain", anchor, options, clock)
+    keys = {
+        name: read_account_key(SoloHome(folder / "chain").account_key(name))
+        for name in _ACCOUNTS
+    }
+    trust = Trust(l1=trust_root, roots=(anchor,))
+    today = dt.datetime.fromtimestamp(clock.now().seconds, dt.UTC).date()
+    vendor = rsa_generate()
+    built = {
+        version: _build(folder, version, trust, vendor, today)
+        for version in ("v1", "v2")
+    }
+    authority = account_of(keys["authority"])
+    return Stage(
+        folder=folder,
+        trust_root=trust_root,
+        old=built["v1"],
+        new=built["v2"],
+        shard=shard_id_of(CHAIN_ID, authority, 0),
+        genesis=_genesis(options.accounts, authority),
+        keys=keys,
+    )
+
+
+def _make_chain(
+    home: Path, anchor: TrustAnchor, options: DemoOptions, clock: Clock
+) -> TrustRoot:
+    def app_state(accounts: dict[str, AccountId]) -> bytes:
+        return render_genesis(
+            LedgerGenesis(
+                chain_id=CHAIN_ID,
+                accounts=tuple((account, _FUNDS) for account in accounts.values()),
+                sudo=accounts["authority"],
+                anchors=(anchor,),
+            )
+        )
+
+    return init_solo(
+        home,
+        chain_id=CHAIN_ID,
+        genesis_time=clock.now(),
+        accounts=dict.fromkeys(_ACCOUNTS),
+        app_state=lambda accounts: app_state(dict(accounts)),
+        application=LedgerApplication(DcapVerifier()),
+        entropy=system_entropy,
+        config=SoloConfig(block_ms=options.block_ms, port=0, moniker="demo"),
+    )
+
+
+def _build(
+    folder: Path, version: str, trust: Trust, vendor: bytes, today: dt.date
+) -> BuiltBundle:
+    source = example("auction") / version
+    bundle = sign_bundle(build_application(source, trust), vendor, date=today)
+    path = folder / f"auction-{version}.bundle"
+    write_bundle(path, encode_bundle(bundle))
+    application = read_application(source)
+    return BuiltBundle(
+        path=path,
+        fingerprint=measure(bundle.files).mrenclave,
+        isv_svn=application.isv_svn,
+        metadata=application_metadata(source, application.runtime),
+    )
+
+
+def _genesis(accounts: int, authority: AccountId) -> bytes:
+    """The shard's genesis: endowed accounts; only the first ones have keys."""
+    users = [account_of(user_secret(n)) for n in range(min(accounts, MOST_USERS))]
+    idle = [
+        AccountId(sha256(b"sealift demo account" + n.to_bytes(8, "big")))
+        for n in range(MOST_USERS, accounts)
+    ]
+    endowments = [{"account": account, "free": _TOKENS} for account in (*users, *idle)]
+    return encode({"balances": {"endowments": endowments}, "sudo": {"key": authority}})
+
+
+def write_worker_home(stage: Stage, name: str, *, l1_url: str, upstream: str) -> None:
+    """What ``sealift worker init`` writes, for the ``old`` or the ``new`` worker."""
+    home = stage.worker(name)
+    make_folder(home)
+    write_durably(home / "genesis.bin", stage.genesis)
+    write_account_key(home / "operator.key", stage.keys[name])
+    bundle = stage.old if name == "old" else stage.new
+    text = TEMPLATE.format(
+        rpc=l1_url,
+        shard=stage.shard.hex(),
+        genesis="genesis.bin",
+        bundle=bundle.path,
+        sim=stage.sim,
+        machine=name,
+        port=0,
+        upstream=upstream,
+    )
+    write_durably(home / CONFIG_FILE, text.encode())
