@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from story import Story
+from story import History, Story
 
 from sealift.frame import Runtime
 from sealift.testing import World
@@ -64,3 +64,12 @@ def new_story(tmp_path: Path, v1: Runtime, v2: Runtime) -> Callable[..., Story]:
 def story(new_story: Callable[..., Story]) -> Story:
     """A world whose shard runs version 1 of the auction, with bids in it."""
     return new_story()
+
+
+@pytest.fixture(scope="session")
+def history(
+    tmp_path_factory: pytest.TempPathFactory, v1: Runtime, v2: Runtime
+) -> History:
+    """A handover that went well; tests replay it and must not go on with it."""
+    folder = tmp_path_factory.mktemp("history")
+    return History(Story(World(folder / "world"), v1, v2))

@@ -147,3 +147,33 @@ class Story:
         for worker in self.world.workers.values():
             for height, root in worker.roots.items():
                 assert roots.setdefault(height, root) == root, height
+
+
+class History:
+    """A finished handover: L1 as it was, and disks from before and after XYZ.
+
+    Whoever replays it starts :meth:`World.clone` from one of the disks: the
+    chain stands still, so every clone sees the same blocks.
+    """
+
+    def __init__(self, story: Story) -> None:
+        self.story, self.world = story, story.world
+        self.newborn = story.old.disk.copy()
+        entry = story.schedule()
+        self.xyz: int = entry.upgrade_at
+        self.new = story.join(entry)
+        self.with_keys = self.new.disk.copy()
+        story.business_until(self.xyz - 2)
+        self.old_before = story.old.disk.copy()
+        self.new_before = self.new.disk.copy()
+        story.business_until(self.xyz + 4)
+        story.settle()
+        self.old = story.old
+        #: What an undisturbed worker came to, block by block.
+        self.roots = {**story.old.roots, **self.new.roots}
+        self.last: int = world_last(story)
+
+
+def world_last(story: Story) -> int:
+    """The last block that could be executed."""
+    return story.world.height - 1

@@ -102,6 +102,7 @@ class WorldWorker:
         disk: What survives :meth:`kill`; replace it to roll back.
         running: Whether there is a process.
         paused: Whether the host withholds new blocks from the enclave.
+        mute: Whether the host withholds from L1 what the enclave says.
         upstream: Whom state is fetched from while it is not made here.
         acts: Names of everything done so far.
         crash_at: Index into ``acts`` before which the host dies.
@@ -128,6 +129,7 @@ class WorldWorker:
         self.disk = WorldDisk()
         self.running = False
         self.paused = False
+        self.mute = False
         self.upstream: WorldWorker | None = None
         self.acts: list[str] = []
         self.crash_at: int | None = None
@@ -237,8 +239,11 @@ class WorldWorker:
 
     # --- following and executing ---
 
-    def step(self) -> None:
+    def step(self, *, upto: int | None = None) -> None:
         """Everything that can be done now: follow, execute, confirm.
+
+        Args:
+            upto: The last block that the host shows (default: all there are).
 
         Raises:
             CrashError: The host died before the act it was to die at.
@@ -247,7 +252,8 @@ class WorldWorker:
             return
         try:
             self._execute_ready()
-            while self.status().head < self._world.chain.height:
+            last = self._world.chain.height if upto is None else upto
+            while self.status().head < last:
                 if not self._follow_one():
                     break
                 self._execute_ready()
@@ -321,8 +327,9 @@ class WorldWorker:
         if self._first_executed is None:
             self._first_executed = block.height
         for signed in block.orders:
-            self._act("carry order")
-            self._send("enclave_bridge.submit_order", order=signed)
+            if not self.mute:
+                self._act("carry order")
+                self._send("enclave_bridge.submit_order", order=signed)
         signed_to = self._signed_to
         if (
             block.calls
@@ -339,6 +346,7 @@ class WorldWorker:
             self._confirm(self._executed)
 
     def _confirm(self, durable: Height) -> None:
+        refused: RefusedError | None = None
         for after in self._begin_after():
             if after >= durable:
                 self._signed_to = after
@@ -347,15 +355,20 @@ class WorldWorker:
             try:
                 reply = self.call(Confirm(durable=durable, after=after), Confirmed)
             except RefusedError as error:
-                self.refusals.append(error)
+                refused = error  # the frontier may lie before what was executed here
                 continue
             self._carry(reply)
             return
+        if refused is not None:
+            self.refusals.append(refused)
 
     def _begin_after(self) -> list[Height]:
         if self._signed_to is not None:
             return [self._signed_to]
-        frontier = self._world.chain.read(Frontier, frontier_key(self.shard))
+        followed = self.status().head - 1
+        frontier = self._world.chain.read(
+            Frontier, frontier_key(self.shard), height=followed
+        )
         found = [] if frontier is None else [frontier.confirmed]
         first = self._first_executed
         if first is not None and first - 1 not in found:
@@ -365,8 +378,11 @@ class WorldWorker:
     def _carry(self, reply: Confirmed) -> None:
         self.signed.append(reply)
         if reply.confirmation is not None:
-            self._act(f"send confirmation {reply.confirmation.last}")
             self._signed_to = reply.confirmation.last
+        if self.mute:
+            return
+        if reply.confirmation is not None:
+            self._act(f"send confirmation {reply.confirmation.last}")
             self._send(
                 "enclave_bridge.confirm",
                 heard=self._heard,

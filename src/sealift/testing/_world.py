@@ -46,7 +46,7 @@ from ._chain import Sent, WorldChain
 from ._errors import CrashError, WorldError
 from ._release import Release, make_release
 from ._user import WorldUser
-from ._worker import WorldWorker
+from ._worker import WorldDisk, WorldWorker
 
 #: L1 accounts that have funds; any other name is an account without.
 FUNDED: Final = (
@@ -98,6 +98,7 @@ class World:
         self._rules = (page_bits, min_notice, rescue_after, root_quorum)
         self._users: dict[str, WorldUser] = {}
         self._shards: list[ShardId] = []
+        self._clones = 0
         self.intel = SimIntel(folder)
         self.chain = WorldChain(
             secret=self.secret("validator"),
@@ -349,6 +350,28 @@ class World:
         worker.start()
         worker.step()
         return worker
+
+    def clone(self, worker: WorldWorker, disk: WorldDisk) -> WorldWorker:
+        """Another host on the same machine, started from a copy of a disk.
+
+        It follows only when it is told to (:meth:`WorldWorker.step`), and is mute.
+
+        Raises:
+            RefusedError: The enclave refuses what is on the disk.
+        """
+        self._clones += 1
+        clone = WorldWorker(
+            self,
+            f"{worker.name} {self._clones}",
+            worker.release,
+            shard=worker.shard,
+            machine=worker.machine,
+            operator=worker.operator,
+        )
+        clone.mute, clone.upstream = True, worker.upstream
+        clone.disk = disk.copy()
+        clone.start()
+        return clone
 
     # --- what stands on L1 ---
 
