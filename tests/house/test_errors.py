@@ -64,9 +64,3 @@ def test_error_is_provoked_somewhere(error: type[Exception]) -> None:
     """``raises(TheError``, or its name as text where it crosses a wire by name."""
     ways = (f"raises({error.__name__}", f'"{error.__name__}"')
     assert any(way in TEXT for way in ways)
-
-
-def test_no_two_errors_share_a_name() -> None:
-    """Names cross wires: a name has one meaning."""
-    names = [error.__name__ for error in ERRORS]
-    assert sorted({n for n in names if names.count(n) > 1}) == []
