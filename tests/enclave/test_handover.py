@@ -18,7 +18,6 @@ from sealift.base import encode
 from sealift.enclave import (
     ConfirmRangeError,
     DivergedStateError,
-    StateUnconfirmedError,
 )
 from sealift.frame import ForeignStateError, MigrationFailedError, Runtime
 from sealift.protocol import EntryStatus, Frontier, HandoverCertificate
@@ -315,11 +314,37 @@ def test_a_certificate_on_l1_covers_a_state_as_well(world: World) -> None:
     )
     l1.block()
     taker.follow()
-    with pytest.raises(StateUnconfirmedError):
-        taker.execute()
+    idle = taker.execute()
+    assert (idle.reason, idle.detail[:21]) == ("behind", "StateUnconfirmedError")
     l1.block(certificate=certificate)
     l1.block()
     assert taker.run().reason == "no-block"
+
+
+def test_what_is_confirmed_leaves_the_trail(world: World) -> None:
+    for _ in range(4):
+        world.l1.block()
+    world.host.run()
+    state = world.host.enclave._shard.state
+    assert [done.height for done in state.trail] == [6, 7, 8, 9]
+    world.confirm()
+    world.host.run()
+    assert [done.height for done in state.trail] == [10, 11]
+
+
+def test_a_late_instance_does_not_confirm_what_is_confirmed(world: World) -> None:
+    late = world.twin()
+    late.follow()
+    late.offer(world.host.export())
+    for _ in range(3):
+        world.l1.block()
+    world.host.run()
+    world.confirm()
+    late.follow()
+    while late.status().state_height < 7:
+        late.execute()
+    with pytest.raises(ConfirmRangeError):
+        late.call(e.Confirm(after=5, durable=7))
 
 
 def test_a_state_that_was_not_confirmed_is_given_up(world: World) -> None:

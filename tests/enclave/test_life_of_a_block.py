@@ -375,6 +375,32 @@ class TestBirth:
         assert host.run().reason == "no-block"
         assert host.status().state_height == 6
 
+    def test_genesis_before_the_chain_is_followed_again_waits_for_it(self) -> None:
+        world, host = self.unborn()
+        born = host.call(e.BornKeys(blob=GENESIS))
+        host.key_store, host.checkpoint = born.key_store, None
+        world.publish(born.statement)
+        host.boot()
+        host.start()
+        assert host.call(e.Genesis(blob=GENESIS)).height is None
+        host.follow()
+        assert host.status().state_height == 5
+        assert host.status().root == born.statement.genesis_root
+
+    def test_a_bad_genesis_that_waited_does_not_stop_the_relay(self) -> None:
+        world, host = self.unborn()
+        born = host.call(e.BornKeys(blob=GENESIS))
+        host.key_store, host.checkpoint = born.key_store, None
+        world.publish(born.statement)
+        host.boot()
+        host.start()
+        host.call(e.Genesis(blob=b"\x80"))
+        host.follow()
+        assert host.execute().reason == "no-state"
+        with pytest.raises(GenesisMismatchError):
+            host.call(e.Genesis(blob=b"\x80"))
+        assert host.call(e.Genesis(blob=GENESIS)).height == 5
+
     def test_another_instance_was_first_so_mine_are_no_keys(self) -> None:
         world, host = self.unborn()
         host.call(e.BornKeys(blob=GENESIS))

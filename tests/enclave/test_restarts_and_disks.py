@@ -371,8 +371,9 @@ class TestSnapshot:
         taker.offer((header, chunks))
         world.l1.block()
         taker.follow()
+        assert taker.execute().reason == "behind"
         with pytest.raises(StateUnconfirmedError):
-            taker.execute()
+            taker.read()
         world.confirm()
         taker.follow()
         assert taker.execute().__class__ is e.Executed

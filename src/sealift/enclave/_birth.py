@@ -2,7 +2,7 @@
 
 import msgspec
 
-from sealift.base import Height, UnixSeconds
+from sealift.base import Height, SealiftError, UnixSeconds
 from sealift.crypto import HpkeSuite, hpke_public, sha256
 from sealift.frame import PageStore
 from sealift.protocol import (
@@ -17,7 +17,6 @@ from sealift.protocol.ecall import BornKeys, Genesis, KeysPublished, StateReply
 from ._errors import (
     GenesisMismatchError,
     NoKeysError,
-    NoStateError,
     NotNamedError,
     ShardBornError,
     StateExistsError,
@@ -80,11 +79,11 @@ def load_genesis(shard: Shard, request: Genesis) -> StateReply:
     """Make the genesis state again with the shard's keys, after a restart.
 
     The state stands where L1 published the keys: it is of use as long as no
-    block was confirmed on top of it, or for executing from there on.
+    block was confirmed on top of it, or for executing from there on. Before
+    schedule and publication were followed (again), the blob waits for them.
 
     Raises:
         StateExistsError: There is a state.
-        NoStateError: The schedule is not known yet: follow the chain first.
         NoKeysError: Neither keys nor candidates are held.
         GenesisMismatchError: Not the genesis that L1 has the digest of.
         StateRootMismatchError: The keys are not those of the genesis root.
@@ -92,15 +91,23 @@ def load_genesis(shard: Shard, request: Genesis) -> StateReply:
     shard.check_going()
     if shard.state is not None:
         raise StateExistsError("there is a state", got=shard.state.height)
-    schedule = shard.view.schedule
-    if schedule is None:
-        raise NoStateError("the schedule is not known yet", hint="Follow the chain.")
+    birth = _rebuilt(shard, request.blob)
+    shard.genesis, shard.birth = request.blob, birth
+    settle_birth(shard)
+    prune(shard)
+    return state_reply(shard)
+
+
+def _rebuilt(shard: Shard, blob: bytes) -> Birth | None:
+    """The genesis state, or ``None`` while the chain was not followed so far."""
     keys = shard.keys.candidate
     if shard.keys.epochs:
         keys = shard.keys.epoch(BIRTH_EPOCH)
     if keys is None:
         raise NoKeysError("no keys to make the genesis state with")
-    birth = _birth(shard, schedule, keys, request.blob)
+    if shard.view.schedule is None:
+        return None
+    birth = _birth(shard, shard.view.schedule, keys, blob)
     record = shard.view.first_keys
     if record is not None and record.statement.genesis_root != birth.state.root:
         raise StateRootMismatchError(
@@ -108,10 +115,7 @@ def load_genesis(shard: Shard, request: Genesis) -> StateReply:
             got=birth.state.root,
             expected=record.statement.genesis_root.hex(),
         )
-    shard.birth = birth
-    settle_birth(shard)
-    prune(shard)
-    return state_reply(shard)
+    return birth
 
 
 def state_reply(shard: Shard) -> StateReply:
@@ -140,9 +144,17 @@ def settle_birth(shard: Shard) -> None:
         return
     shard.keys = settle_candidate(shard.keys, record)
     birth, shard.birth = shard.birth, None
-    if birth is None or shard.state is not None or not shard.keys.epochs:
+    blob, shard.genesis = shard.genesis, None
+    if shard.state is not None or not shard.keys.epochs:
         return
-    if birth.state.root != record.statement.genesis_root:
+    if birth is None and blob is not None:
+        try:
+            birth = _rebuilt(shard, blob)
+        except SealiftError:
+            # The host hears the reason when it asks for the genesis again; a
+            # bad blob is no reason not to follow the chain.
+            return
+    if birth is None or birth.state.root != record.statement.genesis_root:
         return
     birth.state.height = birth_height(record)
     shard.state = birth.state

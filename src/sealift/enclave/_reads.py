@@ -5,6 +5,7 @@ from sealift.protocol.ecall import Answer, Ask
 from sealift.stf import open_and_verify_getter
 
 from ._errors import NoStateError, NotServingError
+from ._judge import check_confirmed
 from ._shard import Shard
 
 
@@ -20,6 +21,8 @@ def ask(shard: Shard, request: Ask) -> Answer:
     Raises:
         NotServingError: 1.
         NoStateError: There is no state.
+        DivergedStateError: The state is not the confirmed one.
+        StateUnconfirmedError: It came from elsewhere, and L1 does not cover it.
         SealiftError: 2 or 3, as the STF's functions.
     """
     shard.check_going()
@@ -35,6 +38,7 @@ def ask(shard: Shard, request: Ask) -> Answer:
     state = shard.sound_state()
     if state is None:
         raise NoStateError("there is no state to read")
+    check_confirmed(shard, state)
     # 2.
     getter = open_and_verify_getter(
         request.envelope,

@@ -64,6 +64,7 @@ class Shard:
             above that a refused import had already verified.
         point: Where the relay gets the block after the last followed one.
         queue: Verified blocks without gaps, ascending.
+        genesis: A genesis blob that waits for schedule and keys to be followed.
         lost: Where blocks stopped being queued because there were too many.
         confirmed: Roots that were proven confirmed above the state's height.
     """
@@ -80,6 +81,7 @@ class Shard:
     view: ChainView
     state: ShardState | None = None
     birth: Birth | None = None
+    genesis: bytes | None = None
     queue: list[WaitingBlock] = field(default_factory=list)
     lost: ResumePoint | None = None
     confirmed: dict[Height, bytes] = field(default_factory=dict)
