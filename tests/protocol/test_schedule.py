@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from sealift.crypto import sha256
@@ -21,7 +21,9 @@ from sealift.protocol import (
     next_upgrade,
 )
 
-MODEST = settings(max_examples=200, deadline=None)
+MODEST = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.filter_too_much]
+)
 RAN = {EntryStatus.ACTIVE, EntryStatus.RETIRED}
 AT = 40
 
