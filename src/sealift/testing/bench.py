@@ -1,0 +1,517 @@
+"""Benchmarks: our speed as a share of the bare work, measured in one run.
+
+``ratio`` is floor ÷ ours (1.0 means no overhead), the median of interleaved
+rounds; machines are shared and noisy, ratios travel better than times. Run by
+``sealift bench`` in a process of its own, because it needs the enclave wing::
+
+    python -m sealift.testing.bench [NAME …]      one JSON object on stdout
+
+=============  =======================================  ==========================
+name           ours                                     floor
+=============  =======================================  ==========================
+exec           open, verify, execute, seal receipts,    one HPKE open and one
+               write pages, root: calls/s on one core   ZIP-215 verification a call
+relay          adjacent headers of 100 validators, JSON the bare signature
+               excluded: headers/s                      verifications
+quote          verify_quote (two verifiers): ms         dcap-qvl alone
+provisioning   mu-ra, both ends, L1 excluded: ms        RA-TLS handshake, two quote
+                                                        verifications, one HPKE
+handover       both enclaves over blocks XYZ-1 and XYZ  both over two ordinary
+               (no layout migration; 1,000 accounts,    blocks before
+               50 calls a block): ms
+=============  =======================================  ==========================
+"""
+
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dcap_qvl
+from msgspec.structs import replace
+
+from sealift.attestation import (
+    RatlsSession,
+    generate_tls_key,
+    make_session_certificate,
+    parse_collateral,
+    parse_trust_anchor,
+    verify_quote,
+)
+from sealift.base import (
+    AccountId,
+    ChainId,
+    Epoch,
+    Fingerprint,
+    Height,
+    Message,
+    Nonce,
+    ShardId,
+    UnixSeconds,
+    encode,
+)
+from sealift.crypto import (
+    HpkeSuite,
+    account_of,
+    hpke_generate,
+    hpke_open,
+    hpke_seal,
+    sha256,
+    sign,
+    system_entropy,
+    verify_signature,
+)
+from sealift.frame import PageStore, Runtime
+from sealift.protocol import (
+    TrustedCall,
+    TrustedCallBody,
+    call_info,
+    seal_message,
+    seal_receipt,
+)
+from sealift.relay import (
+    FLAG_COMMIT,
+    NO_EVIDENCE_HASH,
+    BlockId,
+    ChainRelay,
+    Commit,
+    CommitSig,
+    ConsensusVersion,
+    Header,
+    LightBlock,
+    PartSetHeader,
+    RelayRules,
+    SignedHeader,
+    Timestamp,
+    TrustRoot,
+    Validator,
+    ValidatorSet,
+    data_hash,
+    header_hash,
+    results_hash,
+    validators_hash,
+    vote_sign_bytes,
+)
+from sealift.stf import (
+    Executor,
+    ShardBlock,
+    StandardPallets,
+    open_and_verify,
+)
+from sealift.transport.clock import WallClock, unix_seconds
+
+from ._release import Release
+from ._worker import WorldWorker
+from ._world import World
+
+ROUNDS = 7
+_CHAIN = ChainId("bench")
+_SHARD = ShardId(b"s" * 32)
+
+
+class Result(dict[str, object]):
+    """``value``, ``unit``, ``floor``, ``ratio`` of one benchmark."""
+
+
+def _timed(work: Callable[[], object]) -> float:
+    gc.collect()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _compared(
+    ours: Callable[[], object], bare: Callable[[], object], rounds: int = ROUNDS
+) -> tuple[float, float, float]:
+    """Median seconds of ours and of the floor, and the median ratio by round."""
+    pairs = [(_timed(ours), _timed(bare)) for _ in range(rounds)]
+    return (
+        statistics.median(mine for mine, _ in pairs),
+        statistics.median(floor for _, floor in pairs),
+        statistics.median(floor / mine for mine, floor in pairs),
+    )
+
+
+# --- exec ---
+
+
+_Bare = tuple[bytes, bytes, bytes, bytes]
+
+
+class _Business:
+    """A shard of transfers: sealed calls for a block, and what executes them."""
+
+    def __init__(self, *, accounts: int, calls: int) -> None:
+        self.calls = calls
+        self.keys = hpke_generate(HpkeSuite.X25519, system_entropy)
+        self.runtime = _runtime()
+        self.executor = Executor(
+            self.runtime,
+            chain_id=_CHAIN,
+            shard=_SHARD,
+            fingerprint=Fingerprint(b"f" * 32),
+        )
+        self.secrets = [sha256(b"user %d" % number) for number in range(accounts)]
+        self.users = [account_of(secret) for secret in self.secrets]
+        self.store = PageStore(bits=16, key=b"p" * 32)
+        self.height = 1
+        endowments = [{"account": user, "free": 10**6} for user in self.users]
+        blob = encode(
+            {"balances": {"endowments": endowments}, "sudo": {"key": self.users[0]}}
+        )
+        self.executor.apply_genesis(
+            self.store, blob, height=Height(1), time=UnixSeconds(1)
+        )
+
+    def block(self, nonce: int) -> tuple[list[bytes], list[_Bare]]:
+        """Sealed calls, one of each user, and what their bare crypto needs."""
+        envelopes: list[bytes] = []
+        bare: list[_Bare] = []
+        for number in range(self.calls):
+            dest = self.users[(number * 7 + 1) % len(self.users)]
+            encoded = self.runtime.encode_call("balances.transfer", dest=dest, amount=3)
+            body = TrustedCallBody(
+                chain_id=_CHAIN,
+                shard=_SHARD,
+                signer=self.users[number],
+                nonce=Nonce(nonce),
+                call=encoded.name,
+                args=encoded.args,
+                valid_until=Height(900),
+                reply_key=b"r" * 32,
+            )
+            signed = body.sign(self.secrets[number])
+            envelope = seal_message(
+                TrustedCall(body=body, signature=signed),
+                shielding_key=self.keys.public,
+                epoch=Epoch(0),
+            )
+            envelopes.append(encode(envelope))
+            bare.append((envelope.ciphertext, body.signer, body.preimage(), signed))
+        return envelopes, bare
+
+    def execute(self, envelopes: list[bytes]) -> None:
+        """Everything between the sealed calls and the new root."""
+        self.height += 1
+        block_hash = sha256(b"block")
+        items = open_and_verify(
+            envelopes,
+            keys={Epoch(0): self.keys.secret},
+            chain_id=_CHAIN,
+            shard=_SHARD,
+        )
+        outcome = self.executor.execute_block(
+            self.store,
+            ShardBlock(
+                height=Height(self.height),
+                block_hash=block_hash,
+                time=UnixSeconds(self.height),
+                items=tuple(items),
+            ),
+        )
+        for one in outcome.receipts:
+            if one.reply_key is not None:
+                seal_receipt(
+                    one.receipt,
+                    reply_key=one.reply_key,
+                    envelope=one.envelope,
+                    block_hash=block_hash,
+                )
+        self.store.apply(outcome.changes)
+        self.store.root()
+        if outcome.counts.succeeded != self.calls:
+            raise SystemExit("bench exec: calls failed, the figure would lie")
+
+    def bare(self, calls: list[_Bare]) -> None:
+        """One HPKE open and one ZIP-215 verification a call."""
+        info = call_info("TrustedCall", _CHAIN, _SHARD, 0)
+        secret = self.keys.secret
+        for ciphertext, public, preimage, signature in calls:
+            hpke_open(HpkeSuite.X25519, secret, ciphertext, info=info, what="the call")
+            verify_signature(public, preimage, signature, what="the call")
+
+
+def bench_exec(*, accounts: int = 1000, calls: int = 1000) -> Result:
+    """Whole blocks of transfers, against the bare cryptography of their calls."""
+    business = _Business(accounts=accounts, calls=calls)
+    blocks = [business.block(nonce) for nonce in range(ROUNDS)]
+    ours, bare = iter(blocks), iter(blocks)
+    mine, floor, ratio = _compared(
+        lambda: business.execute(next(ours)[0]), lambda: business.bare(next(bare)[1])
+    )
+    return Result(value=calls / mine, unit="calls/s", floor=calls / floor, ratio=ratio)
+
+
+# --- relay ---
+
+
+def bench_relay(*, validators: int = 100, headers: int = 40) -> Result:
+    """Sequential following, against the signatures that it must verify."""
+    blocks, needed = _light_blocks(validators, headers)
+    root = TrustRoot(
+        chain_id=_CHAIN,
+        height=Height(1),
+        header_hash=header_hash(blocks[0].signed_header.header),
+    )
+    rules = RelayRules(trusting_period=10**6)
+
+    def ours() -> None:
+        relay = ChainRelay.bootstrap(root, blocks[0], rules=rules, now=None)
+        for block in blocks[1:]:
+            relay.advance(block, now=None)
+
+    def bare() -> None:
+        for public, data, signature in needed:
+            verify_signature(public, data, signature, what="a vote")
+
+    mine, floor, ratio = _compared(ours, bare)
+    return Result(
+        value=headers / mine, unit="headers/s", floor=headers / floor, ratio=ratio
+    )
+
+
+def _light_blocks(
+    validators: int, headers: int
+) -> tuple[list[LightBlock], list[tuple[bytes, bytes, bytes]]]:
+    """A chain, and the signatures of two thirds and one of each commit."""
+    secrets = {
+        account_of(secret): secret
+        for secret in (sha256(b"validator %d" % n) for n in range(validators))
+    }
+    group = ValidatorSet.sorted(
+        tuple(Validator(public_key=key, power=10) for key in secrets)
+    )
+    digest = validators_hash(group)
+    last = BlockId()
+    blocks: list[LightBlock] = []
+    needed: list[tuple[bytes, bytes, bytes]] = []
+    for height in range(1, headers + 1):
+        header = Header(
+            version=ConsensusVersion(app=1),
+            chain_id=_CHAIN,
+            height=Height(height),
+            time=Timestamp(seconds=1_700_000_000 + height),
+            last_block_id=last,
+            last_commit_hash=sha256(b"commit"),
+            data_hash=data_hash(()),
+            validators_hash=digest,
+            next_validators_hash=digest,
+            consensus_hash=sha256(b"params"),
+            app_hash=sha256(b"state"),
+            last_results_hash=results_hash(()),
+            evidence_hash=NO_EVIDENCE_HASH,
+            proposer_address=group.validators[0].address,
+        )
+        parts = PartSetHeader(total=1, hash=sha256(b"parts"))
+        last = BlockId(hash=header_hash(header), parts=parts)
+        bare = Commit(height=Height(height), round=0, block_id=last)
+        sigs = []
+        for number, one in enumerate(group.validators):
+            sig = CommitSig(
+                flag=FLAG_COMMIT,
+                validator_address=one.address,
+                timestamp=header.time.plus(nanos=1000 + number),
+            )
+            data = vote_sign_bytes(_CHAIN, bare, sig)
+            signature = sign(secrets[AccountId(one.public_key)], data)
+            sigs.append(replace(sig, signature=signature))
+            if number <= validators * 2 // 3:
+                needed.append((one.public_key, data, signature))
+        commit = replace(bare, signatures=tuple(sigs))
+        blocks.append(
+            LightBlock(
+                signed_header=SignedHeader(header=header, commit=commit),
+                validators=group,
+            )
+        )
+    return blocks, needed
+
+
+# --- quote, provisioning, handover ---
+
+
+def bench_quote(*, times: int = 20) -> Result:
+    """Both verifiers, against dcap-qvl alone."""
+    with tempfile.TemporaryDirectory() as name:
+        world = World(Path(name))
+        release = world.release(_runtime())
+        machine = world.machine("bench")
+        identity = machine.einit(
+            release.bundle.measurement, release.bundle.bundle.sigstruct or b""
+        )
+        quote = machine.quote(identity, bytes(64))
+        now = unix_seconds(WallClock())
+        raw = world.intel.collateral_json(now=UnixSeconds(now - 60))
+        anchor = parse_trust_anchor(world.intel.root_der)
+        collateral = parse_collateral(raw)
+        known = dcap_qvl.QuoteCollateralV3.from_json(raw.decode())
+
+        def ours() -> None:
+            for _ in range(times):
+                verify_quote(quote, collateral=collateral, root=anchor, now=now)
+
+        def bare() -> None:
+            for _ in range(times):
+                dcap_qvl.verify_with_root_ca(quote, known, anchor.root_der, now)
+
+        mine, floor, ratio = _compared(ours, bare)
+    return Result(
+        value=mine / times * 1000, unit="ms", floor=floor / times * 1000, ratio=ratio
+    )
+
+
+def _runtime(version: int = 1) -> Runtime:
+    return Runtime(name="bench", version=version, pallets=StandardPallets().pallets)
+
+
+class _Meter:
+    """Seconds spent inside enclaves, by wrapping their one door."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def watch(self, worker: WorldWorker) -> None:
+        inner = worker.ask_enclave
+
+        def ask(request: Message) -> Message:
+            began = time.perf_counter()
+            try:
+                return inner(request)
+            finally:
+                self.seconds += time.perf_counter() - began
+
+        setattr(worker, "ask_enclave", ask)  # noqa: B010 - a method, replaced
+
+    def take(self) -> float:
+        """What has passed since the last time."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+
+def bench_provisioning(*, rounds: int = 5) -> Result:
+    """Both ends of mu-ra inside their enclaves, L1's blocks not counted."""
+    with tempfile.TemporaryDirectory() as name:
+        world = World(Path(name))
+        release = world.release(_runtime())
+        first = world.begin(release)
+        world.blocks(2)
+        spent, floors = [], []
+        for number in range(rounds):
+            requester = world.worker(f"requester-{number}", release)
+            meter = _Meter()
+            meter.watch(first)
+            meter.watch(requester)
+            requester.request_keys(first)
+            spent.append(meter.take())
+            floors.append(_timed(lambda: _bare_session(world, release)))
+            del world.workers[f"requester-{number}"]
+    mine, floor = statistics.median(spent), statistics.median(floors)
+    ratio = statistics.median(f / m for m, f in zip(spent, floors, strict=True))
+    return Result(value=mine * 1000, unit="ms", floor=floor * 1000, ratio=ratio)
+
+
+def _bare_session(world: World, release: Release) -> None:
+    """A mutual RA-TLS handshake, two quotes judged, one key package sealed."""
+    machine = world.machine("bench")
+    identity = machine.einit(
+        release.bundle.measurement, release.bundle.bundle.sigstruct or b""
+    )
+    now = unix_seconds(WallClock())
+    collateral = parse_collateral(
+        world.intel.collateral_json(now=UnixSeconds(now - 60))
+    )
+    anchor = parse_trust_anchor(world.intel.root_der)
+    ends = []
+    for role in ("client", "server"):
+        key = generate_tls_key(system_entropy)
+        certificate = make_session_certificate(
+            key=key,
+            nonce=bytes(32),
+            binding=bytes(32),
+            quote=lambda data: machine.quote(identity, data),
+        )
+        ends.append(
+            RatlsSession(
+                role="client" if role == "client" else "server",
+                certificate=certificate,
+                key=key,
+                verify_peer=lambda _: None,
+            )
+        )
+    client, server = ends
+    for _ in range(4):
+        server.feed(client.take_output())
+        client.feed(server.take_output())
+    quote = machine.quote(identity, bytes(64))
+    for _ in range(2):
+        verify_quote(quote, collateral=collateral, root=anchor, now=now)
+    keys = hpke_generate(HpkeSuite.MLKEM768_X25519, system_entropy)
+    sealed = hpke_seal(keys.suite, keys.public, bytes(512), info=b"")
+    hpke_open(keys.suite, keys.secret, sealed, info=b"", what="the package")
+
+
+def bench_handover(*, rounds: int = 3, accounts: int = 1000, calls: int = 50) -> Result:
+    """Both enclaves over XYZ-1 and XYZ, against two ordinary blocks."""
+    spent, floors = [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as name:
+            ordinary, at_upgrade = _one_handover(Path(name), accounts, calls)
+            floors.append(ordinary)
+            spent.append(at_upgrade)
+    mine, floor = statistics.median(spent), statistics.median(floors)
+    ratio = statistics.median(f / m for m, f in zip(spent, floors, strict=True))
+    return Result(value=mine * 1000, unit="ms", floor=floor * 1000, ratio=ratio)
+
+
+def _one_handover(folder: Path, accounts: int, calls: int) -> tuple[float, float]:
+    names = [f"user-{number}" for number in range(accounts)]
+    world = World(folder, page_bits=12)
+    old_release, new_release = world.release(_runtime(1)), world.release(_runtime(2))
+    old = world.begin(old_release, funds=dict.fromkeys(names, 1000))
+    users = [world.user(name) for name in names[:calls]]
+    world.blocks(2)
+    entry = world.schedule(new_release, upgrade_at=world.height + 20)
+    world.run_until(entry.release_from)
+    new = world.worker("new", new_release, upstream=old)
+    new.request_keys(old)
+    meter = _Meter()
+    meter.watch(old)
+    meter.watch(new)
+
+    def block() -> float:
+        for user in users:
+            user.call("balances.transfer", dest=users[0].account, amount=1)
+        meter.take()
+        world.block()
+        return meter.take()
+
+    # Block h is executed when block h+1 is there.
+    seconds: dict[int, float] = {}
+    while world.height < entry.upgrade_at + 1:
+        seconds[world.height] = block()
+    at_upgrade = seconds[entry.upgrade_at - 1] + seconds[entry.upgrade_at]
+    ordinary = seconds[entry.upgrade_at - 3] + seconds[entry.upgrade_at - 2]
+    return ordinary, at_upgrade
+
+
+BENCHMARKS: dict[str, Callable[[], Result]] = {
+    "exec": bench_exec,
+    "relay": bench_relay,
+    "quote": bench_quote,
+    "provisioning": bench_provisioning,
+    "handover": bench_handover,
+}
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks (all, if none is named); JSON on stdout."""
+    found = {name: BENCHMARKS[name]() for name in names or BENCHMARKS}
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
