@@ -11,6 +11,7 @@ from enclave_world import (
 )
 
 from sealift.base import decode, encode
+from sealift.crypto import hmac_sha256
 from sealift.enclave import (
     DiffForgedError,
     DiffOrderError,
@@ -26,6 +27,7 @@ from sealift.enclave import (
     _execute,
 )
 from sealift.enclave import _keystore as keystore
+from sealift.enclave import _snapshot as snapshot
 from sealift.enclave._keystore import SealedKeyStore
 from sealift.enclave._state import (
     DiffHeader,
@@ -218,6 +220,32 @@ class TestCrash:
         host.follow()
         assert host.call(e.Confirm(after=5, durable=top)).confirmation == before
 
+    def test_its_own_unconfirmed_snapshot_is_built_on_at_once(
+        self, world: World
+    ) -> None:
+        busy(world)
+        host = world.host
+        host.run()
+        host.snapshot = host.export()
+        host.diffs.clear()
+        host.restart()
+        world.l1.block()
+        assert host.run().reason == "no-block"
+        assert host.status().state_height == world.l1.height - 1
+
+    def test_a_foreign_snapshot_does_not_become_ones_own_by_saving_it_again(
+        self, world: World
+    ) -> None:
+        busy(world)
+        world.host.run()
+        taker = world.twin()
+        taker.follow()
+        taker.offer(world.host.export())
+        taker.snapshot = taker.export()
+        taker.restart()
+        world.l1.block()
+        assert taker.run().reason == "behind"
+
     def test_two_instances_of_one_code_agree(self, world: World) -> None:
         twin = world.twin()
         twin.follow()
@@ -308,6 +336,43 @@ class TestSnapshot:
         for index, data in enumerate(chunks[1:], 1):
             reply = taker.call(e.SnapshotChunk(index=index, data=data))
         assert reply.root == world.host.status().root
+
+    def test_chunk_of_another_place_with_as_many_pages(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sealift.enclave._snapshot.CHUNK_BYTES", 1)
+        taker, header, chunks = self.offered(world)
+        assert len(chunks) == 16  # one page each
+        taker.call(e.SnapshotBegin(header=header))
+        with pytest.raises(SnapshotForgedError):
+            taker.call(e.SnapshotChunk(index=0, data=chunks[1]))
+
+    def test_pages_left_out_by_a_holder_of_the_state_key(self, world: World) -> None:
+        host = world.host
+        header = host.call(e.SnapshotBegin()).header
+        export = host.enclave._shard.exporting
+        export.pages = export.pages[:-1]
+        data = host.call(e.SnapshotGet(index=0)).data
+        taker = world.twin()
+        taker.follow()
+        with pytest.raises(SnapshotForgedError):
+            taker.offer((header, [data]))
+
+    @pytest.mark.parametrize("starts", [(), (1,), (0, 0), (0, 16), (0, 3, 2)])
+    def test_chunks_that_do_not_cover_the_pages(
+        self, world: World, starts: tuple[int, ...]
+    ) -> None:
+        host = world.host
+        header = host.call(e.SnapshotBegin()).header
+        outer = decode(SealedSnapshotHeader, header)
+        body = msgspec.structs.replace(decode(SnapshotBody, outer.body), starts=starts)
+        raw = encode(body)
+        key = snapshot._mac_key(host.enclave._shard.keys, 0)
+        mac = hmac_sha256(key, snapshot._DOMAIN + raw)
+        with pytest.raises(SnapshotForgedError):
+            world.twin().call(
+                e.SnapshotBegin(header=encode(SealedSnapshotHeader(body=raw, mac=mac)))
+            )
 
     def test_unfinished_import_is_no_state(
         self, world: World, monkeypatch: pytest.MonkeyPatch
