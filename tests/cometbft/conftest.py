@@ -21,7 +21,11 @@ TOOLS = Path(__file__).resolve().parents[2] / ".tools" / "bin"
 
 def version_of(binary: str | Path) -> str:
     asked = subprocess.run(
-        [binary, "version"], capture_output=True, text=True, timeout=60
+        [binary, "version"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     return (asked.stdout + asked.stderr).strip()
 
@@ -42,6 +46,7 @@ def comet_binary() -> Path:
     TOOLS.mkdir(parents=True, exist_ok=True)
     built = subprocess.run(
         ["go", "install", f"{MODULE}@v{VERSION}"],
+        check=False,
         env=os.environ | {"CGO_ENABLED": "0", "GOBIN": str(TOOLS)},
         capture_output=True,
         text=True,

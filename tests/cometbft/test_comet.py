@@ -1,6 +1,8 @@
 """The ledger behind a real CometBFT: one format, and no crash makes two states."""
 
 import asyncio
+import contextlib
+import shutil
 import signal
 
 import pytest
@@ -24,8 +26,10 @@ from sealift.frame import ProofInvalidError
 from sealift.ledger import DcapVerifier
 from sealift.node import LedgerApplication, SoloChain, genesis_tip
 from sealift.relay import (
+    ChainRelay,
     MerkleProofError,
     ResultsMismatchError,
+    RpcRemoteError,
     TxsMismatchError,
     tx_hash,
     verify_results,
@@ -35,7 +39,12 @@ from sealift.relay import (
 )
 from sealift.transport.keys import read_validator_key
 from sealift.transport.process import child_process
-from sealift.transport.rpc import L1Client, StateQueryError, TxRejectedError
+from sealift.transport.rpc import (
+    L1Client,
+    NodeUnreachableError,
+    StateQueryError,
+    TxRejectedError,
+)
 
 pytestmark = [pytest.mark.cometbft, pytest.mark.timeout(1800)]
 HEADERS = 22
@@ -67,7 +76,9 @@ def test_relay_verifies_real_headers_blocks_results_and_state(homes: Homes) -> N
     asyncio.run(main())
 
 
-async def check_transactions(l1: L1Client, relay, height: Height, tx: bytes) -> None:
+async def check_transactions(
+    l1: L1Client, relay: ChainRelay, height: Height, tx: bytes
+) -> None:
     following = relay.header_at(Height(height + 1))
     block = (await l1.block(height)).block
     results = [one.committed() for one in (await l1.block_results(height)).txs_results]
@@ -83,7 +94,7 @@ async def check_transactions(l1: L1Client, relay, height: Height, tx: bytes) -> 
         verify_tx(following, proven.proof)
 
 
-async def check_state(l1: L1Client, relay, height: Height) -> None:
+async def check_state(l1: L1Client, relay: ChainRelay, height: Height) -> None:
     key, absent = account_key(receiver(0)), account_key(receiver(1234))
     following = relay.header_at(Height(height + 1))
     there = await l1.abci_query(key, height=height)
@@ -105,7 +116,9 @@ async def check_state(l1: L1Client, relay, height: Height) -> None:
         await l1.abci_query(key, height=Height(1_000_000))
 
 
-async def check_solo_makes_the_same_blocks(l1: L1Client, relay, homes: Homes) -> None:
+async def check_solo_makes_the_same_blocks(
+    l1: L1Client, relay: ChainRelay, homes: Homes
+) -> None:
     """The embedded engine with this key and these times: the same bytes."""
     genesis = await l1.genesis()
     application = LedgerApplication(DcapVerifier())
@@ -133,50 +146,79 @@ async def check_solo_makes_the_same_blocks(l1: L1Client, relay, homes: Homes) ->
 
 
 @pytest.mark.parametrize(
-    ("instant", "height", "said"),
+    ("instant", "block", "said"),
     [
-        pytest.param("executed", 6, "using real app", id="in-FinalizeBlock"),
+        pytest.param("executed", "busy", "real", id="in-FinalizeBlock"),
         pytest.param(
-            "finalized", 6, "using real app", id="between-FinalizeBlock-and-Commit"
+            "finalized", "busy", "real", id="between-FinalizeBlock-and-Commit"
         ),
-        pytest.param("finalized", 1, "using real app", id="before-the-first-Commit"),
-        pytest.param("persisted", 6, "using mock app", id="in-Commit-once-durable"),
+        pytest.param("finalized", "first", "real", id="before-the-first-Commit"),
+        pytest.param("persisted", "first", "mock", id="in-the-first-Commit"),
+        pytest.param("persisted", "busy", "mock", id="in-Commit-once-durable"),
     ],
 )
 def test_kill_9_of_the_ledger(
-    homes: Homes, instant: str, height: int, said: str
+    homes: Homes, instant: str, block: str, said: str
 ) -> None:
-    async def first_life() -> dict[int, bytes]:
-        seen = {}
-        async with ledger_process(homes, instant, str(height)) as app:
-            if height == 1:  # dies before there is an RPC to wait for
+    async def first_life() -> None:
+        async with ledger_process(homes, instant, block) as app:
+            if block == "first":  # dies before there is an RPC
                 async with child_process(homes.comet()) as node:
                     assert await app.wait() == -signal.SIGKILL
                     await asyncio.wait_for(node.wait(), 30)
-                return seen
-            async with comet_process(homes) as (node, l1):
+                return
+            async with comet_process(homes) as (_, l1):
                 await wait_for_height(l1, 2)
-                await send(l1, [transfer(nonce) for nonce in range(3)])
-                for at in range(1, 3):
-                    seen[at] = (await l1.block(Height(at))).block_id.hash
+                with contextlib.suppress(NodeUnreachableError, RpcRemoteError):
+                    await send(l1, [transfer(nonce) for nonce in range(3)])
                 assert await app.wait() == -signal.SIGKILL
-        return seen
 
-    async def second_life(seen: dict[int, bytes]) -> None:
+    async def second_life() -> None:
         async with ledger_process(homes), comet_process(homes) as (node, l1):
-            assert f"Replay last block {said}" in node.output()
-            await wait_for_height(l1, height + 2)
-            account = await l1.abci_query(account_key(receiver(0)), prove=False)
-            sent = 3 if account.value is not None else 0
-            await send(l1, [transfer(nonce) for nonce in range(sent, sent + 2)])
-            await l1.wait_for_tx(tx_hash(transfer(sent + 1)))
-            await wait_for_height(l1, await l1.height() + 2)
+            assert f"Replay last block using {said} app" in node.output()
             relay = await follow(l1, await l1.height())
-            for at, digest in seen.items():
-                assert relay.header_at(Height(at)).hash == digest
-            assert await require_undisturbed(l1, relay) == sent + 2
+            before = await require_undisturbed(l1, relay)
+            assert (before > 0) == (block == "busy")  # the block is there, once
+            await wait_for_height(l1, await l1.height() + 1)
+            await send(l1, [transfer(nonce) for nonce in range(before, before + 2)])
+            last = await l1.wait_for_tx(tx_hash(transfer(before + 1)))
+            await wait_for_height(l1, last.height + 2)
+            relay = await follow(l1, await l1.height())
+            assert await require_undisturbed(l1, relay) == before + 2
+            for nonce in range(before + 2):
+                key = account_key(receiver(nonce))
+                entry = await l1.abci_query(key, height=last.height)
+                assert entry.value is not None
+                verify_state(
+                    relay.header_at(Height(last.height + 1)),
+                    key,
+                    entry.value,
+                    entry.proof,
+                )
 
-    asyncio.run(second_life(asyncio.run(first_life())))
+    asyncio.run(first_life())
+    asyncio.run(second_life())
+
+
+def test_lost_state_is_made_again_from_the_blocks(homes: Homes) -> None:
+    async def life(nonces: range) -> None:
+        async with ledger_process(homes), comet_process(homes) as (_, l1):
+            await wait_for_height(l1, 2)
+            await send(l1, [transfer(nonce) for nonce in nonces])
+            last = await l1.wait_for_tx(tx_hash(transfer(nonces[-1])))
+            await wait_for_height(l1, last.height + 2)
+            relay = await follow(l1, await l1.height())
+            assert await require_undisturbed(l1, relay) == nonces.stop
+            hashes.append(relay.header_at(last.height).hash)
+            heights.append(last.height)
+            assert relay.header_at(heights[0]).hash == hashes[0]
+
+    heights: list[Height] = []
+    hashes: list[bytes] = []
+    asyncio.run(life(range(3)))
+    shutil.rmtree(homes.ledger)
+    asyncio.run(life(range(3, 5)))
+    assert heights[0] < heights[1]
 
 
 def test_kill_9_of_the_node_while_the_ledger_lives(homes: Homes) -> None:
