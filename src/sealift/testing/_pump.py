@@ -16,6 +16,7 @@ from sealift.protocol.ecall import (
     StateProof,
 )
 
+from ._chain import Sent
 from ._errors import RefusedError
 
 M = TypeVar("M", bound=Message)
@@ -42,7 +43,7 @@ class _End(Protocol):
     def call(self, request: Message, kind: type[M]) -> M: ...
     def status(self) -> EnclaveStatus: ...
     def keep_key_store(self, sealed: bytes) -> None: ...
-    def send_registration(self, registration: Registration) -> object: ...
+    def send_registration(self, registration: Registration) -> Sent: ...
 
 
 def provision(world: _World, *, provider: _End, requester: _End) -> None:
@@ -62,9 +63,10 @@ def provision(world: _World, *, provider: _End, requester: _End) -> None:
     finally:
         given.close()
         wanted.close()
-    for session in (given, wanted):
-        if session.error is not None:
-            raise session.error
+    errors = [one.error for one in (given, wanted) if one.error is not None]
+    if errors:
+        # Both ends know the same error; the one that decided it says it itself.
+        raise min(errors, key=lambda error: error.name == "RefusedByPeerError")
 
 
 class _Session:
@@ -114,10 +116,18 @@ class _Session:
                 self._over = True
                 return
             if reply.registration is not None:
-                self._end.send_registration(reply.registration)
+                sent = self._end.send_registration(reply.registration)
+                self._reach(sent.height or Height(0))
             if not reply.wanted:
                 return
             reply = self._prove(reply.wanted)
+
+    def _reach(self, height: Height) -> None:
+        """Until the enclave has followed a block: an older record is no answer."""
+        for _ in range(PATIENCE_BLOCKS):
+            if self._end.status().head > height:
+                return
+            self._world.block()
 
     def _prove(self, keys: tuple[bytes, ...]) -> SessionReply:
         """Prove what is wanted; what is absent is waited for, within reason."""
