@@ -33,6 +33,8 @@ from ._store import WorkerStore
 
 #: Blocks without calls are confirmed at the latest with this many.
 CONFIRM_EVERY = 16
+#: A certificate that L1 refuses so often is somebody else's by now.
+CERTIFICATE_TRIES = 5
 _RETRY_SECONDS = 0.3
 
 
@@ -57,8 +59,10 @@ class Progress:
     halted: str = ""
     last_refusal: str = ""
     calls: int = 0
+    restored: Height | None = None
     ended_generation: bool = False
-    certified: bool = False
+    owes_certificate: bool = False
+    certificate_tries: int = 0
     idle: str = ""
     failures: list[str] = field(default_factory=list)
 
@@ -94,6 +98,7 @@ class Follower:
         self._outbox = outbox
         self._shard = shard
         self._still = asyncio.Lock()
+        self._executing = asyncio.Lock()
         self._imported = asyncio.Condition()
         self._listeners: set[Callable[[Executions], None]] = set()
 
@@ -184,31 +189,47 @@ class Follower:
         if followed.checkpoint and followed.height % CONFIRM_EVERY == 0:
             self._store.put_meta("checkpoint", followed.checkpoint)
 
+    def restored(self, height: Height) -> None:
+        """The state came back from disk; what of it is unconfirmed is owed."""
+        self.progress.restored = height
+        self.progress.owes_certificate = True
+
     async def execute_ready(self) -> None:
         """Execute every block that is ready, make each durable, confirm."""
-        while True:
-            reply = await self.channel.ask(Execute())
-            if isinstance(reply, Idle):
-                self.progress.idle = f"{reply.reason}: {reply.detail}"
+        async with self._executing:  # blocks become durable in their order
+            try:
+                while isinstance(reply := await self._execute_one(), Executed):
+                    await self._keep(reply)
+            except EnclaveRefusedError as error:
+                # For example a migration that fails: the state is as it was.
+                self.progress.idle = self.progress.last_refusal = str(error)
                 return
-            if not isinstance(reply, Executed):
-                raise EnclaveGoneError(
-                    "the enclave answered out of turn", got=type(reply).__name__
-                )
-            if not reply.diff:  # too large for a frame: the whole state instead
-                await export_snapshot(self.channel, self._store)
-            self._store.commit_block(reply)  # durable before it is confirmed (§10.7)
-            self.progress.idle = ""
-            self.progress.executed = reply.height
-            if self.progress.first_executed is None:
-                self.progress.first_executed = reply.height
-            self.progress.calls += reply.calls
-            self.progress.ended_generation = reply.last_of_generation
-            self.progress.certified = False
-            self._tell(reply)
-            for order in reply.orders:
-                self._carry(order)
-            await self._confirm_block(reply)
+        self.progress.idle = f"{reply.reason}: {reply.detail}"
+
+    async def _execute_one(self) -> Executed | Idle:
+        reply = await self.channel.ask(Execute())
+        if isinstance(reply, Executed | Idle):
+            return reply
+        raise EnclaveGoneError(
+            "the enclave answered out of turn", got=type(reply).__name__
+        )
+
+    async def _keep(self, reply: Executed) -> None:
+        if not reply.diff:  # too large for a frame: the whole state instead
+            await export_snapshot(self.channel, self._store)
+        self._store.commit_block(reply)  # durable before it is confirmed (§10.7)
+        self.progress.idle = ""
+        self.progress.executed = reply.height
+        if self.progress.first_executed is None:
+            self.progress.first_executed = reply.height
+        self.progress.calls += reply.calls
+        self.progress.ended_generation = reply.last_of_generation
+        self.progress.owes_certificate = reply.last_of_generation
+        self.progress.certificate_tries = 0
+        self._tell(reply)
+        for order in reply.orders:
+            self._carry(order)
+        await self._confirm_block(reply)
 
     def _tell(self, block: Executed) -> None:
         event = Executions(height=block.height, receipts=block.receipts)
@@ -238,20 +259,20 @@ class Follower:
 
     async def confirm_rest(self) -> None:
         """Sign again what L1 did not take, from its frontier on."""
-        executed = self.progress.executed
-        owed = self.progress.ended_generation and not self.progress.certified
-        if executed is not None and (self.progress.signed is None or owed):
-            await self._confirm(executed)
+        durable = self.progress.executed or self.progress.restored
+        owed = self.progress.signed is None or self.progress.owes_certificate
+        if durable is not None and owed:
+            await self._confirm(durable)
 
     async def _confirm(self, durable: Height) -> None:
         for after in await self._begin_after():
             if after >= durable:
                 self.progress.signed = after
-                if not self.progress.ended_generation:
+                if not self.progress.owes_certificate:
                     return
             try:
                 reply = await self.channel.call(
-                    Confirm(durable=durable, after=after), Confirmed
+                    Confirm(durable=durable, after=min(after, durable)), Confirmed
                 )
             except EnclaveRefusedError as error:
                 self.progress.last_refusal = str(error)
@@ -292,8 +313,9 @@ class Follower:
                     heard=self._heard_confirmation,
                 )
             )
-        if reply.certificate is not None and not self.progress.certified:
-            self.progress.certified = True  # until L1 says otherwise
+        self.progress.owes_certificate = False  # until L1 refuses it
+        if reply.certificate is not None:
+            self.progress.certificate_tries += 1
             self._outbox.put(
                 Act(
                     call="enclave_bridge.post_certificate",
@@ -307,7 +329,9 @@ class Follower:
 
     async def _heard_certificate(self, outcome: Included | SealiftError) -> None:
         # Refused until the confirmation before it counts; asked again then.
-        self.progress.certified = isinstance(outcome, Included) and not outcome.code
+        refused = isinstance(outcome, SealiftError) or bool(outcome.code)
+        again = self.progress.certificate_tries < CERTIFICATE_TRIES
+        self.progress.owes_certificate = refused and again
 
     async def _heard_confirmation(self, outcome: Included | SealiftError) -> None:
         # Somebody else may have confirmed the same; begin at the frontier again.

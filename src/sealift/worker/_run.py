@@ -188,7 +188,7 @@ async def open_worker(
         started = await _start(
             channel, disk, view, shard=config.shard, store=store, trust=trust_height
         )
-        await restore_state(channel, store, genesis=disk.genesis())
+        restored = await restore_state(channel, store, genesis=disk.genesis())
         secret = read_account_key(config.operator_key)
         account = OperatorAccount(
             L1Account(secret, l1, await _chain_id(l1)), config.shard
@@ -202,6 +202,8 @@ async def open_worker(
             outbox=outbox,
             shard=config.shard,
         )
+        if restored is not None:
+            follower.restored(restored)
         peer = upstream if upstream is not None else config.upstream
         around = Surroundings(
             l1=view,
