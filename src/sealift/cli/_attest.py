@@ -35,7 +35,7 @@ class PolicyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 @click.group()
 def attest() -> None:
-    """Judge attestation evidence.
+    r"""Judge attestation evidence.
 
     \b
     Example:
@@ -59,21 +59,22 @@ def attest() -> None:
 @click.pass_context
 def verify(
     ctx: click.Context,
+    *,
     quote: Path,
     collateral: Path,
     root: Path,
     at: Timestamp | None,
     policy: Path | None,
-    as_json: bool,  # noqa: FBT001 - click's
+    as_json: bool,
 ) -> None:
-    """Verify a DCAP quote: exit code 0 and its claims, or 1 and the reason.
+    r"""Verify a DCAP quote: exit code 0 and its claims, or 1 and the reason.
 
     Without a policy the verdict says only whether the quote is genuine; its TCB
     status is told, not judged.
 
     \b
     Example:
-      sealift attest verify --quote q.bin --collateral c.json \\
+      sealift attest verify --quote q.bin --collateral c.json \
         --root intel_root.der --at 2026-11-23T05:00:00Z --policy policy.json
     """
     accepted = None

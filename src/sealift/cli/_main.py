@@ -55,6 +55,7 @@ class LazyGroup(click.Group):
         found = getattr(importlib.import_module(f"sealift.cli.{module}"), attribute)
         if not isinstance(found, click.Command):
             raise InvariantError("not a command", got=cmd_name)
+        _keep_examples(found)
         return found
 
 
@@ -66,7 +67,7 @@ def _installed(name: str) -> bool:
 @click.command(cls=LazyGroup)
 @click.version_option(__version__, prog_name="sealift")
 def sealift() -> None:
-    """Confidential applications whose enclave code can change.
+    r"""Confidential applications whose enclave code can change.
 
     \b
     A first look, all on this machine:
@@ -75,6 +76,15 @@ def sealift() -> None:
     Exit codes: 0 done, 1 refused, 2 wrong usage, 3 unreachable or not in time,
     4 file or disk, 70 a bug, 130 Ctrl-C. SEALIFT_DEBUG=1 shows tracebacks.
     """
+
+
+def _keep_examples(command: click.Command) -> None:
+    """Docstrings are raw: let click see the mark before what must not be wrapped."""
+    if command.help:
+        command.help = command.help.replace("\\b\n", "\b\n")
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _keep_examples(inner)
 
 
 def run_cli(arguments: Sequence[str]) -> int:
@@ -110,9 +120,10 @@ def run_cli(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """The entry point of the program ``sealift``."""
+    _keep_examples(sealift)
     sys.exit(run_cli(sys.argv[1:]))
 
 
 def _forget_stdout() -> None:
     """Whoever read our output has gone: nothing more can be said to him."""
-    sys.stdout = None  # type: ignore[assignment]
+    sys.stdout = None

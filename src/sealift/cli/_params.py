@@ -10,9 +10,19 @@ from typing import Final, TypeVar
 import click
 import msgspec
 
-from sealift.base import AccountId, SealiftError, parse_hex
-from sealift.relay import Timestamp
+from sealift.base import (
+    AccountId,
+    ChainId,
+    Digest,
+    Height,
+    SealiftError,
+    decode,
+    encode,
+    parse_hex,
+)
+from sealift.relay import Timestamp, TrustRoot
 from sealift.transport.clock import Clock, WallClock, parse_time
+from sealift.transport.files import UnreadableFileError, read_json
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
 
 T = TypeVar("T")
@@ -25,7 +35,7 @@ _MOST: Final = 2**63 - 1
 _ATTEMPTS: Final = 3
 
 
-class Hex32(click.ParamType):
+class Hex32(click.ParamType[bytes]):
     """32 bytes in hexadecimal."""
 
     name = "hex32"
@@ -46,7 +56,7 @@ class _PublicPart(msgspec.Struct, frozen=True, kw_only=True):
     account: str
 
 
-class AccountParam(click.ParamType):
+class AccountParam(click.ParamType[AccountId]):
     """An account: 64 hexadecimal digits, or the key file that has it."""
 
     name = "account"
@@ -75,7 +85,7 @@ class AccountParam(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class TimeParam(click.ParamType):
+class TimeParam(click.ParamType[Timestamp]):
     """A time: RFC 3339 or Unix seconds."""
 
     name = "time"
@@ -97,6 +107,36 @@ ACCOUNT: Final = AccountParam()
 TIME: Final = TimeParam()
 AMOUNT: Final = click.IntRange(min=0, max=_MOST)
 HEIGHT: Final = click.IntRange(min=1, max=_MOST)
+
+
+class _TrustRootFile(msgspec.Struct, frozen=True, kw_only=True):
+    chain_id: str
+    height: int
+    header_hash: str
+
+
+def read_trust_root(path: Path) -> TrustRoot:
+    """An L1 trust root, as ``sealift chain init`` and ``trust-root`` write it.
+
+    Raises:
+        MissingFileError: It is not there.
+        UnreadableFileError: Not a trust root.
+    """
+    what = "trust root"
+    file = read_json(
+        path, _TrustRootFile, what=what, hint="`sealift chain trust-root` writes one"
+    )
+    try:
+        root = TrustRoot(
+            chain_id=ChainId(file.chain_id),
+            height=Height(file.height),
+            header_hash=Digest(parse_hex(file.header_hash)),
+        )
+        return decode(TrustRoot, encode(root))
+    except (SealiftError, OverflowError) as error:
+        raise UnreadableFileError(
+            f"{what} is not what it should be ({error})", got=str(path)
+        ) from error
 
 
 def wall_clock() -> Clock:
