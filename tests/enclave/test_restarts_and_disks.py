@@ -336,6 +336,8 @@ class TestSnapshot:
         for index, data in enumerate(chunks[1:], 1):
             reply = taker.call(e.SnapshotChunk(index=index, data=data))
         assert reply.root == world.host.status().root
+        with pytest.raises(SnapshotOrderError):
+            taker.call(e.SnapshotChunk(index=len(chunks), data=chunks[0]))
 
     def test_chunk_of_another_place_with_as_many_pages(
         self, world: World, monkeypatch: pytest.MonkeyPatch
@@ -468,6 +470,16 @@ class TestDiff:
         for height in sorted(world.host.diffs):
             taker.call(e.DiffApply(diff=world.host.diffs[height]))
         assert taker.status().root == world.host.status().root
+
+    def test_of_another_maker_waits_for_the_frontier(self, world: World) -> None:
+        taker = self.follower(world)
+        taker.follow()
+        taker.execute()  # block 6: its own work on a confirmed state
+        taker.call(e.DiffApply(diff=world.host.diffs[7]))
+        assert taker.execute().reason == "behind"
+        world.confirm()
+        taker.follow()
+        assert taker.execute().height == 8
 
     def test_skipped_or_repeated(self, world: World) -> None:
         taker = self.follower(world)
