@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("mura_world")  # its asserts count, also under -O
 
 from mura_world import NEW, OLD, Node, Talk, World, epoch_keys
 

@@ -345,6 +345,12 @@ def test_another_shard(talk: Talk) -> None:
     talk.run().refused("provider", "WrongShardError")
 
 
+def test_another_shard_gets_not_even_a_challenge(talk: Talk) -> None:
+    hello_changed(talk, shard=b"X" * 32)
+    talk.run().refused("provider", "WrongShardError")
+    assert not any(b"MuRaChallenge" in chunk for _, chunk in talk.wire)
+
+
 def test_no_version_in_common(talk: Talk) -> None:
     hello_changed(talk, version_low=2, version_high=9)
     talk.run().refused("provider", "MuRaVersionError")
