@@ -10,9 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("mura_world")  # its asserts count, also under -O
 
-from mura_world import NEW, OLD, Node, Talk, World, epoch_keys
+from mura_world import NEW, OLD, Node, Talk, World, epoch_keys  # noqa: E402 - its path is set above
 
-from sealift.crypto import rsa_generate
+from sealift.crypto import rsa_generate  # noqa: E402 - stands behind the former
 
 
 @pytest.fixture(scope="session")

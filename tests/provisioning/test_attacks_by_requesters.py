@@ -208,6 +208,25 @@ def test_registered_for_no_provider(talk: Talk) -> None:
     talk.run().refused("provider", "ChallengeMismatchError")
 
 
+def test_registered_anew_without_the_challenge_while_the_session_runs(
+    talk: Talk,
+) -> None:
+    """The record of step 5 is judged again: it may have been replaced."""
+    proofs: list[ProvenState] = []
+
+    def prove(role: str, state: ProvenState) -> ProvenState:
+        if role == "provider":
+            proofs.append(state)
+        if len(proofs) == 2:
+            renewed = talk.requester_node.register().statement
+            talk.world.register(talk.requester_node, renewed)
+            return talk.world.state(tuple(state.values))
+        return state
+
+    talk.prove = prove
+    talk.run().refused("provider", "ChallengeMismatchError")
+
+
 def test_registered_for_another_shard(talk: Talk) -> None:
     restated(talk, shard=b"X" * 32)
     talk.run().refused("provider", "WrongShardError")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mura_world import Talk
 
-from sealift.base import encode, frame
+from sealift.base import InvariantError, encode, frame
 from sealift.protocol import (
     MuRaAcknowledged,
     MuRaChallenge,
@@ -22,6 +22,7 @@ from sealift.provisioning import (
     SessionOrderError,
     State,
     _session,
+    _steps,
     next_state,
 )
 
@@ -171,3 +172,17 @@ def test_a_refusal_ends_every_state(talk: Talk, state: State) -> None:
     assert output.error[0] == "RefusedByPeerError"
     assert "HaltedError" in output.error[1]
     assert end.state is State.FAILED
+
+
+@pytest.mark.parametrize("role", ["provider", "requester"])
+def test_a_driver_that_answers_wrongly_is_a_bug_and_named_so(
+    talk: Talk, role: str
+) -> None:
+    nodes = {"provider": talk.provider_node, "requester": talk.requester_node}
+    make = {"provider": _steps.provide, "requester": _steps.request}[role]
+    steps = make(nodes[role])
+    step = next(steps)
+    while not isinstance(step, _steps.Hear):
+        step = steps.send(None)
+    with pytest.raises(InvariantError):
+        steps.send(MESSAGES[Event.READY])
