@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from enclave_world import (
     ALICE,
@@ -18,6 +19,7 @@ from sealift.enclave import (
     StaleProofError,
     UnknownSessionError,
 )
+from sealift.frame import ProofInvalidError
 from sealift.protocol import ecall as e
 
 
@@ -192,6 +194,33 @@ class TestSessions:
             old.call(
                 e.ProveSession(session=number, height=old.status().head - 2, proofs=())
             )
+
+    def test_forged_proofs_are_refused_and_the_session_goes_on(
+        self, story: Story
+    ) -> None:
+        class Forging(MuRa):
+            tried = 0
+
+            def prove(self, role: str, wanted: tuple[bytes, ...]) -> e.SessionReply:
+                host, height = self.ends[role], self.ends[role].status().head - 1
+                true = self.l1.proof(height, wanted[0])
+                self.tried += 1
+                for value in (None, (true.value or b"") + b"x"):
+                    forged = msgspec.structs.replace(true, value=value)
+                    with pytest.raises(ProofInvalidError):
+                        host.call(
+                            e.ProveSession(
+                                session=self.numbers[role],
+                                height=height,
+                                proofs=(forged,),
+                            )
+                        )
+                return super().prove(role, wanted)
+
+        session = Forging(story.old, story.newcomer("twin", code=CODE_A))
+        session.run()
+        assert session.tried == 4
+        assert session.done == {"provider", "requester"}
 
     def test_junk_ends_only_its_own_session(self, story: Story) -> None:
         old = story.old
