@@ -3,6 +3,7 @@
 Source: CometBFT v0.38 ``libs/protoio``.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 from sealift.base import TooLargeError
@@ -28,34 +29,38 @@ class AbciFrameReader:
         self._limit = limit
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes as they come; return the messages that are now whole.
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take bytes as they come; give each message once it is whole.
+
+        What was whole before something wrong is given before the refusal.
 
         Raises:
             AbciFormatError: A length that is no varint.
             TooLargeError: A length above the limit.
         """
         self._buffer += data
-        whole: list[bytes] = []
-        start = 0
-        while (prefix := self._prefix(start)) is not None:
-            begin, size = prefix
-            if len(self._buffer) < begin + size:
-                break
-            whole.append(bytes(self._buffer[begin : begin + size]))
-            start = begin + size
-        del self._buffer[:start]
-        return whole
+        return iter(self._cut, None)
+
+    def _cut(self) -> bytes | None:
+        prefix = self._prefix()
+        if prefix is None:
+            return None
+        begin, size = prefix
+        if len(self._buffer) < begin + size:
+            return None
+        message = bytes(self._buffer[begin : begin + size])
+        del self._buffer[: begin + size]
+        return message
 
     @property
     def pending(self) -> int:
         """Bytes of a frame that is not whole yet."""
         return len(self._buffer)
 
-    def _prefix(self, start: int) -> tuple[int, int] | None:
+    def _prefix(self) -> tuple[int, int] | None:
         """Where the message begins and its length, once all of that is there."""
         size = 0
-        for index, byte in enumerate(self._buffer[start : start + _MAX_PREFIX]):
+        for index, byte in enumerate(self._buffer[:_MAX_PREFIX]):
             size |= (byte & _LOW7) << (7 * index)
             if size > self._limit:
                 raise TooLargeError(
@@ -64,7 +69,7 @@ class AbciFrameReader:
                     expected=f"≤ {self._limit} B",
                 )
             if not byte & _MORE:
-                return start + index + 1, size
+                return index + 1, size
             if index + 1 == _MAX_PREFIX:
                 raise AbciFormatError("length of an ABCI message is no varint")
         return None

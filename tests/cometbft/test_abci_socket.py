@@ -1,0 +1,319 @@
+"""The socket: answers in order, refusals that stop, one process on one home."""
+
+import asyncio
+import contextlib
+import stat
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from abci_client import GENESIS, INFO, Connection, block, frame
+from comet import account_key, receiver, transfer
+
+from sealift.ledger import DcapVerifier
+from sealift.node import ExecutedBlock, LedgerApplication
+from sealift.node.abci import (
+    AbciOrderError,
+    AbciServer,
+    AbciSocketError,
+    run_abci,
+)
+from sealift.relay.rpc import ExecTxResult
+from sealift.transport.files import FileLockedError
+from sealift.transport.process import ProcessSpec, child_process
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path, as a unix socket needs it."""
+    with tempfile.TemporaryDirectory(prefix="sla-") as made:
+        yield Path(made)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    folder: Path, application: LedgerApplication | None = None
+) -> AsyncIterator[tuple[AbciServer, Connection, Connection]]:
+    async with run_abci(
+        folder / "home",
+        socket=folder / "s",
+        application=application or LedgerApplication(DcapVerifier()),
+    ) as server:
+        one, other = [await Connection.open(folder / "s") for _ in range(2)]
+        try:
+            yield server, one, other
+        finally:
+            await one.close()
+            await other.close()
+
+
+def test_answers_come_in_order_and_no_later_than_flush(folder: Path) -> None:
+    async def main() -> None:
+        async with serving(folder) as (_, one, other):
+            for i in range(50):
+                one.send("echo", message=f"number {i}")
+            one.send("flush")
+            one.send("info", **INFO)
+            one.send("flush")
+            for i in range(50):
+                assert await one.answer() == ("echo", {"message": f"number {i}"})
+            assert await one.answer() == ("flush", {})
+            assert (await one.answer())[0] == "info"
+            assert await one.answer() == ("flush", {})
+            assert (await other.ask("echo", message="x"))[1] == {"message": "x"}
+
+    asyncio.run(main())
+
+
+def test_bytes_of_a_request_may_come_one_by_one(folder: Path) -> None:
+    async def main() -> None:
+        async with serving(folder) as (_, one, _other):
+            for byte in frame("echo", message="slow") + frame("flush"):
+                one.writer.write(bytes([byte]))
+                await one.writer.drain()
+                await asyncio.sleep(0)
+            assert await one.answer() == ("echo", {"message": "slow"})
+
+    asyncio.run(main())
+
+
+def test_every_message_of_a_chain_over_the_socket(folder: Path) -> None:
+    async def main() -> None:
+        async with serving(folder) as (_, one, other):
+            kind, body = await one.ask("init_chain", **GENESIS)
+            assert (kind, body["validators"]) == ("init_chain", [])
+            assert (await other.ask("check_tx", tx=transfer(0)))[1]["code"] == 0
+            kind, body = await one.ask(
+                "prepare_proposal", max_tx_bytes=1000, txs=[b"x"]
+            )
+            assert (kind, body) == ("prepare_proposal", {"txs": [b"x"]})
+            kind, body = await one.ask("process_proposal", **block(1, (transfer(0),)))
+            assert (kind, body) == ("process_proposal", {"status": 1})
+            kind, body = await one.ask("finalize_block", **block(1, (transfer(0),)))
+            assert kind == "finalize_block"
+            assert [result["code"] for result in body["tx_results"]] == [0]
+            assert body["tx_results"][0]["events"]
+            assert await one.ask("commit") == ("commit", {"retain_height": 0})
+            kind, found = await other.ask(
+                "query", data=account_key(receiver(0)), path="/store", prove=True
+            )
+            assert (kind, found["log"], found["height"]) == ("query", "exists", 1)
+            _, there = await other.ask("info", **INFO)
+            assert there["last_block_app_hash"] == body["app_hash"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        ("list_snapshots", {"snapshots": []}),
+        ("offer_snapshot", {"result": 2}),
+        ("load_snapshot_chunk", {"chunk": b""}),
+        (
+            "apply_snapshot_chunk",
+            {"result": 2, "refetch_chunks": [], "reject_senders": []},
+        ),
+        ("extend_vote", {"vote_extension": b""}),
+        ("verify_vote_extension", {"status": 1}),
+    ],
+)
+def test_what_is_not_offered_is_answered_empty(
+    folder: Path, kind: str, answer: dict[str, object]
+) -> None:
+    async def main() -> None:
+        async with serving(folder) as (_, one, _other):
+            assert await one.ask(kind) == (kind, answer)
+
+    asyncio.run(main())
+
+
+class SlowLedger(LedgerApplication):
+    def __init__(self) -> None:
+        super().__init__(DcapVerifier())
+        self.go_on = threading.Event()
+        self.checked: list[bytes] = []
+
+    def check_tx(self, tx: bytes, *, recheck: bool) -> ExecTxResult:
+        self.checked.append(tx)
+        return super().check_tx(tx, recheck=recheck)
+
+    def finalize_block(self, **given: object) -> ExecutedBlock:
+        done = super().finalize_block(**given)
+        if given["height"] == 2:
+            assert self.go_on.wait(20)
+        return done
+
+
+def test_reading_goes_on_while_a_block_is_executed(folder: Path) -> None:
+    async def main() -> None:
+        application = SlowLedger()
+        async with serving(folder, application) as (_, one, other):
+            third = await Connection.open(folder / "s")
+            await one.ask("init_chain", **GENESIS)
+            await one.ask("finalize_block", **block(1))
+            await one.ask("commit")
+            slow = asyncio.create_task(one.ask("finalize_block", **block(2)))
+            await asyncio.sleep(0.05)
+            key = account_key(receiver(0))
+            _, found = await other.ask("query", data=key, prove=True)
+            assert (found["height"], found["log"]) == (1, "does not exist")
+            assert (await other.ask("info", **INFO))[1]["last_block_height"] == 1
+            waiting = asyncio.create_task(third.ask("check_tx", tx=transfer(0)))
+            await asyncio.sleep(0.05)
+            assert not slow.done()
+            assert application.checked == []  # the working state is taken
+            application.go_on.set()
+            assert (await slow)[0] == "finalize_block"
+            assert (await waiting)[1]["code"] == 0
+            await third.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\x01\xff", b"\x00", b"\xff" * 10, frame("info", abci_version="1.0.0")],
+    ids=["no-protobuf", "empty", "endless-length", "other-version"],
+)
+def test_refused_bytes_end_their_connection_only(folder: Path, garbage: bytes) -> None:
+    async def main() -> None:
+        async with serving(folder) as (server, one, other):
+            one.send("echo", message="before")
+            one.writer.write(garbage)
+            assert await one.answer() == ("echo", {"message": "before"})
+            kind, body = await one.answer()
+            assert kind == "exception"
+            assert str(body["error"]).startswith(("Abci", "TooLarge"))
+            with pytest.raises(EOFError):
+                await one.answer()
+            assert (await other.ask("echo", message="x"))[0] == "echo"
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(server.failed(), 0.05)
+
+    asyncio.run(main())
+
+
+def test_refused_decision_ends_the_server(folder: Path) -> None:
+    async def main() -> None:
+        async with serving(folder) as (server, one, _):
+            await one.ask("init_chain", **GENESIS)
+            kind, body = await one.ask("commit")
+            assert kind == "exception"
+            assert "Commit without FinalizeBlock" in str(body["error"])
+            with pytest.raises(AbciOrderError):
+                await asyncio.wait_for(server.failed(), 5)
+
+    asyncio.run(main())
+
+
+class BrokenLedger(LedgerApplication):
+    def check_tx(self, tx: bytes, *, recheck: bool) -> ExecTxResult:
+        raise RuntimeError("a bug")
+
+
+def test_bug_ends_the_server(folder: Path) -> None:
+    async def main() -> None:
+        application = BrokenLedger(DcapVerifier())
+        async with serving(folder, application) as (server, one, _):
+            await one.ask("init_chain", **GENESIS)
+            one.send("check_tx", tx=b"x")
+            with pytest.raises(EOFError):
+                await one.answer()
+            with pytest.raises(RuntimeError, match="a bug"):
+                await asyncio.wait_for(server.failed(), 5)
+
+    asyncio.run(main())
+
+
+def test_closing_while_a_block_is_executed_waits_for_the_thread(folder: Path) -> None:
+    async def main() -> None:
+        application = SlowLedger()
+        async with serving(folder, application) as (_, one, _other):
+            await one.ask("init_chain", **GENESIS)
+            await one.ask("finalize_block", **block(1))
+            await one.ask("commit")
+            one.send("finalize_block", **block(2))
+            await asyncio.sleep(0.1)
+            asyncio.get_running_loop().call_later(0.2, application.go_on.set)
+        assert application.go_on.is_set()
+
+    asyncio.run(main())
+
+
+def test_socket_is_the_owners_and_a_dead_one_is_replaced(folder: Path) -> None:
+    async def main() -> None:
+        for _ in range(2):
+            async with serving(folder):
+                mode = stat.S_IMODE((folder / "s").stat().st_mode)
+                assert mode & 0o077 == 0
+        assert not (folder / "s").exists()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["s", "x" * 120, "no/such/folder"])
+def test_place_that_is_no_socket_is_refused_and_kept(folder: Path, name: str) -> None:
+    (folder / "s").write_text("precious")
+
+    async def main() -> None:
+        with pytest.raises(AbciSocketError):
+            async with run_abci(
+                folder / "home",
+                socket=folder / name,
+                application=LedgerApplication(DcapVerifier()),
+            ):
+                pass
+
+    asyncio.run(main())
+    assert (folder / "s").read_text() == "precious"
+
+
+def test_second_process_on_one_home_is_refused(folder: Path) -> None:
+    async def main() -> None:
+        async with serving(folder):
+            with pytest.raises(FileLockedError):
+                async with run_abci(
+                    folder / "home",
+                    socket=folder / "other",
+                    application=LedgerApplication(DcapVerifier()),
+                ):
+                    pass
+            assert not (folder / "other").exists()
+
+    asyncio.run(main())
+
+
+@pytest.mark.process
+def test_process_says_ready_and_ends_by_signal_or_failure(folder: Path) -> None:
+    spec = ProcessSpec(
+        argv=[
+            sys.executable,
+            "-m",
+            "sealift.node.abci",
+            f"--home={folder / 'home'}",
+            f"--socket={folder / 's'}",
+        ],
+        log=folder / "log",
+    )
+
+    async def main() -> None:
+        async with child_process(spec) as child:
+            await child.wait_for_line(r"^ready unix:///", within=20)
+            one = await Connection.open(folder / "s")
+            assert (await one.ask("info", **INFO))[0] == "info"
+            assert await child.stop() == 0
+            await one.close()
+        async with child_process(spec) as child:
+            await child.wait_for_line(r"^ready unix:///", within=20)
+            one = await Connection.open(folder / "s")
+            assert (await one.ask("commit"))[0] == "exception"
+            assert await asyncio.wait_for(child.wait(), 10) == 1
+            assert "no InitChain yet" in child.output()
+            assert "Traceback" not in child.output()
+            await one.close()
+
+    asyncio.run(main())
