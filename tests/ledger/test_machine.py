@@ -48,6 +48,18 @@ def machine_for(new_world: Any) -> Any:
             self.records = {}
             self.before = world.schedule(self.shard)
             self.confirmed = world.frontier(self.shard)
+            self.watch()
+
+        def watch(self) -> None:
+            """Check after every block, not only after every rule."""
+            run = self.world.block
+
+            def block(*txs: bytes) -> Any:
+                results = run(*txs)
+                self.check()
+                return results
+
+            self.world.block = block
 
         def attempt(self, act: Any) -> bool:
             try:
@@ -58,7 +70,7 @@ def machine_for(new_world: Any) -> Any:
 
         @rule(
             code=st.sampled_from("ABC"),
-            wait=st.integers(0, 3),
+            wait=st.sampled_from([0, 1, 3, 20]),
             run=st.integers(1, 3),
             predecessor=st.none() | st.integers(0, 4),
         )
@@ -120,11 +132,31 @@ def machine_for(new_world: Any) -> Any:
                 lambda: world.confirm(self.shard, instance, last, generation=generation)
             )
 
+        @rule()
+        def catch_up(self) -> None:
+            """Honest workers: attested, each confirms the blocks of its own."""
+            world = self.world
+            for instance in self.instances.values():
+                self.attempt(lambda each=instance: world.register(self.shard, each))
+            first, head = world.frontier(self.shard).confirmed + 1, world.height
+            for height in range(first, head + 1):
+                entry = config_at(world.schedule(self.shard), height)
+                last = height == head
+                following = config_at(world.schedule(self.shard), height + 1)
+                if not last and following.generation == entry.generation:
+                    continue
+                instance = self.instances[entry.config.code["insecure-sim"]]
+                generation = entry.generation
+                self.attempt(
+                    lambda h=height, g=generation, each=instance: world.confirm(
+                        self.shard, each, h, generation=g
+                    )
+                )
+
         @rule(count=st.integers(1, 6))
         def wait(self, count: Any) -> None:
             for _ in range(count):
                 self.world.block()
-                self.check()
 
         @rule()
         def restart(self) -> None:
@@ -159,7 +191,9 @@ def machine_for(new_world: Any) -> Any:
             pending = [e for e in schedule.entries if e.status is EntryStatus.PENDING]
             times = [entry.upgrade_at for entry in pending]
             assert times == sorted(set(times))
+            standing = (EntryStatus.PENDING, EntryStatus.ACTIVE)
             for entry in pending:
+                assert schedule.entry(entry.predecessor).status in standing
                 assert entry.upgrade_at > self.world.height
                 assert (
                     entry.recorded_at + schedule.rules.min_notice
@@ -199,7 +233,7 @@ def test_invariants_1_2_and_11_hold_under_any_order_of_acts(new_world: Any) -> N
     run_state_machine_as_test(
         machine_for(new_world),
         settings=settings(
-            max_examples=40,
+            max_examples=30,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -212,8 +246,8 @@ def test_invariants_1_2_and_11_hold_in_a_long_campaign(new_world: Any) -> None:
     run_state_machine_as_test(
         machine_for(new_world),
         settings=settings(
-            max_examples=30,
-            stateful_step_count=50,
+            max_examples=15,
+            stateful_step_count=60,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
