@@ -242,18 +242,11 @@ def request(me: Instance) -> Steps:
     )
     yield Announce(registration=registration)
     mine = _proven((yield Prove(keys=(enclave_key(me.signing_key),))))
-    record = _record(mine, me.signing_key)
-    check_registration(
-        record,
-        chain_id=me.chain_id,
-        shard=me.shard,
-        challenge=challenge.challenge,
-        provider=challenge.provider,
-    )
-    if record.statement != registration.statement:
+    stated = _record(mine, me.signing_key).statement
+    if stated != registration.statement:
         raise KeyBindingError(
             "my registration on L1 is not this session's",
-            got=record.statement.digest(),
+            got=stated.digest(),
             expected=registration.statement.digest().hex(),
         )
     yield Say(message=MuRaReady(signing_key=me.signing_key))
