@@ -8,6 +8,7 @@ import signal
 import pytest
 from comet import (
     CHAIN,
+    PARAMS,
     START_BALANCE,
     Homes,
     account_key,
@@ -24,7 +25,13 @@ from comet import (
 from sealift.base import Height
 from sealift.frame import ProofInvalidError
 from sealift.ledger import DcapVerifier
-from sealift.node import LedgerApplication, SoloChain, genesis_tip
+from sealift.node import (
+    LedgerApplication,
+    SoloChain,
+    genesis_tip,
+    ledger_consensus_params,
+)
+from sealift.node.abci import APP_VERSION
 from sealift.relay import (
     ChainRelay,
     MerkleProofError,
@@ -36,6 +43,12 @@ from sealift.relay import (
     verify_state,
     verify_tx,
     verify_txs,
+)
+from sealift.relay.rpc import (
+    ABCI_INFO,
+    BLOCKCHAIN,
+    CONSENSUS_PARAMS_RESULT,
+    TX_SEARCH,
 )
 from sealift.transport.keys import read_validator_key
 from sealift.transport.process import child_process
@@ -71,9 +84,30 @@ def test_relay_verifies_real_headers_blocks_results_and_state(homes: Homes) -> N
 
             await check_transactions(l1, relay, found.height, late)
             await check_state(l1, relay, found.height)
+            await check_other_answers(l1, found.height)
             await check_solo_makes_the_same_blocks(l1, relay, homes)
 
     asyncio.run(main())
+
+
+async def check_other_answers(l1: L1Client, height: Height) -> None:
+    """Our parsers read what the real node writes, methods that no relay needs too."""
+    info = await l1.call("abci_info", ABCI_INFO)
+    assert (info.data, info.app_version) == ("sealift", APP_VERSION)
+    assert info.last_block_height >= height
+    params = await l1.call("consensus_params", CONSENSUS_PARAMS_RESULT, height="1")
+    assert params.consensus_params == ledger_consensus_params(PARAMS)
+    chain = await l1.call("blockchain", BLOCKCHAIN, minHeight="1", maxHeight="5")
+    assert [one.header.height for one in chain.block_metas] == [5, 4, 3, 2, 1]
+    found = await l1.call("tx_search", TX_SEARCH, query=f"tx.height={height}")
+    assert found.total_count == len((await l1.block(height)).block.txs) > 0
+    heights: list[int] = []
+    async with asyncio.timeout(20), contextlib.aclosing(l1.new_blocks()) as events:
+        async for event in events:
+            heights.append(event.block.header.height)
+            if len(heights) == 3:
+                break
+    assert heights == [heights[0], heights[0] + 1, heights[0] + 2]
 
 
 async def check_transactions(
