@@ -4,6 +4,7 @@ It grows only by a reviewed change of ``tcb.lock``, which is written anew by
 ``SEALIFT_WRITE_TCB_LOCK=1 pytest tests/house/test_tcb.py``.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def static_closure() -> set[str]:
     return reach
 
 
+@functools.cache
 def loaded(*, from_files: bool = False) -> set[str]:
     """What a fresh interpreter has loaded when the entry point is imported.
 
