@@ -105,7 +105,8 @@ class WorldWorker:
         mute: Whether the host withholds from L1 what the enclave says.
         upstream: Whom state is fetched from while it is not made here.
         acts: Names of everything done so far.
-        crash_at: Index into ``acts`` before which the host dies.
+        crash_at: Index into ``acts`` before which the host dies, once.
+        crash_before: Beginning of the name of an act, likewise.
         refusals: What the enclave refused, newest last.
         roots: The state root after each block executed here.
         signed: What was confirmed, as signed.
@@ -133,6 +134,7 @@ class WorldWorker:
         self.upstream: WorldWorker | None = None
         self.acts: list[str] = []
         self.crash_at: int | None = None
+        self.crash_before: str | None = None
         self.refusals: list[RefusedError] = []
         self.roots: dict[Height, bytes] = {}
         self.executions: list[Height] = []
@@ -310,7 +312,9 @@ class WorldWorker:
             if not isinstance(reply, Idle):
                 raise WorldError("another reply", got=reply, expected="Executed")
             self.idle = reply.reason
-            if reply.reason not in _FETCHED or not self.fetch_state():
+            # Behind the frontier, state is fetched; above it, it waits for L1.
+            waits = reply.detail.startswith("StateUnconfirmedError")
+            if waits or reply.reason not in _FETCHED or not self.fetch_state():
                 return
 
     def _keep(self, block: Executed) -> None:
@@ -539,6 +543,8 @@ class WorldWorker:
         height = self.status().state_height
         while height is not None and (following := Height(height + 1)) in disk.diffs:
             height = self.call(DiffApply(diff=disk.diffs[following]), StateReply).height
+        # What is durable is to be confirmed, also if nothing more is executed here.
+        self._executed = height
 
     def _load_base(self) -> bool:
         disk = self.disk
@@ -551,9 +557,9 @@ class WorldWorker:
             try:
                 self.call(Genesis(blob=disk.genesis), StateReply)
             except RefusedError as error:
-                if error.name in ("NoStateError", "NoKeysError"):
-                    return False  # the chain is to be followed first
-                raise
+                if error.name != "NoKeysError":
+                    raise
+                return False  # it is to be provisioned first
         return True
 
     # --- small things ---
@@ -575,7 +581,8 @@ class WorldWorker:
         self.disk.key_store = sealed
 
     def _act(self, name: str) -> None:
-        if self.crash_at is not None and len(self.acts) >= self.crash_at:
-            self.crash_at = None
+        here = self.crash_before is not None and name.startswith(self.crash_before)
+        if here or (self.crash_at is not None and len(self.acts) >= self.crash_at):
+            self.crash_at = self.crash_before = None
             raise CrashError(f"{self.name} died before it could {name}")
         self.acts.append(name)
