@@ -15,6 +15,7 @@ from ._card import (
     write_card,
 )
 from ._chain import CLIENT_RULES, ProvenChain, TrustedEnclave
+from ._discovery import KnownInstance, find_instances
 from ._errors import (
     CallFailedError,
     CardError,
@@ -44,6 +45,7 @@ __all__ = [
     "CardTrustRoot",
     "ClientError",
     "EnclaveNotTrustedError",
+    "KnownInstance",
     "NotConfirmedError",
     "ProvenChain",
     "Reading",
@@ -61,6 +63,7 @@ __all__ = [
     "WorkerRefusedError",
     "WorkerUnreachableError",
     "Workers",
+    "find_instances",
     "make_card",
     "open_client",
     "parse_card",

@@ -1,0 +1,259 @@
+"""``sealift chain``: the embedded L1, for a laptop and for tests."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import msgspec
+
+from sealift.attestation import TrustAnchor, parse_trust_anchor
+from sealift.base import AccountId, Amount, ChainId, Height
+from sealift.crypto import system_entropy
+from sealift.insecure_sim import SimIntel
+from sealift.ledger import DcapVerifier, LedgerGenesis, LedgerParams, render_genesis
+from sealift.node import (
+    SOLO_NOTICE,
+    LedgerApplication,
+    SoloConfig,
+    SoloHome,
+    init_solo,
+    ledger_consensus_params,
+    run_solo,
+)
+from sealift.relay import TrustRoot, header_hash
+from sealift.transport.clock import format_time
+from sealift.transport.files import read_or_explain, write_durably
+from sealift.transport.process import wait_for_stop
+
+from ._errors import EXIT_INTERRUPTED
+from ._output import emit, json_option, say
+from ._params import DEFAULT_RPC, PATH, open_l1, run, wall_clock
+
+#: What the accounts of a new chain have.
+_FUNDS = Amount(10**15)
+_NAMES = ("sudo", "faucet")
+
+rpc_option = click.option(
+    "--rpc",
+    default=DEFAULT_RPC,
+    show_default=True,
+    envvar="SEALIFT_RPC",
+    help="RPC of an L1 node.",
+)
+
+
+@click.group()
+def chain() -> None:
+    r"""The embedded L1 chain: one key orders it.
+
+    \b
+    Example:
+      sealift insecure-sim init sim
+      sealift chain init chain --sim sim
+      sealift chain start chain
+    """
+
+
+@chain.command()
+@click.argument("home", type=PATH)
+@click.option("--chain-id", default="sealift-local", show_default=True)
+@click.option("--sim", type=PATH, help="Accept this simulated Intel's evidence.")
+@click.option(
+    "--root", "roots", type=PATH, multiple=True, help="Attestation root to accept."
+)
+@click.option(
+    "--account", "names", multiple=True, help="Make one more funded account key."
+)
+@click.option(
+    "--block-ms",
+    type=click.IntRange(0, 3_600_000),
+    default=1000,
+    show_default=True,
+    help="Milliseconds between blocks.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=26_657, show_default=True
+)
+@json_option
+def init(
+    *,
+    home: Path,
+    chain_id: str,
+    sim: Path | None,
+    roots: tuple[Path, ...],
+    names: tuple[str, ...],
+    block_ms: int,
+    host: str,
+    port: int,
+    as_json: bool,
+) -> None:
+    r"""Make a chain: keys, genesis, configuration and block 1.
+
+    The accounts sudo and faucet, and those of --account, get keys in HOME/keys.
+
+    \b
+    Example:
+      sealift chain init chain --sim sim --block-ms 500
+    """
+    anchors = [
+        parse_trust_anchor(read_or_explain(path, what="attestation root"))
+        for path in roots
+    ]
+    if sim is not None:
+        anchors.append(
+            TrustAnchor(root_der=SimIntel(sim).root_der, kind="insecure-sim")
+        )
+    if not anchors:
+        raise click.UsageError("Whose evidence counts? Give --sim, or --root.")
+    params = LedgerParams()
+
+    def app_state(keys: Mapping[str, AccountId]) -> bytes:
+        return render_genesis(
+            LedgerGenesis(
+                chain_id=ChainId(chain_id),
+                accounts=tuple((key, _FUNDS) for key in keys.values()),
+                sudo=keys["sudo"],
+                anchors=tuple(anchors),
+                params=params,
+            )
+        )
+
+    root = init_solo(
+        home,
+        chain_id=ChainId(chain_id),
+        genesis_time=wall_clock().now(),
+        accounts=dict.fromkeys((*_NAMES, *names)),
+        app_state=app_state,
+        application=LedgerApplication(DcapVerifier()),
+        entropy=system_entropy,
+        config=SoloConfig(block_ms=block_ms, host=host, port=port),
+        consensus_params=ledger_consensus_params(params),
+    )
+    place = SoloHome(home)
+    say(SOLO_NOTICE)
+    emit(
+        {
+            "home": str(home),
+            "chain_id": root.chain_id,
+            "trust_root": str(place.trust_root),
+            "header_hash": root.header_hash,
+            "faucet_key": str(place.account_key("faucet")),
+            "attestation_roots": [anchor.kind for anchor in anchors],
+        },
+        as_json=as_json,
+    )
+
+
+@chain.command()
+@click.argument("home", type=PATH)
+@click.option("--verbose", is_flag=True, help="Say more on stderr.")
+@click.pass_context
+def start(ctx: click.Context, *, home: Path, verbose: bool) -> None:
+    r"""Run the chain of HOME in the foreground, until Ctrl-C.
+
+    Prints one line when it answers: "ready URL chain=ID height=N".
+
+    \b
+    Example:
+      sealift chain start chain
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(message)s"
+    )
+    ctx.exit(run(_serve(home)))
+
+
+@chain.command()
+@rpc_option
+@json_option
+def status(*, rpc: str, as_json: bool) -> None:
+    r"""How far an L1 node is, as it says itself.
+
+    \b
+    Example:
+      sealift chain status --rpc http://127.0.0.1:26657
+    """
+    emit(run(_status(rpc)), as_json=as_json)
+
+
+@chain.command("trust-root")
+@click.argument("home", type=PATH, required=False)
+@click.option("--rpc", help="Ask this node instead: trust on first use.")
+@click.option("--height", type=click.IntRange(min=1), help="With --rpc: which block.")
+@click.option("-o", "--out", type=PATH, help="Write it to a file.")
+def trust_root(
+    *, home: Path | None, rpc: str | None, height: int | None, out: Path | None
+) -> None:
+    r"""Print the trust root: what bundles and clients start from, as JSON.
+
+    \b
+    Examples:
+      sealift chain trust-root chain
+      sealift chain trust-root --rpc http://node:26657 --height 1000 -o root.json
+    """
+    if (home is None) == (rpc is None):
+        raise click.UsageError("Give HOME, or --rpc.")
+    if home is not None:
+        root = SoloHome(home).read_trust_root()
+    else:
+        say("Taken from the node as it says: compare the hash with another source.")
+        root = run(_ask_root(rpc or "", None if height is None else Height(height)))
+    body = {
+        "chain_id": root.chain_id,
+        "height": root.height,
+        "header_hash": root.header_hash.hex(),
+    }
+    if out is not None:
+        write_durably(out, msgspec.json.format(msgspec.json.encode(body)) + b"\n")
+    click.echo(msgspec.json.format(msgspec.json.encode(body)))
+
+
+async def _serve(home: Path) -> int:
+    application = LedgerApplication(DcapVerifier())
+    async with run_solo(home, application=application, clock=wall_clock()) as node:
+        chain_id = node.chain.genesis.chain_id
+        click.echo(f"ready {node.url} chain={chain_id} height={node.chain.height}")
+        stopped = asyncio.create_task(wait_for_stop())
+        failed = asyncio.create_task(node.failed())
+        done, _ = await asyncio.wait(
+            (stopped, failed), return_when=asyncio.FIRST_COMPLETED
+        )
+        if failed in done:
+            stopped.cancel()
+            failed.result()
+        failed.cancel()
+        return stop_code(stopped.result())
+
+
+def stop_code(signal_number: int) -> int:
+    """Exit code of a service that was asked to end: Ctrl-C 130, SIGTERM 0."""
+    return EXIT_INTERRUPTED if signal_number == _SIGINT else 0
+
+
+_SIGINT = 2
+
+
+async def _status(rpc: str) -> dict[str, object]:
+    async with open_l1(rpc) as l1:
+        found = await l1.status()
+    info = found.sync_info
+    return {
+        "chain_id": found.node_info.network,
+        "height": info.latest_block_height,
+        "time": format_time(info.latest_block_time),
+        "block_hash": info.latest_block_hash,
+        "app_hash": info.latest_app_hash,
+        "node": f"{found.node_info.moniker} {found.node_info.version}",
+    }
+
+
+async def _ask_root(rpc: str, height: Height | None) -> TrustRoot:
+    async with open_l1(rpc) as l1:
+        commit = await l1.commit(height)
+    header = commit.signed_header.header
+    return TrustRoot(
+        chain_id=header.chain_id, height=header.height, header_hash=header_hash(header)
+    )

@@ -1,0 +1,422 @@
+"""``sealift client``: a user of a shard."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import msgspec
+
+from sealift.base import AccountId, Amount, Fingerprint, Height
+from sealift.client import (
+    OK,
+    CallResult,
+    WorkerRefusedError,
+    WorkerUnreachableError,
+    find_instances,
+    read_card,
+)
+from sealift.crypto import system_entropy
+from sealift.relay import Timestamp
+from sealift.transport.account import L1Account, free_balance
+from sealift.transport.clock import format_time
+from sealift.transport.keys import read_account_key, write_account_key
+
+from ._cards import card_option, key_option, open_user, open_workers, payer_option
+from ._chain import rpc_option
+from ._errors import EXIT_REFUSED
+from ._output import emit, emit_rows, json_option
+from ._params import ACCOUNT, AMOUNT, HEX32, PATH, open_l1, run
+
+_SEED = 32
+_SECONDS = 60.0
+
+worker_option = click.option(
+    "--worker", "workers", multiple=True, help="URL of a worker, beside the card's."
+)
+within_option = click.option(
+    "--within",
+    type=click.FloatRange(min=0.1),
+    default=_SECONDS,
+    show_default=True,
+    help="Seconds to wait.",
+)
+
+
+@click.group()
+def client() -> None:
+    r"""Use a shard: sealed calls, signed reads, funds.
+
+    \b
+    Example:
+      sealift client new-account alice.json
+      sealift client balance --card card.json --key alice.json
+    """
+
+
+@client.command("new-account")
+@click.argument("file", type=PATH)
+@json_option
+def new_account(*, file: Path, as_json: bool) -> None:
+    r"""Make an account; its secret goes to FILE, readable by you alone.
+
+    \b
+    Example:
+      sealift client new-account alice.json
+    """
+    account = write_account_key(file, system_entropy(_SEED))
+    emit({"account": account, "file": str(file)}, as_json=as_json)
+
+
+@client.command()
+@click.argument("account", type=ACCOUNT)
+@click.option("--amount", type=AMOUNT, default=10**9, show_default=True)
+@click.option(
+    "--from", "source", type=PATH, required=True, help="Account key of the faucet."
+)
+@rpc_option
+@json_option
+def faucet(
+    *, account: AccountId, amount: int, source: Path, rpc: str, as_json: bool
+) -> None:
+    r"""Give ACCOUNT (hexadecimal, or a key file) funds on L1.
+
+    \b
+    Example:
+      sealift client faucet alice.json --from chain/keys/faucet.json
+    """
+    secret = read_account_key(source)
+
+    async def give() -> dict[str, object]:
+        async with open_l1(rpc) as l1:
+            chain_id = (await l1.status()).node_info.network
+            done = await L1Account(secret, l1, chain_id).act(
+                "balances.transfer", {"dest": account, "amount": amount}
+            )
+            return {
+                "account": account,
+                "l1_balance": await free_balance(l1, account),
+                "block": done.height,
+            }
+
+    emit(run(give()), as_json=as_json)
+
+
+@client.command()
+@click.argument("amount", type=AMOUNT)
+@click.option("--to", "beneficiary", type=ACCOUNT, help="Whom (default: --key).")
+@card_option
+@key_option("Key file of the user.")
+@payer_option
+@json_option
+def shield(
+    *,
+    amount: int,
+    beneficiary: AccountId | None,
+    card: Path,
+    key: Path,
+    payer: Path | None,
+    as_json: bool,
+) -> None:
+    r"""Move AMOUNT from the payer's L1 account into the shard.
+
+    \b
+    Example:
+      sealift client shield 1000 --card card.json --key alice.json
+    """
+
+    async def move() -> dict[str, object]:
+        async with open_user(card, key, payer=payer or key) as user:
+            whom = beneficiary or user.account
+            done = await user.shield(Amount(amount), whom)
+            return {"beneficiary": whom, "amount": amount, "block": done.height}
+
+    emit(run(move()), as_json=as_json)
+
+
+@client.command()
+@click.argument("dest", type=ACCOUNT)
+@click.argument("amount", type=AMOUNT)
+@card_option
+@key_option("Key file of the user.")
+@payer_option
+@worker_option
+@within_option
+@click.option("--confirmed", is_flag=True, help="Wait until L1 has confirmed it.")
+@json_option
+@click.pass_context
+def transfer(
+    ctx: click.Context,
+    *,
+    dest: AccountId,
+    amount: int,
+    card: Path,
+    key: Path,
+    payer: Path | None,
+    workers: tuple[str, ...],
+    within: float,
+    confirmed: bool,
+    as_json: bool,
+) -> None:
+    r"""Move AMOUNT inside the shard to DEST; nobody outside can see it.
+
+    \b
+    Example:
+      sealift client transfer bob.json 5 --card card.json --key alice.json
+    """
+    arguments = {"dest": dest, "amount": amount}
+
+    async def move() -> CallResult:
+        async with open_user(card, key, payer=payer, workers=workers) as user:
+            return await user.call(
+                "balances.transfer", arguments, within=within, confirmed=confirmed
+            )
+
+    _show_result(ctx, run(move()), as_json=as_json)
+
+
+@client.command()
+@card_option
+@key_option("Key file of the user.")
+@worker_option
+@json_option
+def balance(*, card: Path, key: Path, workers: tuple[str, ...], as_json: bool) -> None:
+    r"""What the account has inside the shard, and on L1.
+
+    \b
+    Example:
+      sealift client balance --card card.json --key alice.json
+    """
+
+    async def look() -> dict[str, object]:
+        async with open_user(card, key, workers=workers) as user:
+            inside = await user.balance()
+            outside = await free_balance(user.chain.node, user.account)
+            return {
+                "account": user.account,
+                "balance": inside,
+                "l1_balance": outside,
+            }
+
+    emit(run(look()), as_json=as_json)
+
+
+@client.command()
+@card_option
+@key_option("Key file of the user.")
+@worker_option
+@json_option
+def nonce(*, card: Path, key: Path, workers: tuple[str, ...], as_json: bool) -> None:
+    r"""The nonce of the account's next call.
+
+    \b
+    Example:
+      sealift client nonce --card card.json --key alice.json
+    """
+
+    async def look() -> dict[str, object]:
+        async with open_user(card, key, workers=workers) as user:
+            return {"account": user.account, "nonce": await user.nonce()}
+
+    emit(run(look()), as_json=as_json)
+
+
+@client.command()
+@click.argument("name")
+@click.argument("arguments", nargs=-1)
+@click.option("--args", "args_json", help="All arguments as one JSON object.")
+@click.option("--pin", type=HEX32, help="Refuse any other MRENCLAVE.")
+@card_option
+@key_option("Key file of the user.")
+@payer_option
+@worker_option
+@within_option
+@click.option("--confirmed", is_flag=True, help="Wait until L1 has confirmed it.")
+@json_option
+@click.pass_context
+def call(
+    ctx: click.Context,
+    *,
+    name: str,
+    arguments: tuple[str, ...],
+    args_json: str | None,
+    pin: bytes | None,
+    card: Path,
+    key: Path,
+    payer: Path | None,
+    workers: tuple[str, ...],
+    within: float,
+    confirmed: bool,
+    as_json: bool,
+) -> None:
+    r"""Make a sealed call; exit code 1 if the shard refuses it.
+
+    ARGUMENTS are name=value: numbers, hexadecimal bytes, text, or JSON.
+
+    \b
+    Examples:
+      sealift client call auction.bid lot=1 amount=50 \
+        --card card.json --key alice.json
+      sealift client call balances.transfer --args '{"dest": "0x…", "amount": 5}' \
+        --card card.json --key alice.json --confirmed
+    """
+    wanted = parse_arguments(arguments, args_json)
+
+    async def make() -> CallResult:
+        async with open_user(card, key, payer=payer, workers=workers) as user:
+            return await user.call(
+                name,
+                wanted,
+                within=within,
+                confirmed=confirmed,
+                pin=None if pin is None else Fingerprint(pin),
+            )
+
+    _show_result(ctx, run(make()), as_json=as_json)
+
+
+@client.command()
+@click.argument("getter")
+@click.argument("arguments", nargs=-1)
+@click.option("--args", "args_json", help="All arguments as one JSON object.")
+@click.option(
+    "--min-height",
+    type=click.IntRange(min=0),
+    default=0,
+    help="The state must have executed this block.",
+)
+@card_option
+@key_option("Key file of the user.")
+@worker_option
+@json_option
+def ask(
+    *,
+    getter: str,
+    arguments: tuple[str, ...],
+    args_json: str | None,
+    min_height: int,
+    card: Path,
+    key: Path,
+    workers: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    r"""Read by a signed getter; only the shard sees who asks for what.
+
+    \b
+    Example:
+      sealift client ask auction.lot lot=1 --card card.json --key alice.json
+    """
+    wanted = parse_arguments(arguments, args_json)
+
+    async def look() -> dict[str, object]:
+        async with open_user(card, key, workers=workers) as user:
+            found = await user.ask(getter, wanted, min_height=Height(min_height))
+            reply = found.reply
+            return {
+                "answer": found.value,
+                "state_height": reply.state_height,
+                "confirmed": reply.confirmed,
+                "head_height": reply.head_height,
+                "head_time": format_time(Timestamp(seconds=reply.head_time, nanos=0)),
+            }
+
+    emit(run(look()), as_json=as_json)
+
+
+@client.command("list-workers")
+@card_option
+@click.option(
+    "--blocks",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="How many blocks to look through for registrations.",
+)
+@json_option
+def list_workers(*, card: Path, blocks: int, as_json: bool) -> None:
+    r"""Workers of the shard, as L1's registry proves them, and who answers.
+
+    \b
+    Example:
+      sealift client list-workers --card card.json
+    """
+    emit_rows("workers", run(_instances(card, blocks)), as_json=as_json)
+
+
+async def _instances(card: Path, blocks: int) -> list[dict[str, object]]:
+    known = read_card(card)
+    rows: list[dict[str, object]] = []
+    async with open_workers(known) as (chain, workers):
+        for found in await find_instances(chain, known.shard_id, blocks=blocks):
+            record = found.record
+            try:
+                await workers.get(record.url, "/healthz")
+                answers = "yes"
+            except WorkerRefusedError:
+                answers = "unwell"
+            except WorkerUnreachableError:
+                answers = "no"
+            rows.append(
+                {
+                    "url": record.url,
+                    "mrenclave": record.fingerprint,
+                    "runs_now": not found.refusal,
+                    "tcb": record.tcb_status,
+                    "attested_at": record.attested_at,
+                    "answers": answers,
+                    "signing_key": record.statement.signing_key,
+                    "why_not": found.refusal,
+                }
+            )
+    return rows
+
+
+def parse_arguments(
+    words: tuple[str, ...], args_json: str | None
+) -> Mapping[str, object]:
+    """Arguments of a call from ``name=value`` words and a JSON object.
+
+    A value is JSON if it can be read as such, else text; numbers and hexadecimal
+    text are understood by the runtime's metadata.
+    """
+    found: dict[str, object] = {}
+    if args_json is not None:
+        try:
+            found.update(msgspec.json.decode(args_json, type=dict[str, object]))
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise click.BadParameter(
+                f"--args is not a JSON object ({error})"
+            ) from error
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{word!r} is not name=value")
+        found[name] = _value(text)
+    return found
+
+
+def _value(text: str) -> object:
+    try:
+        value: object = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return text
+    return text if isinstance(value, float) else value
+
+
+def _show_result(ctx: click.Context, result: CallResult, *, as_json: bool) -> None:
+    emit(
+        {
+            "outcome": result.outcome,
+            "message": result.message,
+            "block": result.height,
+            "index": result.index,
+            "confirmed": result.confirmed,
+            "call_id": result.call_id,
+            "nonce": result.nonce,
+            "events": [
+                {"name": name, "fields": fields} for name, fields in result.events
+            ],
+        },
+        as_json=as_json,
+    )
+    if result.outcome != OK:
+        ctx.exit(EXIT_REFUSED)

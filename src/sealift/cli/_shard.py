@@ -1,0 +1,307 @@
+"""``sealift shard``: making shards, and telling users of them."""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from sealift.base import (
+    AccountId,
+    DecodeError,
+    ShardId,
+    decode,
+    encode,
+    parse_hex,
+)
+from sealift.client import read_card, write_card
+from sealift.crypto import account_of, sha256
+from sealift.frame import EmittedEvent
+from sealift.ledger import ledger_metadata
+from sealift.protocol import (
+    AttestationPolicy,
+    NoGenerationError,
+    ShardConfig,
+    ShardRules,
+    SudoAuthority,
+    config_at,
+    next_upgrade,
+)
+from sealift.transport.account import L1Account
+from sealift.transport.clock import format_time
+from sealift.transport.files import UnreadableFileError, read_or_explain, write_durably
+from sealift.transport.keys import read_account_key
+
+from ._cards import (
+    card_of_bundle,
+    card_option,
+    code_of_bundle,
+    open_chain,
+    parse_code,
+    read_bundle,
+    read_policy,
+)
+from ._chain import rpc_option
+from ._output import emit, json_option, say
+from ._params import ACCOUNT, HEX32, PATH, open_l1, run
+
+_CREATED = "enclave_bridge.ShardCreated"
+_BLOCKS = click.IntRange(1, 100_000_000)
+
+
+@click.group()
+def shard() -> None:
+    r"""Shards: confidential state machines on L1.
+
+    \b
+    Example:
+      sealift shard create --bundle auction-v1.bundle --authority boss.json \
+        --min-notice 20 --rescue-after 50 --card card.json --genesis genesis.bin
+    """
+
+
+@shard.command()
+@rpc_option
+@click.option(
+    "--authority",
+    type=PATH,
+    required=True,
+    help="Account key of who may say what code runs next; pays, too.",
+)
+@click.option("--payer", type=PATH, help="Account key that pays instead.")
+@click.option(
+    "--bundle",
+    type=PATH,
+    required=True,
+    help="The first code; its runtime stands in the card.",
+)
+@click.option("--code", multiple=True, help="More code: KIND=FINGERPRINT.")
+@click.option(
+    "--min-notice",
+    type=_BLOCKS,
+    default=20,
+    show_default=True,
+    help="Blocks from a decision to the release of keys.",
+)
+@click.option(
+    "--rescue-after",
+    type=_BLOCKS,
+    default=100,
+    show_default=True,
+    help="Blocks after which a generation that never came is void.",
+)
+@click.option("--policy", type=PATH, help="JSON of what TCB is accepted.")
+@click.option("--min-isv-svn", type=click.IntRange(0, 65_535), default=0)
+@click.option("--max-instances", type=click.IntRange(0, 10_000), default=0)
+@click.option("--operator", "operators", type=ACCOUNT, multiple=True)
+@click.option("--root-quorum", type=click.IntRange(1, 64), default=1)
+@click.option("--page-bits", type=click.IntRange(4, 22), default=16, show_default=True)
+@click.option("--state", type=PATH, help="JSON of the genesis state, by pallet.")
+@click.option(
+    "--genesis",
+    type=PATH,
+    default=Path("genesis.bin"),
+    show_default=True,
+    help="Where the genesis blob goes, for the first worker.",
+)
+@click.option(
+    "--card", type=PATH, default=Path("card.json"), show_default=True, help="The card."
+)
+@json_option
+def create(
+    *,
+    rpc: str,
+    authority: Path,
+    payer: Path | None,
+    bundle: Path,
+    code: tuple[str, ...],
+    min_notice: int,
+    rescue_after: int,
+    policy: Path | None,
+    min_isv_svn: int,
+    max_instances: int,
+    operators: tuple[AccountId, ...],
+    root_quorum: int,
+    page_bits: int,
+    state: Path | None,
+    genesis: Path,
+    card: Path,
+    as_json: bool,
+) -> None:
+    r"""Create a shard: rules, first code, genesis; writes its card.
+
+    What is fixed here can be changed later only with the longest notice.
+
+    \b
+    Example:
+      sealift shard create --bundle auction-v1.bundle --authority boss.json \
+        --min-notice 20 --rescue-after 50
+    """
+    secret = read_account_key(authority)
+    key = account_of(secret)
+    blob = _genesis_blob(state, key)
+    first = read_bundle(bundle)
+    config = ShardConfig(
+        code={**code_of_bundle(first), **parse_code(code)},
+        min_isv_svn=min_isv_svn,
+        attestation=read_policy(policy) or AttestationPolicy(),
+        max_instances=max_instances,
+        operators=operators,
+    )
+    rules = ShardRules(
+        authority=SudoAuthority(key=key),
+        genesis=sha256(blob),
+        min_notice=min_notice,
+        rescue_after=rescue_after,
+        root_quorum=root_quorum,
+        page_bits=page_bits,
+    )
+    write_durably(genesis, blob)
+    paying = secret if payer is None else read_account_key(payer)
+    made = run(_create(rpc, paying, rules, config))
+    write_card(card, card_of_bundle(first, shard=made, l1=rpc, workers=()))
+    say(f"The first worker needs {genesis}; users need {card}.")
+    emit(
+        {
+            "shard": made,
+            "authority": key,
+            "code": {kind: digest.hex() for kind, digest in config.code.items()},
+            "genesis": str(genesis),
+            "genesis_sha256": rules.genesis,
+            "card": str(card),
+        },
+        as_json=as_json,
+    )
+
+
+@shard.command("card")
+@click.option("--shard", "shard_id", type=HEX32, help="The shard (default: --from's).")
+@click.option("--from", "old", type=PATH, help="A card to change.")
+@click.option("--bundle", type=PATH, help="Runtime, trust root and roots from it.")
+@click.option("--rpc", help="RPC of an L1 node, for users.")
+@click.option("--worker", "workers", multiple=True, help="URL of a worker.")
+@click.option("-o", "--out", type=PATH, required=True, help="The card to write.")
+@json_option
+def card_command(
+    *,
+    shard_id: bytes | None,
+    old: Path | None,
+    bundle: Path | None,
+    rpc: str | None,
+    workers: tuple[str, ...],
+    out: Path,
+    as_json: bool,
+) -> None:
+    r"""Write the card that users of a shard need; nothing in it is secret.
+
+    \b
+    Example:
+      sealift shard card --from card.json --bundle auction-v2.bundle \
+        --worker http://127.0.0.1:7000 -o card.json
+    """
+    known = None if old is None else read_card(old)
+    named = shard_id.hex() if shard_id else known.shard if known else ""
+    node = rpc or (known.l1[0] if known else "")
+    urls = workers or (known.workers if known else ())
+    if bundle is not None and named and node:
+        made = card_of_bundle(
+            read_bundle(bundle),
+            shard=ShardId(bytes.fromhex(named)),
+            l1=node,
+            workers=urls,
+        )
+    elif known is not None:
+        made = msgspec.structs.replace(
+            known, shard=named, workers=urls, l1=(rpc,) if rpc else known.l1
+        )
+    else:
+        raise click.UsageError("Give --from CARD, or --shard, --bundle and --rpc.")
+    write_card(out, made)
+    emit(
+        {"card": str(out), "shard": made.shard, "l1": made.l1, "workers": made.workers},
+        as_json=as_json,
+    )
+
+
+@shard.command()
+@card_option
+@json_option
+def status(*, card: Path, as_json: bool) -> None:
+    r"""How a shard stands, proven from the card's trust root on.
+
+    \b
+    Example:
+      sealift shard status --card card.json
+    """
+    emit(run(_status(card)), as_json=as_json)
+
+
+def _genesis_blob(path: Path | None, sudo: AccountId) -> bytes:
+    """The blob from a JSON file; without one, an empty shard with a sudo key.
+
+    Raises:
+        UnreadableFileError: Not an object of pallets.
+    """
+    if path is None:
+        return encode({"balances": {"endowments": []}, "sudo": {"key": sudo}})
+    raw = read_or_explain(path, what="genesis state")
+    try:
+        return encode(msgspec.json.decode(raw, type=dict[str, dict[str, object]]))
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UnreadableFileError(
+            f"genesis state is not what it should be ({error})",
+            got=str(path),
+            expected="a JSON object: pallet to its genesis",
+        ) from error
+
+
+async def _create(
+    rpc: str, secret: bytes, rules: ShardRules, config: ShardConfig
+) -> ShardId:
+    async with open_l1(rpc) as l1:
+        chain_id = (await l1.status()).node_info.network
+        account = L1Account(secret, l1, chain_id)
+        outcome = await account.act(
+            "enclave_bridge.create_shard", {"rules": rules, "config": config}
+        )
+    for event in decode(tuple[EmittedEvent, ...], outcome.data):
+        if event.name == _CREATED:
+            fields = ledger_metadata().decode_event(event)
+            return ShardId(parse_hex(str(fields["shard"])))
+    raise DecodeError("L1 created a shard and did not say which", got=outcome.data)
+
+
+async def _status(path: Path) -> dict[str, object]:
+    card = read_card(path)
+    shard_id = card.shard_id
+    async with open_chain(card) as chain:
+        height, schedule = await chain.schedule(shard_id)
+        frontier = await chain.frontier(shard_id)
+        head = await chain.follow()
+    try:
+        running = config_at(schedule, height)
+    except NoGenerationError:
+        running = None
+    ahead = next_upgrade(schedule, height)
+    return {
+        "shard": shard_id,
+        "chain_id": card.chain_id,
+        "proven_at": height,
+        "time": format_time(head.time),
+        "mode": schedule.status.mode,
+        "generation": running.generation if running else None,
+        "code": _code(running.config if running else None),
+        "confirmed": frontier.confirmed if frontier else None,
+        "root": frontier.root if frontier else None,
+        "born": frontier is not None,
+        "next_generation": ahead.generation if ahead else None,
+        "next_code": _code(ahead.config if ahead else None),
+        "upgrade_at": ahead.upgrade_at if ahead else None,
+        "blocks_to_upgrade": ahead.upgrade_at - height if ahead else None,
+        "authority": schedule.rules.authority.key,
+        "min_notice": schedule.rules.min_notice,
+        "rescue_after": schedule.rules.rescue_after,
+    }
+
+
+def _code(config: ShardConfig | None) -> dict[str, str]:
+    return {} if config is None else {k: v.hex() for k, v in config.code.items()}

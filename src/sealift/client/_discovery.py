@@ -1,0 +1,81 @@
+"""Finding workers: hints from blocks, then proven records."""
+
+import asyncio
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from sealift.base import AccountId, DecodeError, Height, SealiftError, ShardId, decode
+from sealift.frame import CallArgumentsError, RuntimeCall, RuntimeMetadata
+from sealift.ledger import ledger_metadata
+from sealift.protocol import EnclaveRecord, Transaction
+
+from ._chain import ProvenChain
+
+_REGISTER: Final = "teerex.register_sgx_enclave"
+_AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownInstance:
+    """An instance of a shard; ``refusal`` says why it may not speak now, if so."""
+
+    record: EnclaveRecord
+    refusal: str
+
+
+async def find_instances(
+    chain: ProvenChain, shard: ShardId, *, blocks: int
+) -> list[KnownInstance]:
+    """Instances that registered in the last blocks and still stand in the registry.
+
+    Which keys to look for is taken from the node's blocks; what is returned of
+    them is proven. A node can hide instances, not invent them.
+
+    Args:
+        chain: L1, proven.
+        shard: Whose instances.
+        blocks: How many blocks to look through.
+    """
+    head = await chain.follow()
+    heights = range(max(1, head.height - blocks + 1), head.height + 1)
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(height: int) -> list[AccountId]:
+        async with gate:
+            found = await chain.node.block(Height(height))
+        return [key for tx in found.block.txs for key in _registered(tx, shard)]
+
+    keys = await asyncio.gather(*(look(height) for height in heights))
+    instances = []
+    for key in dict.fromkeys(key for some in keys for key in some):
+        record = await chain.enclave(key)
+        if record is None or record.statement.shard != shard:
+            continue
+        try:
+            await chain.verify_enclave(shard, key)
+        except SealiftError as error:
+            instances.append(KnownInstance(record=record, refusal=str(error)))
+        else:
+            instances.append(KnownInstance(record=record, refusal=""))
+    return instances
+
+
+def _registered(tx: bytes, shard: ShardId) -> list[AccountId]:
+    try:
+        body = decode(Transaction, tx).body
+        if body.call != _REGISTER:
+            return []
+        call = RuntimeCall(name=body.call, args=body.args)
+        statement = _metadata().decode_call(call).args["statement"]
+    except (DecodeError, CallArgumentsError):
+        return []
+    if not isinstance(statement, dict) or statement.get("shard") != "0x" + shard.hex():
+        return []
+    key = str(statement.get("signing_key")).removeprefix("0x")
+    return [AccountId(bytes.fromhex(key))]
+
+
+@cache
+def _metadata() -> RuntimeMetadata:
+    return ledger_metadata()
