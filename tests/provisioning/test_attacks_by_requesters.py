@@ -290,6 +290,20 @@ def test_a_registration_of_other_code_than_the_quote(
     talk.run().refused("provider", "NotScheduledError")
 
 
+def test_a_quote_over_another_tls_key_fails_inside_the_handshake(talk: Talk) -> None:
+    """No collateral is asked for evidence that does not even fit its channel."""
+    node, honest = talk.requester_node, talk.requester_node.quote
+    seen: list[bytes] = []
+
+    def quote(report_data: bytes) -> bytes:
+        seen.append(report_data)
+        return honest(seen[0])  # the registration's quote, copied
+
+    node.quote = quote  # type: ignore[method-assign]
+    talk.run().refused("provider", "RatlsRefusedError")
+    assert sum(role == "provider" and bool(o.wanted) for role, o in talk.outputs) == 1
+
+
 def test_a_quote_by_another_vendor_than_registered(talk: Talk) -> None:
     falsified(talk, mr_signer=sha256(b"another vendor"))
     talk.run().refused("provider", "NotScheduledError")
