@@ -163,6 +163,41 @@ def test_a_message_inside_tls_out_of_order(
     assert talk.requester_node.installed is None
 
 
+@pytest.mark.parametrize(
+    ("state", "event"),
+    [*sorted(EARLY), (State.P_ACK, Event.ACKNOWLEDGED), (State.R_KEYS, Event.PACKAGE)],
+)
+def test_the_message_that_is_due_is_not_heard_outside_tls(
+    talk: Talk, state: State, event: Event
+) -> None:
+    end = stopped(talk, state)
+    output = end.feed([b"\x00" + encode(MESSAGES[event])])
+    assert output.error is not None
+    assert output.error[0] == "SessionOrderError"
+    assert "plain" in output.error[1]
+
+
+def test_a_key_package_twice_ahead_of_the_proofs(talk: Talk) -> None:
+    """One message may wait for the proofs, not a heap of them."""
+    end = stopped(talk, State.R_VERIFY)
+    provider = talk.ends["provider"]
+    tls = provider._tls
+    assert tls is not None
+    ahead = [
+        chunk
+        for source, sent in talk._queue
+        if source == "requester"
+        for chunk in provider.feed([sent]).send
+    ]
+    package = frame(encode(MESSAGES[Event.PACKAGE]))
+    tls.send(package)
+    assert end.feed([*ahead, b"\x01" + tls.take_output()]).error is None
+    tls.send(package)
+    output = end.feed([b"\x01" + tls.take_output()])
+    assert output.error is not None
+    assert output.error[0] == "SessionOrderError"
+
+
 @pytest.mark.parametrize("state", PLAIN + INSIDE)
 def test_a_refusal_ends_every_state(talk: Talk, state: State) -> None:
     end = stopped(talk, state)
