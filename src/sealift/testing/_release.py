@@ -1,7 +1,6 @@
 """Applications as releases: a measured, signed bundle and the runtime in it."""
 
 import datetime as dt
-import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -104,7 +103,7 @@ def _sources_of(runtime: Runtime) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for pallet in runtime.pallets:
         name = type(pallet).__module__
-        path = inspect.getsourcefile(type(pallet)) if name in sys.modules else None
+        path = getattr(sys.modules.get(name), "__file__", None)
         if path is not None and not name.startswith("sealift."):
             files[name.replace(".", "/") + ".py"] = Path(path).read_bytes()
     return files
