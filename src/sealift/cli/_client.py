@@ -399,7 +399,9 @@ def _value(text: str) -> object:
         value: object = msgspec.json.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return text
-    return text if isinstance(value, float) else value
+    if isinstance(value, float) or (isinstance(value, int) and value >= 2**63):
+        return text  # digits may be hexadecimal, too
+    return value
 
 
 def _show_result(ctx: click.Context, result: CallResult, *, as_json: bool) -> None:

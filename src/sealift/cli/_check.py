@@ -1,0 +1,220 @@
+"""``sealift worker check``: what would stop a worker, before it does."""
+
+import shutil
+from dataclasses import dataclass
+from typing import Final
+
+from sealift.base import AccountId, Height, SealiftError, canonical_decode
+from sealift.bundle import verify_bundle
+from sealift.crypto import account_of
+from sealift.ledger._eligibility import require_eligible
+from sealift.protocol import (
+    EnclaveRecord,
+    NoGenerationError,
+    Schedule,
+    ScheduleEntry,
+    config_at,
+    enclave_key,
+    next_upgrade,
+    schedule_key,
+)
+from sealift.transport.account import free_balance
+from sealift.transport.keys import read_account_key
+from sealift.transport.rpc import L1Client
+from sealift.worker import WorkerConfig
+
+from ._cards import SIM_KIND, read_bundle
+from ._params import open_l1
+from ._worker_http import ask_status
+
+#: Less free disk than this is a problem, in bytes.
+_LEAST_DISK: Final = 1 << 30
+#: So many blocks behind is a problem.
+_MOST_LAG: Final = 20
+#: Of the policy's maximum age, this part may have passed before it is a problem.
+_ATTESTATION_PART: Final = 0.75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+async def examine(
+    config: WorkerConfig, url: str, *, for_upgrade: bool, min_funds: int
+) -> list[Check]:
+    """Look at everything that can stop a worker; never raises for what it finds.
+
+    Args:
+        config: The worker's home.
+        url: Where it answers; empty if unknown.
+        for_upgrade: Whether the next generation's code must be this worker's.
+        min_funds: What the operator's account must have.
+    """
+    found = [_disk(config)]
+    mine, checks = _bundle(config)
+    found += checks
+    status, checks = await _running(url)
+    found += checks
+    try:
+        async with open_l1(config.l1.rpc) as l1:
+            found += await _funds(config, l1, min_funds)
+            found += await _standing(config, l1, mine, status, for_upgrade=for_upgrade)
+    except SealiftError as error:
+        found.append(Check(name="l1", ok=False, detail=str(error)))
+    return found
+
+
+def _disk(config: WorkerConfig) -> Check:
+    try:
+        free = shutil.disk_usage(config.home).free
+    except OSError as error:
+        return Check(name="disk", ok=False, detail=str(error))
+    return Check(
+        name="disk", ok=free >= _LEAST_DISK, detail=f"{free // (1 << 20)} MiB free"
+    )
+
+
+def _bundle(config: WorkerConfig) -> tuple[bytes, list[Check]]:
+    try:
+        verified = verify_bundle(read_bundle(config.bundle))
+    except SealiftError as error:
+        return b"", [Check(name="bundle", ok=False, detail=str(error))]
+    detail = f"MRENCLAVE {verified.fingerprint.hex()}"
+    return verified.fingerprint, [Check(name="bundle", ok=True, detail=detail)]
+
+
+async def _running(url: str) -> tuple[dict[str, object], list[Check]]:
+    if not url:
+        return {}, [Check(name="worker", ok=False, detail="it is not running")]
+    try:
+        status = await ask_status(url)
+    except SealiftError as error:
+        return {}, [Check(name="worker", ok=False, detail=str(error))]
+    head, imported = status.get("l1_head"), status.get("imported")
+    checks = []
+    reasons = status.get("reasons")
+    words = "; ".join(map(str, reasons)) if isinstance(reasons, list) else ""
+    checks.append(
+        Check(
+            name="worker",
+            ok=bool(status.get("ok")) and not status.get("halted"),
+            detail=words or f"answers at {url}",
+        )
+    )
+    if isinstance(head, int) and isinstance(imported, int):
+        lag = max(head - imported, 0)
+        checks.append(
+            Check(name="lag", ok=lag <= _MOST_LAG, detail=f"{lag} blocks behind L1")
+        )
+    return status, checks
+
+
+async def _funds(config: WorkerConfig, l1: L1Client, least: int) -> list[Check]:
+    try:
+        account = account_of(read_account_key(config.operator_key))
+    except SealiftError as error:
+        return [Check(name="operator key", ok=False, detail=str(error))]
+    free = await free_balance(l1, account)
+    detail = f"{free} on {account.hex()}, wanted ≥ {least}"
+    return [Check(name="funds", ok=free >= least, detail=detail)]
+
+
+async def _standing(
+    config: WorkerConfig,
+    l1: L1Client,
+    mine: bytes,
+    status: dict[str, object],
+    *,
+    for_upgrade: bool,
+) -> list[Check]:
+    head = await l1.height()
+    entry = await l1.abci_query(schedule_key(config.shard), prove=False)
+    if entry.value is None:
+        return [Check(name="schedule", ok=False, detail="L1 has no such shard")]
+    schedule = canonical_decode(Schedule, entry.value)
+    try:
+        running = config_at(schedule, head)
+    except NoGenerationError as error:
+        return [Check(name="schedule", ok=False, detail=str(error))]
+    record = await _record(l1, status)
+    ahead = next_upgrade(schedule, head)
+    checks = [_generation(running, ahead, mine, head)]
+    if ahead is not None:
+        checks.append(_upgrade(ahead, mine, head, for_upgrade=for_upgrade))
+    target = ahead if ahead is not None and _runs(ahead, mine) else running
+    checks.append(_attestation(schedule, target, record, head))
+    return checks
+
+
+async def _record(l1: L1Client, status: dict[str, object]) -> EnclaveRecord | None:
+    key = status.get("signing_key")
+    if not isinstance(key, str) or not key:
+        return None
+    entry = await l1.abci_query(enclave_key(AccountId(bytes.fromhex(key))), prove=False)
+    return None if entry.value is None else canonical_decode(EnclaveRecord, entry.value)
+
+
+def _runs(entry: ScheduleEntry, mine: bytes) -> bool:
+    return entry.config.code.get(SIM_KIND) == mine
+
+
+def _generation(
+    running: ScheduleEntry, ahead: ScheduleEntry | None, mine: bytes, head: Height
+) -> Check:
+    """Whether the schedule names this code at all, now or next."""
+    name = "schedule"
+    if _runs(running, mine):
+        detail = f"generation {running.generation} runs this code at block {head}"
+        return Check(name=name, ok=True, detail=detail)
+    if ahead is not None and _runs(ahead, mine):
+        detail = f"generation {ahead.generation} runs this code from {ahead.upgrade_at}"
+        return Check(name=name, ok=True, detail=detail)
+    detail = f"no generation, running or next, names this code (block {head})"
+    return Check(name=name, ok=False, detail=detail)
+
+
+def _upgrade(
+    ahead: ScheduleEntry, mine: bytes, head: Height, *, for_upgrade: bool
+) -> Check:
+    """Whether this worker goes on at the next upgrade."""
+    left = ahead.upgrade_at - head
+    if _runs(ahead, mine):
+        return Check(
+            name="upgrade", ok=True, detail=f"this code takes over in {left} blocks"
+        )
+    digest = ahead.config.code.get(SIM_KIND, b"").hex() or "no code for insecure-sim"
+    return Check(
+        name="upgrade",
+        ok=not for_upgrade,
+        detail=f"this worker stops in {left} blocks, at {ahead.upgrade_at}; "
+        f"then {digest} runs",
+    )
+
+
+def _attestation(
+    schedule: Schedule,
+    entry: ScheduleEntry,
+    record: EnclaveRecord | None,
+    head: Height,
+) -> Check:
+    """Whether the registry's record of this instance is accepted, and for long."""
+    name = "attestation"
+    if record is None:
+        return Check(name=name, ok=False, detail="L1's registry does not know it")
+    try:
+        require_eligible(record, entry, schedule.status, height=head)
+    except SealiftError as error:
+        return Check(name=name, ok=False, detail=str(error))
+    age = head - record.attested_at
+    limit = entry.config.attestation.max_age_blocks
+    return Check(
+        name=name,
+        ok=age <= limit * _ATTESTATION_PART,
+        detail=f"{record.tcb_status}, {age} of {limit} blocks old, "
+        f"for generation {entry.generation}",
+    )

@@ -1,0 +1,402 @@
+"""``sealift worker``: the host service that runs an enclave."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import aiohttp
+import click
+import msgspec
+
+from sealift.attestation import (
+    AttestationError,
+    Collateral,
+    ReportBody,
+    VerifiedQuote,
+    parse_quote,
+    parse_ratls_certificate,
+    verify_evidence,
+    verify_key_binding,
+)
+from sealift.base import UnixSeconds, decode
+from sealift.bundle import measure
+from sealift.client import WorkerAnswerError, Workers, read_card
+from sealift.crypto import system_entropy
+from sealift.ledger import DcapVerifier
+from sealift.transport.files import (
+    create_durably,
+    make_folder,
+    write_durably,
+)
+from sealift.transport.keys import write_account_key
+from sealift.transport.process import wait_for_stop
+from sealift.worker import (
+    CONFIG_FILE,
+    TEMPLATE,
+    Ready,
+    load_config,
+    request_keys_once,
+    run_worker,
+)
+
+from ._cards import open_chain, read_bundle
+from ._chain import rpc_option, stop_code
+from ._check import examine
+from ._errors import EXIT_REFUSED
+from ._output import emit, emit_rows, json_option, say
+from ._params import HEX32, PATH, run, wall_clock
+from ._worker_http import URL_FILE, ask_status, worker_url
+
+_SEED = 32
+#: What an operator should have for registrations and some weeks of blocks.
+NEEDED_FUNDS = 10_000_000
+_LONELY = (
+    "KEYS HELD BY 1 INSTANCE: losing this machine loses the shard. "
+    "Run another worker and let it request the keys."
+)
+
+url_option = click.option(
+    "--url", help="The running worker's URL (default: from HOME)."
+)
+home_argument = click.argument("home", type=PATH)
+
+
+@click.group()
+def worker() -> None:
+    r"""Run an enclave of a shard, and look after it.
+
+    \b
+    Example:
+      sealift worker init w1 --card card.json --bundle auction-v1.bundle \
+        --sim sim --machine alpha --genesis genesis.bin
+      sealift worker run w1
+    """
+
+
+@worker.command()
+@home_argument
+@click.option("--card", type=PATH, help="Takes shard and RPC from this card.")
+@click.option("--shard", type=HEX32, help="The shard, if there is no card.")
+@rpc_option
+@click.option("--bundle", type=PATH, required=True, help="The bundle to run.")
+@click.option("--sim", type=PATH, required=True, help="Folder of the simulated Intel.")
+@click.option("--machine", required=True, help="Name of the simulated machine.")
+@click.option("--genesis", type=PATH, help="Genesis blob, for the first worker.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0)
+@click.option("--upstream", default="", help="URL of a worker that has the keys.")
+@json_option
+@click.pass_context
+def init(
+    ctx: click.Context,
+    *,
+    home: Path,
+    card: Path | None,
+    shard: bytes | None,
+    rpc: str,
+    bundle: Path,
+    sim: Path,
+    machine: str,
+    genesis: Path | None,
+    port: int,
+    upstream: str,
+    as_json: bool,
+) -> None:
+    r"""Make a worker's HOME: a commented worker.toml and an operator's key.
+
+    \b
+    Example:
+      sealift worker init w1 --card card.json --bundle auction-v1.bundle \
+        --sim sim --machine alpha --genesis genesis.bin --port 7000
+    """
+    known = None if card is None else read_card(card)
+    if known is None and shard is None:
+        raise click.UsageError("Which shard? Give --card, or --shard.")
+    explicit = ctx.get_parameter_source("rpc") is not click.core.ParameterSource.DEFAULT
+    node = known.l1[0] if known is not None and not explicit else rpc
+    shard_text = shard.hex() if shard is not None else known.shard if known else ""
+    mrenclave = measure(read_bundle(bundle).files).mrenclave
+    text = TEMPLATE.format(
+        rpc=_toml(node),
+        shard=shard_text,
+        genesis="" if genesis is None else _toml(str(genesis.resolve())),
+        bundle=_toml(str(bundle.resolve())),
+        sim=_toml(str(sim.resolve())),
+        machine=_toml(machine),
+        port=port,
+        upstream=_toml(upstream),
+    )
+    make_folder(home, mode=0o700)
+    create_durably(home / CONFIG_FILE, text.encode())
+    config = load_config(home)
+    operator = write_account_key(config.operator_key, system_entropy(_SEED))
+    say(
+        f"The operator's account pays on L1 and needs funds, about {NEEDED_FUNDS}:\n"
+        f"  sealift client faucet {operator.hex()} --amount {NEEDED_FUNDS} "
+        "--from FAUCET_KEY"
+    )
+    emit(
+        {
+            "home": str(home),
+            "config": str(home / CONFIG_FILE),
+            "operator": operator,
+            "needed_funds": NEEDED_FUNDS,
+            "mrenclave": mrenclave,
+        },
+        as_json=as_json,
+    )
+
+
+@worker.command("run")
+@home_argument
+@click.option("--verbose", is_flag=True, help="Say more on stderr.")
+@click.pass_context
+def run_command(ctx: click.Context, *, home: Path, verbose: bool) -> None:
+    r"""Run the worker of HOME in the foreground, until Ctrl-C.
+
+    Prints one line when it answers: "ready URL mrenclave=… signing_key=…".
+
+    \b
+    Example:
+      sealift worker run w1
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(message)s"
+    )
+    ctx.exit(run(_serve(home)))
+
+
+@worker.command("request-keys")
+@home_argument
+@click.option("--from", "upstream", required=True, help="URL of a worker with keys.")
+@json_option
+def request_keys(*, home: Path, upstream: str, as_json: bool) -> None:
+    r"""Get the shard's keys from another worker's enclave, once, and end.
+
+    \b
+    Example:
+      sealift worker request-keys w2 --from http://127.0.0.1:7000
+    """
+    run(request_keys_once(home, upstream, clock=wall_clock()))
+    emit({"home": str(home), "keys": "sealed here"}, as_json=as_json)
+
+
+@worker.command("shielding-key")
+@home_argument
+@url_option
+@json_option
+def shielding_key(*, home: Path, url: str | None, as_json: bool) -> None:
+    r"""The shard's shielding key, as the running worker says.
+
+    Clients take it from L1's proven state instead.
+
+    \b
+    Example:
+      sealift worker shielding-key w1
+    """
+    _show_field(home, url, "shielding_key", as_json=as_json)
+
+
+@worker.command("signing-key")
+@home_argument
+@url_option
+@json_option
+def signing_key(*, home: Path, url: str | None, as_json: bool) -> None:
+    r"""The enclave instance's own identity on L1.
+
+    \b
+    Example:
+      sealift worker signing-key w1
+    """
+    _show_field(home, url, "signing_key", as_json=as_json)
+
+
+@worker.command()
+@home_argument
+@json_option
+def mrenclave(*, home: Path, as_json: bool) -> None:
+    r"""The MRENCLAVE of the bundle that HOME runs, measured now.
+
+    \b
+    Example:
+      sealift worker mrenclave w1
+    """
+    measured = measure(read_bundle(load_config(home).bundle).files)
+    if as_json:
+        emit({"mrenclave": measured.mrenclave}, as_json=True)
+    else:
+        click.echo(measured.mrenclave.hex())
+
+
+@worker.command()
+@home_argument
+@url_option
+@json_option
+def status(*, home: Path, url: str | None, as_json: bool) -> None:
+    r"""How the running worker stands.
+
+    \b
+    Example:
+      sealift worker status w1
+    """
+    found = run(ask_status(worker_url(home, url)))
+    if found.get("instances_with_keys") == 1:
+        say(_LONELY)
+    emit(found, as_json=as_json)
+
+
+@worker.command()
+@home_argument
+@url_option
+@click.option("--for-upgrade", is_flag=True, help="Also: is the next code ready here?")
+@click.option("--min-funds", type=click.IntRange(min=0), default=NEEDED_FUNDS // 10)
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    *,
+    home: Path,
+    url: str | None,
+    for_upgrade: bool,
+    min_funds: int,
+    as_json: bool,
+) -> None:
+    r"""What would stop this worker, before it does; exit code 1 if anything.
+
+    \b
+    Examples:
+      sealift worker check w1
+      */5 * * * *  sealift worker check w1 --for-upgrade || mail -s worker ops
+    """
+    rows = run(
+        examine(
+            load_config(home),
+            worker_url(home, url, required=False),
+            for_upgrade=for_upgrade,
+            min_funds=min_funds,
+        )
+    )
+    emit_rows(
+        "checks",
+        [{"check": row.name, "ok": row.ok, "detail": row.detail} for row in rows],
+        as_json=as_json,
+    )
+    if not all(row.ok for row in rows):
+        ctx.exit(EXIT_REFUSED)
+
+
+@worker.command("dump-ra")
+@home_argument
+@url_option
+@click.option("-o", "--out", type=PATH, help="Write the certificate (DER).")
+@click.option("--card", type=PATH, help="Verify the quote, by this card and L1.")
+@json_option
+def dump_ra(
+    *, home: Path, url: str | None, out: Path | None, card: Path | None, as_json: bool
+) -> None:
+    r"""Fetch an RA-TLS certificate of the enclave, and say what is in it.
+
+    With a card the quote is verified under its attestation roots, by the
+    collateral that L1's proven state has.
+
+    \b
+    Example:
+      sealift worker dump-ra w1 -o ra.der --card card.json
+    """
+    where = worker_url(home, url)
+    der, answer = run(_dump_ra(where, card))
+    if out is not None:
+        write_durably(out, der)
+        answer["certificate"] = str(out)
+    emit(answer, as_json=as_json)
+
+
+async def _serve(home: Path) -> int:
+    def ready(what: Ready) -> None:
+        write_durably(home / URL_FILE, what.url.encode() + b"\n")
+        click.echo(
+            f"ready {what.url} mrenclave={what.fingerprint.hex()} "
+            f"signing_key={what.signing_key.hex()}"
+        )
+
+    stopped = asyncio.create_task(wait_for_stop())
+    serving = asyncio.create_task(run_worker(home, clock=wall_clock(), ready=ready))
+    try:
+        await asyncio.wait((stopped, serving), return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+            return EXIT_REFUSED
+        return stop_code(stopped.result())
+    finally:
+        for task in (stopped, serving):
+            task.cancel()
+        await asyncio.gather(stopped, serving, return_exceptions=True)
+
+
+def _show_field(home: Path, url: str | None, name: str, *, as_json: bool) -> None:
+    found = run(ask_status(worker_url(home, url)))
+    value = found.get(name)
+    if not value:
+        raise WorkerAnswerError(
+            f"the worker has no {name.replace('_', ' ')} yet",
+            hint="It needs the shard's keys first: see `sealift worker status`",
+        )
+    if as_json:
+        emit({name: value}, as_json=True)
+    else:
+        click.echo(str(value))
+
+
+async def _dump_ra(url: str, card: Path | None) -> tuple[bytes, dict[str, object]]:
+    async with aiohttp.ClientSession() as http:
+        der = await Workers((url,), http).get(url, "/v1/dump-ra")
+    evidence = parse_ratls_certificate(der)
+    verify_key_binding(evidence)
+    report = parse_quote(evidence.quote).report
+    answer: dict[str, object] = {
+        "form": evidence.form,
+        "quote_bytes": len(evidence.quote),
+        "key_bound": True,
+    }
+    if isinstance(report, ReportBody):
+        answer["mrenclave"] = report.mr_enclave
+        answer["mrsigner"] = report.mr_signer
+    answer["verified"] = False
+    if card is not None:
+        answer.update(await _verified(evidence.quote, card))
+    return der, answer
+
+
+async def _verified(quote: bytes, path: Path) -> dict[str, object]:
+    """The quote's verdict by a card's roots and L1's proven collateral."""
+    card = read_card(path)
+    async with open_chain(card) as chain:
+        record = await chain.collateral(DcapVerifier().quote_fmspc(quote))
+        head = await chain.follow()
+    if record is None:
+        return {"verified": False, "why_not": "L1 has no collateral for its platform"}
+    collateral = decode(Collateral, record.collateral)
+    refusals = []
+    for anchor in card.anchors():
+        try:
+            found = verify_evidence(
+                quote,
+                collateral=collateral,
+                root=anchor,
+                now=UnixSeconds(head.time.seconds),
+            )
+        except AttestationError as error:
+            refusals.append(str(error))
+            continue
+        return {
+            "verified": isinstance(found, VerifiedQuote),
+            "anchor": found.anchor,
+            "tcb_status": found.status,
+            "advisories": found.advisories,
+            "platform_id": found.platform_id,
+        }
+    return {"verified": False, "why_not": "; ".join(refusals) or "the card has no root"}
+
+
+def _toml(text: str) -> str:
+    """Text as it stands between a TOML string's quotes; JSON's escapes are its."""
+    return msgspec.json.encode(text).decode()[1:-1]
