@@ -20,21 +20,22 @@ from ._errors import (
     show_refusal,
 )
 
-#: Commands and where they live; a module is imported when its command is used.
-COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    "build": ("_build", "build"),
-    "sign": ("_build", "sign"),
-    "measure": ("_build", "measure_command"),
-    "inspect": ("_build", "inspect"),
-    "chain": ("_chain", "chain"),
-    "insecure-sim": ("_sim", "insecure_sim"),
-    "shard": ("_shard", "shard"),
-    "worker": ("_worker", "worker"),
-    "client": ("_client", "client"),
-    "gov": ("_gov", "gov"),
-    "attest": ("_attest", "attest"),
-    "demo": ("_demo", "demo"),
-    "bench": ("_bench", "bench"),
+#: Commands, where they live, and a line on each; a module is imported when its
+#: command is used.
+COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "build": ("_build", "build", "Build the measured bundle of an application."),
+    "sign": ("_build", "sign", "Sign a bundle as its vendor, here or offline."),
+    "measure": ("_build", "measure_command", "Print the MRENCLAVE of a bundle."),
+    "inspect": ("_build", "inspect", "Say what a bundle says about itself."),
+    "chain": ("_chain", "chain", "The embedded L1 chain: one key orders it."),
+    "insecure-sim": ("_sim", "insecure_sim", "The simulated platform; no protection."),
+    "shard": ("_shard", "shard", "Shards: confidential state machines on L1."),
+    "worker": ("_worker", "worker", "Run an enclave of a shard, and look after it."),
+    "client": ("_client", "client", "Use a shard: sealed calls, signed reads, funds."),
+    "gov": ("_gov", "gov", "Decide what code runs next, and see what was decided."),
+    "attest": ("_attest", "attest", "Judge attestation evidence."),
+    "demo": ("_demo", "demo", "An upgrade under load, with real processes."),
+    "bench": ("_bench", "bench", "Measure the budgets, as ratios in one run."),
 }
 
 
@@ -51,12 +52,21 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS or not _installed(cmd_name):
             return None
-        module, attribute = COMMANDS[cmd_name]
+        module, attribute, _ = COMMANDS[cmd_name]
         found = getattr(importlib.import_module(f"sealift.cli.{module}"), attribute)
         if not isinstance(found, click.Command):
             raise InvariantError("not a command", got=cmd_name)
         _keep_examples(found)
         return found
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """One line for each command, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, COMMANDS[name][2]) for name in self.list_commands(ctx)]
+            )
 
 
 def _installed(name: str) -> bool:

@@ -64,7 +64,7 @@ def _plain(value: object) -> object:
 
 
 def _text(value: object) -> str:
-    if value is None or value in ("", []):
+    if value is None or value in ("", [], {}):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
