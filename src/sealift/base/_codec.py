@@ -16,11 +16,31 @@ from ._errors import DecodeError, NonCanonicalError, TooLargeError
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
 
+class _KeywordOnly(msgspec.StructMeta):
+    """Hands ``kw_only`` down, which msgspec does not inherit."""
+
+    def __new__(
+        cls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, object],
+        **options: bool,
+    ) -> "_KeywordOnly":
+        options.setdefault("kw_only", True)
+        return super().__new__(cls, name, bases, namespace, **options)
+
+
 @dataclass_transform(
     frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,)
 )
 class Message(
-    msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True, gc=False
+    msgspec.Struct,
+    metaclass=_KeywordOnly,
+    frozen=True,
+    kw_only=True,
+    array_like=True,
+    tag=True,
+    gc=False,
 ):
     """Base of everything that crosses a trust boundary.
 

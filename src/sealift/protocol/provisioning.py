@@ -77,6 +77,9 @@ class EpochKeys(Message):
     state_key: Bytes32
     root_key: Bytes32
 
+    def __repr__(self) -> str:
+        return f"EpochKeys(epoch={self.epoch}, …)"
+
 
 class KeyPackage(Message):
     """Step 7: what the requester gets, sealed to its quoted HPKE key.
