@@ -27,7 +27,8 @@ class _KeywordOnly(msgspec.StructMeta):
         **options: bool,
     ) -> "_KeywordOnly":
         options.setdefault("kw_only", True)
-        return super().__new__(cls, name, bases, namespace, **options)
+        # msgspec checks its own options, whatever its stub knows of them
+        return super().__new__(cls, name, bases, namespace, **options)  # type: ignore[arg-type]
 
 
 @dataclass_transform(
