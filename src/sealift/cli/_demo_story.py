@@ -227,7 +227,7 @@ class Story:
         try:
             async with asyncio.TaskGroup() as group:
                 url = await self.processes.start(
-                    "chain", "chain", "start", "--home", str(self.stage.chain)
+                    "chain", "chain", "start", str(self.stage.chain)
                 )
                 async with (
                     L1Client(url, backoff=Backoff(jitter=system_jitter)) as l1,
@@ -327,9 +327,7 @@ class Story:
 
     async def _run_worker(self, name: str, home: Path | None = None) -> None:
         where = home or self.stage.worker(name)
-        url = await self.processes.start(
-            f"worker-{name}", "worker", "run", "--home", str(where)
-        )
+        url = await self.processes.start(f"worker-{name}", "worker", "run", str(where))
         self._urls[name] = url
         self.progress.ports[f"{name} worker"] = url
 
@@ -440,7 +438,7 @@ class Story:
             self.processes.finish(
                 "request-keys",
                 *("worker", "request-keys"),
-                *("--home", str(self.stage.worker("new"))),
+                str(self.stage.worker("new")),
                 *("--from", self._urls["old"]),
             )
         )
