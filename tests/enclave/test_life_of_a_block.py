@@ -485,3 +485,18 @@ class TestDoor:
         hello = world.host.call(e.Hello(version_low=1, version_high=1))
         assert (hello.fingerprint, hello.platform) == (CODE_A, "insecure-sim")
         assert hello.metadata == encode(world.host.runtime.metadata())
+
+
+def test_roots_are_keyed_by_shard_epoch_height_and_secret(world: World) -> None:
+    keys = world.host.enclave._shard.keys.epochs[0]
+    other = msgspec.structs.replace(keys, root_key=b"k" * 32)
+    later = msgspec.structs.replace(keys, epoch=1)
+    roots = {
+        keyed_root(keys, SHARD, 5, b"a"),
+        keyed_root(keys, SHARD, 5, b"b"),
+        keyed_root(keys, SHARD, 6, b"a"),
+        keyed_root(keys, b"o" * 32, 5, b"a"),
+        keyed_root(later, SHARD, 5, b"a"),
+        keyed_root(other, SHARD, 5, b"a"),
+    }
+    assert len(roots) == 6
