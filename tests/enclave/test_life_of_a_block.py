@@ -38,6 +38,7 @@ from sealift.enclave import (
     VersionMismatchError,
     _execute,
 )
+from sealift.enclave._state import keyed_root
 from sealift.protocol import Receipt, ShardStatus
 from sealift.protocol import ecall as e
 from sealift.relay import merkle_root
@@ -500,3 +501,11 @@ def test_roots_are_keyed_by_shard_epoch_height_and_secret(world: World) -> None:
         keyed_root(other, SHARD, 5, b"a"),
     }
     assert len(roots) == 6
+
+
+def test_a_key_store_shows_no_secret_when_it_is_printed(world: World) -> None:
+    keys = world.host.enclave._shard.keys
+    shown = repr(keys) + str(keys)
+    for secret in (keys.seed, keys.hpke_seed, keys.epochs[0].state_key):
+        assert repr(secret)[2:-1] not in shown
+        assert secret.hex() not in shown

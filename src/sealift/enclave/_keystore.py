@@ -67,6 +67,9 @@ class KeyStore(Message, kw_only=True):
     epochs: tuple[EpochKeys, ...] = ()
     candidate: EpochKeys | None = None
 
+    def __repr__(self) -> str:
+        return f"KeyStore(shard={self.shard.hex()}, {len(self.epochs)} epochs)"
+
     @property
     def signing_key(self) -> AccountId:
         """The instance's identity on L1."""
