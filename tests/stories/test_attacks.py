@@ -382,6 +382,53 @@ def test_an_advisory_that_the_order_rejects(story: Story) -> None:
     assert refused(lambda: new.request_keys(story.old)) == "PolicyRefusedError"
 
 
+# --- freshness ---
+
+
+def test_a_provider_whose_host_hides_the_newest_blocks_gives_no_keys(
+    story: Story,
+) -> None:
+    """It has to see its own challenge on L1; what came before it, it sees too."""
+    entry = story.schedule()
+    story.business_until(entry.release_from)
+    new = story.world.worker("new", story.b)
+    story.old.paused = True
+    assert refused(lambda: new.request_keys(story.old)) == "NotProvenError"
+    assert keyless(new)
+
+
+def test_a_provider_from_before_the_cancel_cannot_be_used_after_it(
+    story: Story,
+) -> None:
+    """Its host kept the chain from it since before the cancel."""
+    entry = story.schedule(upgrade_at=story.world.height + 30)
+    story.business_until(entry.release_from)
+    new = story.world.worker("new", story.b)
+    story.old.paused = True
+    story.world.cancel(entry.generation)
+    name = refused(lambda: new.request_keys(story.old))
+    assert name == "WrongFingerprintForShardError"
+    story.old.paused = False
+    name = refused(lambda: new.request_keys(story.old))
+    assert name == "WrongFingerprintForShardError"
+    assert keyless(new)
+
+
+def test_a_worker_that_was_registered_before_the_cancel_gets_no_keys_after_it(
+    story: Story,
+) -> None:
+    entry = story.schedule(release_from=story.world.height + 12)
+    new = story.world.worker("new", story.b)
+    assert refused(lambda: new.request_keys(story.old)) == "NoticeNotRunError"
+    story.world.cancel(entry.generation)
+    story.business_until(entry.release_from + 1)
+    known = Sent(tx=b"", signer=new.account, call="the registration from before")
+    new.send_registration = lambda registration: known
+    name = refused(lambda: new.request_keys(story.old))
+    assert name in {"ChallengeMismatchError", "KeyBindingError"}
+    assert keyless(new)
+
+
 # --- a migration that is wrong ---
 
 
