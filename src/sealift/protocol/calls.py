@@ -1,6 +1,6 @@
 """Trusted calls, getters, receipts: what users and enclaves say to each other."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeVar
 
 import msgspec
 
@@ -186,11 +186,7 @@ def open_call(
         PaddingError: Padded otherwise than :func:`seal_message` does.
         DecodeError: Not the canonical encoding of a call.
     """
-    info = call_info("TrustedCall", chain_id, shard, envelope.epoch)
-    plain = hpke_open(
-        HpkeSuite.X25519, secret, envelope.ciphertext, info=info, what="the call"
-    )
-    return canonical_decode(TrustedCall, _unpad(plain))
+    return _open(TrustedCall, envelope, secret, (chain_id, shard), "the call")
 
 
 def open_getter(
@@ -203,11 +199,24 @@ def open_getter(
         PaddingError: Padded otherwise than :func:`seal_message` does.
         DecodeError: Not the canonical encoding of a getter.
     """
-    info = call_info("Getter", chain_id, shard, envelope.epoch)
+    return _open(Getter, envelope, secret, (chain_id, shard), "the getter")
+
+
+_Sealed = TypeVar("_Sealed", TrustedCall, Getter)
+
+
+def _open(
+    kind: type[_Sealed],
+    envelope: Envelope,
+    secret: bytes,
+    place: tuple[str, bytes],
+    what: str,
+) -> _Sealed:
+    info = call_info(kind.__name__, *place, envelope.epoch)
     plain = hpke_open(
-        HpkeSuite.X25519, secret, envelope.ciphertext, info=info, what="the getter"
+        HpkeSuite.X25519, secret, envelope.ciphertext, info=info, what=what
     )
-    return canonical_decode(Getter, _unpad(plain))
+    return canonical_decode(kind, _unpad(plain))
 
 
 def seal_receipt(
