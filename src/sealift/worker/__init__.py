@@ -14,6 +14,7 @@ from ._errors import (
     StoreMismatchError,
     UpstreamError,
     WorkerError,
+    WrongChainError,
 )
 from ._run import Ready, open_worker, request_keys_once, run_worker
 from ._store import WorkerStore
@@ -32,6 +33,7 @@ __all__ = [
     "WorkerConfig",
     "WorkerError",
     "WorkerStore",
+    "WrongChainError",
     "load_config",
     "open_worker",
     "request_keys_once",

@@ -21,14 +21,23 @@ from sealift.base import (
 )
 from sealift.protocol import Envelope
 from sealift.protocol.ecall import Answer, Ask, DumpRa, EnclaveStatus, GetStatus, RaDump
+from sealift.transport.account import L1RefusedError
 from sealift.transport.http import BASE_ERRORS, ErrorTable, make_app
+from sealift.transport.rpc import NodeUnreachableError, TxNotIncludedError
 
 from ._channel import EnclaveChannel
-from ._errors import EnclaveGoneError, EnclaveRefusedError, StalledError
+from ._errors import (
+    EnclaveGoneError,
+    EnclaveRefusedError,
+    StalledError,
+    StoreError,
+    UpstreamError,
+    WorkerError,
+    WrongChainError,
+)
 from ._follower import Executions, Follower
 from ._metrics import Metrics
 from ._mura import serve_session
-from ._state import export_snapshot
 from ._store import WorkerStore
 from ._upstream import WebSocketWire
 
@@ -40,9 +49,16 @@ _BINARY = "application/octet-stream"
 #: The one table from a worker's errors to HTTP.
 API_ERRORS: ErrorTable = {
     **BASE_ERRORS,
+    WorkerError: HTTPStatus.INTERNAL_SERVER_ERROR,
     EnclaveRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     EnclaveGoneError: HTTPStatus.SERVICE_UNAVAILABLE,
     StalledError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StoreError: HTTPStatus.INSUFFICIENT_STORAGE,
+    UpstreamError: HTTPStatus.BAD_GATEWAY,
+    WrongChainError: HTTPStatus.BAD_GATEWAY,
+    L1RefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NodeUnreachableError: HTTPStatus.BAD_GATEWAY,
+    TxNotIncludedError: HTTPStatus.GATEWAY_TIMEOUT,
 }
 
 
@@ -197,8 +213,10 @@ class Api:
         socket = web.WebSocketResponse(max_msg_size=1024 * 1024)
         await socket.prepare(request)
         try:
-            await serve_session(self._channel, self._follower, WebSocketWire(socket))
-            self._store.add_holders(1)
+            served = await serve_session(
+                self._channel, self._follower, WebSocketWire(socket)
+            )
+            self._store.add_holders(*served)
         except SealiftError as error:
             self._follower.progress.last_refusal = f"mu-ra: {error}"
         finally:
@@ -213,8 +231,7 @@ class Api:
                 status = await self._channel.call(GetStatus(), EnclaveStatus)
                 if status.state_height is None or status.state_height < fresh_at:
                     raise web.HTTPNotFound(reason="no state of that height here")
-                async with self._follower.standing_still():
-                    await export_snapshot(self._channel, self._store)
+                await self._follower.keep_snapshot()
                 found = self._store.snapshot()
         if found is None:
             raise web.HTTPNotFound(reason="no snapshot here")
@@ -247,12 +264,7 @@ class Api:
         return web.Response(body=encode(found), content_type=_BINARY)
 
     def _some_diffs(self, after: int) -> list[tuple[Height, bytes]]:
-        found = []
-        for height, diff in self._store.diffs_after(after):
-            found.append((height, diff))
-            if len(found) == _MAX_DIFFS:
-                break
-        return found
+        return self._store.diffs_after(after, most=_MAX_DIFFS)
 
 
 async def _stream(

@@ -16,6 +16,7 @@ from sealift.protocol.ecall import (
 from ._errors import EnclaveGoneError, EnclaveRefusedError
 
 R = TypeVar("R", bound=Message)
+GONE_HINT = "What was confirmed is on disk: start the worker again."
 
 
 class Carrier(Protocol):
@@ -67,7 +68,9 @@ class EnclaveChannel:
         except DecodeError as error:
             raise EnclaveGoneError(f"the enclave talks nonsense: {error}") from error
         except SealiftError as error:
-            raise EnclaveGoneError(str(error)) from error
+            raise EnclaveGoneError(
+                error.what, got=error.got, expected=error.expected, hint=GONE_HINT
+            ) from error
         if isinstance(reply, Refused):
             raise EnclaveRefusedError(reply.code, reply.message)
         return reply

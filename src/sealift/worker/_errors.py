@@ -1,6 +1,9 @@
 """What stops a worker, or what it refuses."""
 
-from sealift.base import SealiftError
+from typing import Final
+
+from sealift.base import InvariantError, SealiftError
+from sealift.transport.files import FileError
 
 
 class WorkerError(SealiftError):
@@ -37,3 +40,16 @@ class UpstreamError(WorkerError):
 
 class StalledError(WorkerError):
     """The worker cannot go on without its operator."""
+
+
+class WrongChainError(WorkerError):
+    """The L1 node follows another chain than the one the bundle was built for."""
+
+
+#: What ends a worker. Anything else is waited out, and said in its health.
+FATAL: Final[tuple[type[SealiftError], ...]] = (
+    EnclaveGoneError,
+    StoreError,
+    FileError,
+    InvariantError,
+)

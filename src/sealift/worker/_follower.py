@@ -7,14 +7,13 @@ silently while blocks keep coming (facts/peers, W #1674).
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 
 from sealift.base import Height, SealiftError, ShardId
-from sealift.protocol import SealedReceipt, SignedOrder
+from sealift.protocol import SealedReceipt
 from sealift.protocol.ecall import (
-    Confirm,
-    Confirmed,
+    DiffApply,
     EnclaveStatus,
     Execute,
     Executed,
@@ -22,19 +21,19 @@ from sealift.protocol.ecall import (
     GetStatus,
     Idle,
     StateProof,
+    StateReply,
 )
 
 from ._channel import EnclaveChannel
+from ._confirm import CONFIRM_EVERY, Confirmer
 from ._errors import EnclaveGoneError, EnclaveRefusedError
 from ._feed import BlockFeed, L1Source
-from ._outbox import Act, Included, Outbox
-from ._state import export_snapshot
+from ._outbox import Outbox
+from ._state import begin_export, export_chunks, import_snapshot
 from ._store import WorkerStore
 
-#: Blocks without calls are confirmed at the latest with this many.
-CONFIRM_EVERY = 16
-#: A certificate that L1 refuses so often is somebody else's by now.
-CERTIFICATE_TRIES = 5
+#: What an enclave says that has seen two chains; it stays so.
+HALTED_BY_FORK = "fork"
 _RETRY_SECONDS = 0.3
 
 
@@ -53,18 +52,13 @@ class Progress:
     imported: int = 0
     l1_head: int = 0
     executed: Height | None = None
-    first_executed: Height | None = None
-    signed: Height | None = None
     waiting_for: str = "the enclave"
+    l1_failure: str = ""
     halted: str = ""
     last_refusal: str = ""
     calls: int = 0
-    restored: Height | None = None
     ended_generation: bool = False
-    owes_certificate: bool = False
-    certificate_tries: int = 0
     idle: str = ""
-    failures: list[str] = field(default_factory=list)
 
 
 class Follower:
@@ -91,12 +85,13 @@ class Follower:
     ) -> None:
         self.channel = channel
         self.progress = Progress()
-        self.status: EnclaveStatus | None = None
         self._l1 = l1
         self._feed = feed
         self._store = store
-        self._outbox = outbox
-        self._shard = shard
+        self._confirmer = Confirmer(
+            channel=channel, l1=l1, store=store, outbox=outbox, shard=shard
+        )
+        self._exporting = asyncio.Lock()
         self._still = asyncio.Lock()
         self._executing = asyncio.Lock()
         self._imported = asyncio.Condition()
@@ -148,7 +143,7 @@ class Follower:
                     followed = await self.channel.call(block, Followed)
             except EnclaveRefusedError as error:
                 # The node lies, or lags: nothing was changed; ask it again.
-                self.progress.last_refusal = str(error)
+                self.progress.last_refusal = self.progress.l1_failure = str(error)
                 self.progress.waiting_for = f"block {height} that the enclave accepts"
                 await self._see_whether_halted()
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -156,17 +151,23 @@ class Follower:
             except EnclaveGoneError:
                 raise
             except SealiftError as error:
-                self.progress.waiting_for = f"block {height} of the L1 node: {error}"
+                self.progress.waiting_for = f"block {height} of the L1 node"
+                self.progress.l1_failure = str(error)
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            self._keep_checkpoint(followed)
-            self.progress.imported = followed.height
-            self.progress.waiting_for = f"block {followed.height + 1}"
-            await self.execute_ready()
-            await self.confirm_rest()
-            async with self._imported:
-                self._imported.notify_all()
+            await self._followed(followed)
             height = Height(height + 1)
+
+    async def _followed(self, followed: Followed) -> None:
+        async with self._executing:  # a checkpoint never outruns what is durable
+            self._keep_checkpoint(followed)
+        self.progress.imported = followed.height
+        self.progress.l1_failure = ""
+        self.progress.waiting_for = f"block {followed.height + 1}"
+        await self.execute_ready()
+        await self._confirmer.imported()
+        async with self._imported:
+            self._imported.notify_all()
 
     async def _wait_for_header(self, height: int) -> None:
         while self.progress.l1_head < height:
@@ -174,13 +175,12 @@ class Follower:
 
     async def _see_whether_halted(self) -> None:
         status = await self.channel.call(GetStatus(), EnclaveStatus)
-        self.status = status
         self.progress.halted = status.halted
-        if status.halted:
+        if status.halted == HALTED_BY_FORK:
             raise EnclaveGoneError(
-                "the enclave has stopped for good",
+                "the enclave has stopped for good: it was shown two chains",
                 got=status.halted,
-                hint="See docs/files.md; its state is intact on disk.",
+                hint="Its state is intact on disk. Find out who signed both.",
             )
 
     def _keep_checkpoint(self, followed: Followed) -> None:
@@ -191,8 +191,49 @@ class Follower:
 
     def restored(self, height: Height) -> None:
         """The state came back from disk; what of it is unconfirmed is owed."""
-        self.progress.restored = height
-        self.progress.owes_certificate = True
+        self._confirmer.restored(height)
+
+    async def keep_snapshot(self) -> Height:
+        """Write the state as it is to disk as a snapshot; its height.
+
+        Blocks are executed meanwhile: only its beginning waits for the one that
+        is being executed, so that all it holds is durable already.
+
+        Raises:
+            EnclaveRefusedError: There is no state.
+            StoreError: The disk does not take it.
+        """
+        async with contextlib.AsyncExitStack() as exporting:
+            async with self._executing:
+                await exporting.enter_async_context(self._exporting)
+                begun = await begin_export(self.channel)
+            snapshot = await export_chunks(self.channel, begun)
+        self._store.put_snapshot(snapshot)
+        return snapshot.height
+
+    async def apply_diff(self, height: Height, diff: bytes) -> None:
+        """Advance the state by a block that another worker executed; durable.
+
+        Raises:
+            EnclaveRefusedError: It does not follow the state, or is forged.
+            StoreError: The disk does not take it.
+        """
+        async with self._executing:
+            await self.channel.call(DiffApply(diff=diff), StateReply)
+            self._store.commit_diff(height, diff)
+
+    async def take_over(self, header: bytes, chunks: Sequence[bytes]) -> Height:
+        """Take the state of another worker over; durable. Its height.
+
+        Raises:
+            EnclaveRefusedError: It is not of this shard, or cut, swapped,
+                altered, older.
+            StoreError: The disk does not take it.
+        """
+        async with self._executing:
+            snapshot = await import_snapshot(self.channel, header=header, chunks=chunks)
+            self._store.replace_state(snapshot)
+        return snapshot.height
 
     async def execute_ready(self) -> None:
         """Execute every block that is ready, make each durable, confirm."""
@@ -203,6 +244,7 @@ class Follower:
             except EnclaveRefusedError as error:
                 # For example a migration that fails: the state is as it was.
                 self.progress.idle = self.progress.last_refusal = str(error)
+                await self._see_whether_halted()
                 return
         self.progress.idle = f"{reply.reason}: {reply.detail}"
 
@@ -215,129 +257,21 @@ class Follower:
         )
 
     async def _keep(self, reply: Executed) -> None:
+        snapshot = None
         if not reply.diff:  # too large for a frame: the whole state instead
-            await export_snapshot(self.channel, self._store)
-        self._store.commit_block(reply)  # durable before it is confirmed (§10.7)
+            async with self._exporting:
+                begun = await begin_export(self.channel)
+                snapshot = await export_chunks(self.channel, begun)
+        # durable before it is confirmed (§10.7)
+        self._store.commit_block(reply, snapshot)
         self.progress.idle = ""
         self.progress.executed = reply.height
-        if self.progress.first_executed is None:
-            self.progress.first_executed = reply.height
         self.progress.calls += reply.calls
         self.progress.ended_generation = reply.last_of_generation
-        self.progress.owes_certificate = reply.last_of_generation
-        self.progress.certificate_tries = 0
         self._tell(reply)
-        for order in reply.orders:
-            self._carry(order)
-        await self._confirm_block(reply)
+        await self._confirmer.executed(reply)
 
     def _tell(self, block: Executed) -> None:
         event = Executions(height=block.height, receipts=block.receipts)
         for listener in tuple(self._listeners):
             listener(event)
-
-    def _carry(self, order: SignedOrder) -> None:
-        self._outbox.put(
-            Act(
-                call="enclave_bridge.submit_order",
-                args={"order": order},
-                heard=_nobody,
-            )
-        )
-
-    async def _confirm_block(self, block: Executed) -> None:
-        """Confirm a block at once if it matters, else with a later one."""
-        signed = self.progress.signed
-        due = (
-            block.calls > 0
-            or block.last_of_generation
-            or signed is None
-            or block.height - signed >= CONFIRM_EVERY
-        )
-        if due:
-            await self._confirm(block.height)
-
-    async def confirm_rest(self) -> None:
-        """Sign again what L1 did not take, from its frontier on."""
-        durable = self.progress.executed or self.progress.restored
-        owed = self.progress.signed is None or self.progress.owes_certificate
-        if durable is not None and owed:
-            await self._confirm(durable)
-
-    async def _confirm(self, durable: Height) -> None:
-        for after in await self._begin_after():
-            if after >= durable:
-                self.progress.signed = after
-                if not self.progress.owes_certificate:
-                    return
-            try:
-                reply = await self.channel.call(
-                    Confirm(durable=durable, after=min(after, durable)), Confirmed
-                )
-            except EnclaveRefusedError as error:
-                self.progress.last_refusal = str(error)
-                continue
-            self._send_confirmed(reply)
-            return
-
-    async def _begin_after(self) -> list[Height]:
-        """Where a confirmation may begin.
-
-        After the last signed one, or at L1's frontier, or (a new generation
-        before the old one's last confirmation is on L1) before the first block
-        that was executed here.
-        """
-        if self.progress.signed is not None:
-            return [self.progress.signed]
-        try:
-            frontier = await self._l1.confirmed(self._shard)
-        except SealiftError as error:
-            self.progress.last_refusal = str(error)
-            return []
-        first = self.progress.first_executed
-        found = [] if frontier is None else [frontier]
-        if first is not None and (frontier is None or first - 1 > frontier):
-            found.append(Height(first - 1))
-        return found
-
-    def _send_confirmed(self, reply: Confirmed) -> None:
-        if reply.confirmation is not None:
-            self.progress.signed = reply.confirmation.last
-            self._outbox.put(
-                Act(
-                    call="enclave_bridge.confirm",
-                    args={
-                        "confirmation": reply.confirmation,
-                        "signature": reply.signature,
-                    },
-                    heard=self._heard_confirmation,
-                )
-            )
-        self.progress.owes_certificate = False  # until L1 refuses it
-        if reply.certificate is not None:
-            self.progress.certificate_tries += 1
-            self._outbox.put(
-                Act(
-                    call="enclave_bridge.post_certificate",
-                    args={
-                        "certificate": reply.certificate,
-                        "signature": reply.certificate_signature,
-                    },
-                    heard=self._heard_certificate,
-                )
-            )
-
-    async def _heard_certificate(self, outcome: Included | SealiftError) -> None:
-        # Refused until the confirmation before it counts; asked again then.
-        refused = isinstance(outcome, SealiftError) or bool(outcome.code)
-        again = self.progress.certificate_tries < CERTIFICATE_TRIES
-        self.progress.owes_certificate = refused and again
-
-    async def _heard_confirmation(self, outcome: Included | SealiftError) -> None:
-        # Somebody else may have confirmed the same; begin at the frontier again.
-        if isinstance(outcome, SealiftError) or outcome.code:
-            self.progress.signed = None
-
-
-async def _nobody(outcome: Included | SealiftError) -> None:
-    del outcome

@@ -4,6 +4,7 @@ Several tasks under one group: where one ends, all end, and the reason is said.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +26,6 @@ from sealift.protocol import (
 )
 from sealift.protocol.ecall import (
     BornKeys,
-    DiffApply,
     EnclaveStatus,
     GetStatus,
     HelloReply,
@@ -33,24 +33,30 @@ from sealift.protocol.ecall import (
     Register,
     Registration,
     Started,
-    StateReply,
 )
 
 from ._api import Health
 from ._channel import EnclaveChannel
-from ._errors import EnclaveRefusedError, StalledError, UpstreamError, WorkerError
+from ._errors import (
+    FATAL,
+    EnclaveRefusedError,
+    StalledError,
+    UpstreamError,
+    WorkerError,
+)
 from ._feed import L1Source
 from ._follower import Follower
 from ._metrics import Reading
 from ._mura import request_session
 from ._outbox import Included, Outbox
-from ._state import export_snapshot, import_snapshot
 from ._store import WorkerStore
 from ._upstream import Upstream
 
 _RETRY_SECONDS = 0.5
-#: The worker warns of what would stop it this many blocks ahead.
-WARN_BLOCKS = 100
+_ATTESTATION_EVERY = 20
+#: What a worker may wait for, in its health.
+L1, KEYS, ANNOUNCEMENT = "the chain", "keys", "announcement"
+STATE, ATTESTATION, SNAPSHOT = "state", "attestation", "snapshot"
 
 
 class Disk(Protocol):
@@ -84,6 +90,7 @@ class Standing(Protocol):
 class Surroundings:
     """What a worker lives in."""
 
+    shard: ShardId
     l1: L1Source
     disk: Disk
     evidence: Evidence
@@ -125,8 +132,9 @@ class Life:
         self._store = store
         self._outbox = outbox
         self._around = around
-        self._stalled = ""
-        self._snapshot_at = 0
+        #: What keeps the worker from its duty, by topic; empty when nothing does.
+        self._troubles: dict[str, str] = {}
+        self._snapshot_at: int | None = None
 
     # --- what runs beside the follower ---
 
@@ -170,21 +178,33 @@ class Life:
 
     async def _keys_from(self, upstream: Upstream) -> None:
         await self._catch_up()
-        if await self._has_keys():
-            return
-        if not await self.request_keys(upstream):
-            raise StalledError(self._stalled)
+        if not await self._has_keys():
+            await self.request_keys(upstream)
 
     async def _settle(self) -> None:
         """Get keys, then state; from then on re-attest and keep snapshots."""
-        await self._catch_up()
-        if not await self._has_keys():
-            await self._get_keys()
-        await self._announce()
+        await self._patiently(L1, self._catch_up)
+        await self._patiently(KEYS, self._get_keys)
+        self._store.add_holders(self.started.signing_key)
+        await self._patiently(ANNOUNCEMENT, self._announce)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fetch_state(), name="state")
             group.create_task(self._keep_attested(), name="attestation")
             group.create_task(self._keep_snapshots(), name="snapshots")
+
+    async def _patiently(self, topic: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Take a step, again and again while something outside is in the way."""
+        while True:
+            try:
+                await step()
+            except FATAL:
+                raise
+            except SealiftError as error:
+                self._troubles[topic] = str(error)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self._troubles.pop(topic, None)
+                return
 
     async def _catch_up(self) -> None:
         """Until the enclave has verified what L1 had when we looked."""
@@ -197,27 +217,47 @@ class Life:
 
     async def _get_keys(self) -> None:
         """Birth, if L1 knows no keys of the shard; else provisioning."""
-        shard = await self._shard()
-        while True:
-            value, _ = await self._around.l1.prove(
-                keys_key(shard, 0), self.follower.progress.imported
+        if await self._has_keys():
+            return
+        upstream = self._around.upstream
+        if upstream is not None:
+            await self._from_upstream(self.request_keys)
+            return
+        value, _ = await self._around.l1.prove(
+            keys_key(self._around.shard, 0), self.follower.progress.imported
+        )
+        if value is not None:
+            raise StalledError(
+                "the shard has keys and this worker does not",
+                hint="Name a worker that has them under [upstream] and restart.",
             )
-            if value is None and self._around.upstream is None:
-                await self._give_birth()
-                return
-            if self._around.upstream is not None:
-                if await self.request_keys(self._around.upstream):
-                    return
-            else:
-                self._stalled = (
-                    "the shard has keys and this worker does not: "
-                    "name a worker that has them under [upstream]"
-                )
-            await asyncio.sleep(_RETRY_SECONDS)
+        await self._give_birth()
 
-    async def _shard(self) -> ShardId:
-        status = await self.channel.call(GetStatus(), EnclaveStatus)
-        return status.shard
+    async def _from_upstream(self, step: Callable[[Upstream], Awaitable[None]]) -> None:
+        """Ask the upstream worker; where it is gone, look up where it is now.
+
+        Raises:
+            SealiftError: What came in the way.
+        """
+        upstream = self._around.upstream
+        if upstream is None:
+            raise StalledError("no worker to ask is named")
+        try:
+            await step(upstream)
+        except UpstreamError:
+            await self._look_up(upstream)
+            raise
+        if self._store.meta("upstream") is None:
+            self._store.put_meta("upstream", await upstream.signing_key())
+
+    async def _look_up(self, upstream: Upstream) -> None:
+        """Take the URL that the upstream worker has announced on L1 last."""
+        known = self._store.meta("upstream")
+        if known is None:
+            return
+        record = await self._record(AccountId(known))
+        if record is not None and record.url:
+            upstream.url = record.url.rstrip("/")
 
     # --- registration, birth, provisioning ---
 
@@ -261,7 +301,7 @@ class Life:
             published = await self.channel.call(BornKeys(blob=blob), KeysPublished)
         self._around.disk.keep_key_store(published.key_store)
         self._store.put_meta("born", b"\x01")
-        self._store.add_holders(1)
+        self._store.add_holders(self.started.signing_key)
         outcome = await self._outbox.act(
             "enclave_bridge.publish_key",
             {"statement": published.statement, "signature": published.signature},
@@ -269,104 +309,111 @@ class Life:
         _require(outcome, "L1 refused the shard's first keys")
         await self.follower.reach(outcome.height)
 
-    async def request_keys(self, upstream: Upstream) -> bool:
-        """One try at provisioning; whether the keys came.
+    async def request_keys(self, upstream: Upstream) -> None:
+        """One try at provisioning.
 
-        A refusal is kept for the status: the notice may not have run, the
-        provider may be late. The caller asks again.
+        Raises:
+            SealiftError: Why the keys did not come: the notice may not have run,
+                the provider may be late.
         """
-        try:
-            async with upstream.mura() as wire:
-                await request_session(
-                    self.channel,
-                    self.follower,
-                    wire,
-                    operator=self._around.operator,
-                    register=self.register,
-                    keep=self._around.disk.keep_key_store,
-                )
-        except (EnclaveRefusedError, UpstreamError, StalledError) as error:
-            self._stalled = f"keys from {upstream.url}: {error}"
-            return False
-        self._stalled = ""
-        self._store.add_holders(2)  # the provider and this one
-        return True
+        async with upstream.mura() as wire:
+            provider = await request_session(
+                self.channel,
+                self.follower,
+                wire,
+                operator=self._around.operator,
+                register=self.register,
+                keep=self._around.disk.keep_key_store,
+            )
+        self._store.add_holders(self.started.signing_key, *provider)
 
     # --- state ---
 
     async def _fetch_state(self) -> None:
         """Fetch state and diffs from upstream while it is not ours to make."""
-        upstream = self._around.upstream
-        if upstream is None:
+        if self._around.upstream is None:
             return
         while True:
-            status = await self.channel.call(GetStatus(), EnclaveStatus)
-            try:
-                if status.state_height is None:
-                    await self._fetch_snapshot(upstream)
-                elif not self._executing():
-                    await self._fetch_diffs(upstream, status.state_height)
-                else:
-                    await asyncio.sleep(_RETRY_SECONDS)
-            except (UpstreamError, EnclaveRefusedError) as error:
-                self._stalled = f"state from {upstream.url}: {error}"
+            if self._executing():
+                self._troubles.pop(STATE, None)
                 await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            try:
+                await self._from_upstream(self._fetch_some)
+            except FATAL:
+                raise
+            except SealiftError as error:
+                if not self._executing():
+                    self._troubles[STATE] = f"no state from upstream: {error}"
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self._troubles.pop(STATE, None)
 
     def _executing(self) -> bool:
         """Whether the last imported block found this enclave executing."""
-        executed = self.follower.progress.executed
-        return executed is not None and not self.follower.progress.ended_generation
+        progress = self.follower.progress
+        return progress.executed is not None and not (
+            progress.ended_generation or progress.halted
+        )
 
-    async def _fetch_snapshot(self, upstream: Upstream) -> None:
-        offered = await upstream.snapshot()
+    async def _fetch_some(self, upstream: Upstream) -> None:
+        status = await self.channel.call(GetStatus(), EnclaveStatus)
+        self.follower.progress.halted = status.halted
+        if status.state_height is None or status.halted:
+            await self._fetch_snapshot(upstream, fresh_at=0)
+        else:
+            await self._fetch_diffs(upstream, status.state_height)
+
+    async def _fetch_snapshot(self, upstream: Upstream, *, fresh_at: int) -> None:
+        offered = await upstream.snapshot(fresh_at=fresh_at)
         if offered is None:
             await asyncio.sleep(_RETRY_SECONDS)
             return
-        await import_snapshot(
-            self.channel,
-            self._store,
-            header=offered.header,
-            chunks=upstream.chunks(offered),
-        )
-        self._stalled = ""
+        chunks = [chunk async for chunk in upstream.chunks(offered)]
+        await self.follower.take_over(offered.header, chunks)
         await self.follower.execute_ready()
 
     async def _fetch_diffs(self, upstream: Upstream, after: int) -> None:
+        wanted = after + 1
         for height, diff in await upstream.diffs(after):
             if self._executing():
                 return
+            if height > wanted:  # the peer keeps no diff of a block in between
+                await self._fetch_snapshot(upstream, fresh_at=wanted)
+                return
             try:
-                await self.channel.call(DiffApply(diff=diff), StateReply)
+                await self.follower.apply_diff(height, diff)
             except EnclaveRefusedError:
                 status = await self.channel.call(GetStatus(), EnclaveStatus)
-                if status.state_height is not None and status.state_height >= height:
-                    continue  # executed here meanwhile
-                raise
-            self._store.commit_diff(height, diff)
-            self._stalled = ""
+                if status.state_height is None or status.state_height < height:
+                    raise
+                return  # executed here meanwhile
+            wanted = height + 1
             await self.follower.execute_ready()
 
     # --- standing ---
 
     async def _announce(self) -> None:
         record = await self._record()
-        if record is not None and record.url != self.url:
-            await self._outbox.act(
+        if record is None:
+            await self.register_now()
+        elif record.url != self.url:
+            outcome = await self._outbox.act(
                 "teerex.announce",
                 {"signing_key": self.started.signing_key, "url": self.url},
             )
+            _require(outcome, "L1 refused the announcement")
 
-    async def _record(self) -> EnclaveRecord | None:
+    async def _record(self, of: AccountId | None = None) -> EnclaveRecord | None:
         value, _ = await self._around.l1.prove(
-            enclave_key(self.started.signing_key), self.follower.progress.imported
+            enclave_key(of or self.started.signing_key), self.follower.progress.imported
         )
         return None if value is None else canonical_decode(EnclaveRecord, value)
 
     async def schedule(self) -> Schedule | None:
         """The shard's schedule, as the L1 node says (a hint for people)."""
-        status = await self.channel.call(GetStatus(), EnclaveStatus)
         value, _ = await self._around.l1.prove(
-            schedule_key(status.shard), self.follower.progress.imported
+            schedule_key(self._around.shard), self.follower.progress.imported
         )
         return None if value is None else canonical_decode(Schedule, value)
 
@@ -374,18 +421,17 @@ class Life:
         """Attest again when half of the policy's maximum age has passed."""
         while True:
             await self.follower.next_block()
-            imported = self.follower.progress.imported
-            if imported % 20:
-                continue
-            record, schedule = await self._record(), await self.schedule()
-            if record is None or schedule is None:
-                continue
-            limit = config_at(schedule, imported).config.attestation.max_age_blocks
-            if imported - record.attested_at > limit // 2:
-                try:
-                    await self.register_now()
-                except (StalledError, EnclaveRefusedError) as error:
-                    self._stalled = f"attestation: {error}"
+            if self.follower.progress.imported % _ATTESTATION_EVERY == 0:
+                await self._patiently(ATTESTATION, self._attest_again)
+
+    async def _attest_again(self) -> None:
+        record, schedule = await self._record(), await self.schedule()
+        if schedule is None:
+            return
+        imported = self.follower.progress.imported
+        limit = config_at(schedule, imported).config.attestation.max_age_blocks
+        if record is None or imported - record.attested_at > limit // 2:
+            await self.register_now()
 
     async def _keep_snapshots(self) -> None:
         while True:
@@ -393,12 +439,16 @@ class Life:
             executed = self.follower.progress.executed
             if executed is None:
                 continue
-            if executed - self._snapshot_at >= self._around.snapshot_every:
-                if self._snapshot_at:
-                    async with self.follower.standing_still():
-                        height = await export_snapshot(self.channel, self._store)
-                    self._store.drop_diffs_below(height - self._around.snapshot_every)
+            if self._snapshot_at is None:
                 self._snapshot_at = executed
+            elif executed - self._snapshot_at >= self._around.snapshot_every:
+                await self._patiently(SNAPSHOT, self._renew_snapshot)
+
+    async def _renew_snapshot(self) -> None:
+        height = await self.follower.keep_snapshot()
+        # Diffs that a peer may be applying just now stay for one more period.
+        self._store.drop_diffs_below(height - self._around.snapshot_every)
+        self._snapshot_at = height
 
     # --- what others ask ---
 
@@ -407,33 +457,59 @@ class Life:
         progress = self.follower.progress
         reasons = []
         if progress.halted:
-            reasons.append(f"the enclave has stopped for good: {progress.halted}")
+            reasons.append(f"the enclave has stopped executing: {progress.halted}")
+        if progress.l1_failure:
+            reasons.append(f"waiting for {progress.waiting_for}: {progress.l1_failure}")
         lag = progress.l1_head - 1 - progress.imported
         if lag > CONFIRM_LAG:
             reasons.append(f"{lag} blocks behind: waiting for {progress.waiting_for}")
-        if self._stalled:
-            reasons.append(self._stalled)
+        reasons += [f"{topic}: {why}" for topic, why in self._troubles.items()]
         return Health(ok=not reasons, reasons=tuple(reasons))
+
+    async def _seen_on_l1(self) -> "_SeenOnL1":
+        """What L1 says of us; nothing where it does not answer."""
+        around = self._around
+        if self.follower.progress.l1_failure:  # known: do not make people wait
+            return _SeenOnL1()
+        try:
+            return _SeenOnL1(
+                schedule=await self.schedule(),
+                record=await self._record(),
+                funds=await around.standing.funds(around.operator),
+            )
+        except SealiftError as error:
+            self.follower.progress.last_refusal = str(error)
+            return _SeenOnL1()
+
+    def _blocks_to(self, schedule: Schedule | None) -> tuple[int | None, int | None]:
+        """XYZ of the next upgrade, and how many blocks there are until then."""
+        imported = self.follower.progress.imported
+        ahead = None if schedule is None else next_upgrade(schedule, imported)
+        if ahead is None:
+            return None, None
+        return ahead.upgrade_at, ahead.upgrade_at - imported
 
     async def reading(self) -> Reading:
         """One scrape of the metrics."""
         status = await self.channel.call(GetStatus(), EnclaveStatus)
         progress = self.follower.progress
-        schedule, record = await self.schedule(), await self._record()
-        ahead = None if schedule is None else next_upgrade(schedule, progress.imported)
+        seen = await self._seen_on_l1()
+        _, left = self._blocks_to(seen.schedule)
         return Reading(
             l1_height=progress.l1_head,
             imported_height=progress.imported,
             state_height=status.state_height,
-            blocks_to_upgrade=ahead.upgrade_at - progress.imported if ahead else None,
+            blocks_to_upgrade=left,
             instances_with_keys=self._store.holders() if status.epochs else 0,
             attestation_age_blocks=(
-                None if record is None else progress.imported - record.attested_at
+                None
+                if seen.record is None
+                else progress.imported - seen.record.attested_at
             ),
-            operator_funds=await self._around.standing.funds(self._around.operator),
+            operator_funds=seen.funds,
             calls_executed=progress.calls,
             state_bytes=status.accounts_bytes,
-            halted=bool(progress.halted),
+            halted=bool(status.halted),
             fingerprint=self.hello.fingerprint.hex(),
             version=self.hello.app_version,
         )
@@ -442,9 +518,9 @@ class Life:
         """Everything that ``worker status`` shows."""
         status = await self.channel.call(GetStatus(), EnclaveStatus)
         progress = self.follower.progress
-        schedule = await self.schedule()
-        record = await self._record()
-        ahead = None if schedule is None else next_upgrade(schedule, progress.imported)
+        seen = await self._seen_on_l1()
+        upgrade_at, left = self._blocks_to(seen.schedule)
+        record = seen.record
         health = self.health()
         return {
             "platform": self.hello.platform,
@@ -467,13 +543,12 @@ class Life:
             "executed": progress.executed,
             "generation": status.generation,
             "idle": progress.idle,
-            "upgrade_at": ahead.upgrade_at if ahead else None,
-            "blocks_to_upgrade": ahead.upgrade_at - progress.imported
-            if ahead
-            else None,
+            "waiting_for": progress.waiting_for,
+            "upgrade_at": upgrade_at,
+            "blocks_to_upgrade": left,
             "instances_with_keys": self._store.holders() if status.epochs else 0,
             "calls": progress.calls,
-            "halted": progress.halted,
+            "halted": status.halted,
             "last_refusal": progress.last_refusal,
             "failed_acts": self._outbox.failures,
             "ok": health.ok,
@@ -481,8 +556,13 @@ class Life:
         }
 
 
-#: What ``worker status`` shouts until a second instance holds the keys.
-LONELY = "KEYS HELD BY 1 INSTANCE: losing this machine loses the shard"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SeenOnL1:
+    schedule: Schedule | None = None
+    record: EnclaveRecord | None = None
+    funds: int | None = None
+
+
 #: So many blocks behind the L1 node is not healthy any more.
 CONFIRM_LAG = 20
 

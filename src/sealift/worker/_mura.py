@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from sealift.base import AccountId, Height, InvariantError
+from sealift.protocol import enclave_key
 from sealift.protocol.ecall import (
     CloseSession,
     FeedSession,
@@ -25,6 +26,7 @@ from ._errors import EnclaveRefusedError, UpstreamError
 
 #: For how many blocks a wanted registration may be waited for.
 PATIENCE_BLOCKS = 40
+_ACCOUNT_BYTES = 32
 
 
 class Wire(Protocol):
@@ -52,15 +54,22 @@ class ChainView(Protocol):
         """Until the enclave has imported another block."""
 
 
-async def serve_session(channel: EnclaveChannel, chain: ChainView, wire: Wire) -> None:
+async def serve_session(
+    channel: EnclaveChannel, chain: ChainView, wire: Wire
+) -> frozenset[AccountId]:
     """Carry a provider's end of a session.
+
+    Returns:
+        The signing key of the instance that was served.
 
     Raises:
         EnclaveRefusedError: The enclave ended it, by name.
+        UpstreamError: The other end went away before.
     """
     opened = await channel.call(OpenSession(role="provider"), SessionReply)
     carrier = _Session(channel, chain, wire, opened.session)
     await carrier.run(opened)
+    return frozenset(carrier.peers)
 
 
 async def request_session(
@@ -71,7 +80,7 @@ async def request_session(
     operator: AccountId,
     register: Callable[[Registration], Awaitable[Height]],
     keep: Callable[[bytes], None],
-) -> None:
+) -> frozenset[AccountId]:
     """Carry a requester's end of a session until it has the keys.
 
     Args:
@@ -81,6 +90,9 @@ async def request_session(
         operator: The account that brings the registration to L1.
         register: Does so; the height of its block.
         keep: Makes the sealed key store durable.
+
+    Returns:
+        The signing key of the provider.
 
     Raises:
         EnclaveRefusedError: Either enclave ended the session, by name.
@@ -92,6 +104,7 @@ async def request_session(
     carrier = _Session(channel, chain, wire, opened.session)
     carrier.register, carrier.keep = register, keep
     await carrier.run(opened)
+    return frozenset(carrier.peers)
 
 
 class _Session:
@@ -102,6 +115,8 @@ class _Session:
         self._chain = chain
         self._wire = wire
         self._number = number
+        #: Whose records the enclave wanted: the other end's.
+        self.peers: set[AccountId] = set()
         self.register: Callable[[Registration], Awaitable[Height]] | None = None
         self.keep: Callable[[bytes], None] | None = None
 
@@ -156,6 +171,10 @@ class _Session:
 
     async def _prove(self, keys: tuple[bytes, ...]) -> SessionReply:
         """Prove what is wanted; what is absent is waited for, within reason."""
+        ends = (AccountId(key[-_ACCOUNT_BYTES:]) for key in keys)
+        self.peers.update(
+            end for key, end in zip(keys, ends, strict=True) if enclave_key(end) == key
+        )
         for left in range(PATIENCE_BLOCKS, -1, -1):
             async with self._chain.standing_still():
                 height, proofs = await self._chain.prove_at_head(keys)

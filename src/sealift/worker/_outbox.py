@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from sealift.base import Height, SealiftError
 
@@ -15,6 +15,10 @@ class Included:
     height: Height
     code: int
     log: str
+
+
+#: Who hears what became of an act: its block, or why there is none.
+Heard: TypeAlias = Callable[[Included | SealiftError], Awaitable[None]]
 
 
 class Account(Protocol):
@@ -33,7 +37,7 @@ class Act:
 
     call: str
     args: dict[str, object]
-    heard: Callable[[Included | SealiftError], Awaitable[None]]
+    heard: Heard
 
 
 class Outbox:
@@ -63,7 +67,7 @@ class Outbox:
         done: asyncio.Future[Included] = asyncio.get_running_loop().create_future()
 
         async def heard(outcome: Included | SealiftError) -> None:
-            if done.cancelled():
+            if done.done():  # whoever asked has gone
                 return
             if isinstance(outcome, SealiftError):
                 done.set_exception(outcome)

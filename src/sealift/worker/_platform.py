@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import msgspec
 
@@ -21,8 +22,9 @@ from sealift.transport.bundle_folder import install_bundle, read_bundle_file
 from sealift.transport.clock import Clock, unix_seconds
 from sealift.transport.rpc import L1Client
 
+from ._channel import GONE_HINT
 from ._config import WorkerConfig
-from ._errors import StalledError
+from ._errors import EnclaveGoneError, StalledError
 from ._outbox import Outbox
 
 #: Collateral on L1 that is older than this is renewed, in seconds.
@@ -46,6 +48,8 @@ class InsecureSim:
     def __init__(self, config: WorkerConfig, clock: Clock) -> None:
         self._config = config
         self._clock = clock
+        self._log = config.home / "enclave.log"
+        self._log_begins = 0
         self.intel = SimIntel(config.sim)
         self.machine = SimMachine(self.intel, config.machine, entropy=system_entropy)
 
@@ -59,10 +63,44 @@ class InsecureSim:
         )
         options = StartOptions(
             memory_limit=self._config.memory_limit,
-            diagnostics=self._config.home / "enclave.log",
+            diagnostics=self._log,
         )
+        self._log_begins = self._log.stat().st_size if self._log.exists() else 0
         async with await SimPlatform(self.machine).start(folder, options) as running:
             yield running
+
+    async def watch(self, running: RunningEnclave) -> NoReturn:
+        """Notice the end of the enclave process, also while nobody asks it.
+
+        Raises:
+            EnclaveGoneError: It has ended.
+        """
+        code = await running.wait()
+        raise self.gone(f"exit code {code}" if code >= 0 else f"signal {-code}")
+
+    def gone(self, got: object) -> EnclaveGoneError:
+        """The end of the enclave process, in its own last words."""
+        last = self._last_words()
+        limit = self._config.memory_limit // (1024 * 1024)
+        starved = limit and "MemoryError" in last
+        return EnclaveGoneError(
+            "the enclave process has ended",
+            got=f"{got}{', ' if last else ''}{last}",
+            hint=(
+                f"memory_limit is {limit} MiB: raise it under [enclave]."
+                if starved
+                else GONE_HINT
+            ),
+        )
+
+    def _last_words(self) -> str:
+        try:
+            with self._log.open("rb") as log:
+                log.seek(max(self._log_begins, self._log.stat().st_size - 4096))
+                lines = log.read().decode(errors="replace").split("\n")
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     async def ensure_collateral(self, outbox: Outbox, l1: L1Client) -> None:
         """Register this platform's collateral on L1 where L1's own is older.

@@ -8,19 +8,37 @@ from pathlib import Path
 
 import aiohttp
 
-from sealift.base import AccountId, ChainId, Fingerprint, ShardId, encode
+from sealift.base import (
+    AccountId,
+    ChainId,
+    Digest,
+    Fingerprint,
+    Height,
+    SealiftError,
+    ShardId,
+    encode,
+)
 from sealift.crypto import account_of
+from sealift.insecure_sim import RunningEnclave
 from sealift.protocol.ecall import HelloReply, Start, Started
+from sealift.relay import LightBlock
+from sealift.relay import header_hash as header_hash_of
 from sealift.transport.account import L1Account
 from sealift.transport.clock import Clock
 from sealift.transport.files import hold_lock, read_or_explain, write_durably
 from sealift.transport.http import serve
 from sealift.transport.keys import read_account_key
-from sealift.transport.rpc import Backoff, L1Client, system_jitter
+from sealift.transport.rpc import Backoff, L1Client, NodeUnreachableError, system_jitter
 
 from ._api import Api
 from ._channel import EnclaveChannel
 from ._config import WorkerConfig, load_config
+from ._errors import (
+    EnclaveGoneError,
+    EnclaveRefusedError,
+    StoreError,
+    WrongChainError,
+)
 from ._feed import BlockFeed
 from ._follower import Follower
 from ._l1 import L1Standing, L1View
@@ -121,6 +139,8 @@ class OpenWorker:
     view: L1View
     hello: HelloReply
     started: Started
+    platform: InsecureSim
+    running: RunningEnclave
 
     async def run(self) -> None:
         """Follow and serve; ends only by an error.
@@ -139,18 +159,19 @@ class OpenWorker:
         await self._beside(self.life.request_keys_only())
 
     async def _beside(self, main: Coroutine[None, None, None]) -> None:
+        enclave = asyncio.create_task(self.platform.watch(self.running), name="enclave")
         watcher = asyncio.create_task(self.view.watch(), name="L1 news")
         worker = asyncio.create_task(main, name="worker")
+        tasks = (enclave, watcher, worker)
         try:
-            done, _ = await asyncio.wait(
-                (watcher, worker), return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done:
-                task.result()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:  # the enclave first: its end explains the others'
+                if task.done():
+                    task.result()
         finally:
-            for task in (watcher, worker):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(watcher, worker, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -177,22 +198,25 @@ async def open_worker(
         platform = InsecureSim(config, clock)
         running = await stack.enter_async_context(platform.enclave())
         channel = EnclaveChannel(running)
-        hello = await channel.hello()
+        try:
+            hello = await channel.hello()
+        except EnclaveGoneError as error:
+            raise platform.gone(error.got) from error
         store = WorkerStore(
             config.database, shard=config.shard, fingerprint=hello.fingerprint
         )
         stack.callback(store.close)
         disk = HomeDisk(config)
         view = L1View(l1)
-        trust_height = running.manifest.l1.height
-        started = await _start(
-            channel, disk, view, shard=config.shard, store=store, trust=trust_height
+        chain_id, trust, trust_hash = running.manifest.l1.values()
+        await _check_chain(l1, chain_id)
+        light = await _trusted_block(
+            view, trust, trust_hash, required=store.meta("checkpoint") is None
         )
+        started = await _start(channel, disk, shard=config.shard, store=store, at=light)
         restored = await restore_state(channel, store, genesis=disk.genesis())
         secret = read_account_key(config.operator_key)
-        account = OperatorAccount(
-            L1Account(secret, l1, await _chain_id(l1)), config.shard
-        )
+        account = OperatorAccount(L1Account(secret, l1, chain_id), config.shard)
         outbox = Outbox(account)
         follower = Follower(
             channel=channel,
@@ -206,6 +230,7 @@ async def open_worker(
             follower.restored(restored)
         peer = upstream if upstream is not None else config.upstream
         around = Surroundings(
+            shard=config.shard,
             l1=view,
             disk=disk,
             evidence=_Collateral(platform, l1),
@@ -233,35 +258,70 @@ async def open_worker(
             view=view,
             hello=hello,
             started=started,
+            platform=platform,
+            running=running,
         )
 
 
-async def _chain_id(l1: L1Client) -> ChainId:
-    return (await l1.status()).node_info.network
+async def _check_chain(l1: L1Client, chain_id: ChainId) -> None:
+    """The node follows the chain that the bundle was built for, by its name."""
+    network = (await l1.status()).node_info.network
+    if network != chain_id:
+        raise WrongChainError(
+            f"the L1 node at {l1.url} follows another chain",
+            got=network,
+            expected=chain_id,
+            hint="Correct [l1] rpc, or use the bundle of that chain.",
+        )
+
+
+async def _trusted_block(
+    view: L1View, height: Height, header_hash: Digest, *, required: bool
+) -> LightBlock | None:
+    """The block that the bundle was measured with, as the node has it."""
+    try:
+        light = await view.light_block(height)
+    except NodeUnreachableError:
+        raise
+    except SealiftError:  # a node may have pruned it; a checkpoint does without
+        if required:
+            raise
+        return None
+    got = header_hash_of(light.signed_header.header)
+    if got != header_hash:
+        raise WrongChainError(
+            f"block {height} of the L1 node is not the one the bundle trusts",
+            got=got,
+            expected=header_hash.hex(),
+            hint="Another chain of the same name: correct [l1] rpc.",
+        )
+    return light
 
 
 async def _start(
     channel: EnclaveChannel,
     disk: HomeDisk,
-    view: L1View,
     *,
     shard: ShardId,
     store: WorkerStore,
-    trust: int,
+    at: LightBlock | None,
 ) -> Started:
     checkpoint = store.meta("checkpoint")
-    light_block = None
-    if checkpoint is None:
-        light_block = encode(await view.light_block(trust))
-    started = await channel.call(
-        Start(
-            shard=shard,
-            key_store=disk.key_store(),
-            checkpoint=checkpoint,
-            light_block=light_block,
-        ),
-        Started,
+    request = Start(
+        shard=shard,
+        key_store=disk.key_store(),
+        checkpoint=checkpoint,
+        light_block=encode(at) if checkpoint is None and at is not None else None,
     )
+    try:
+        started = await channel.call(request, Started)
+    except EnclaveRefusedError as error:
+        raise StoreError(
+            f"the enclave does not start from {store.path.parent} ({error})",
+            expected="key_store.sealed and worker.db as this enclave wrote them",
+            hint="They were left as they are. Put back what was there, or make a "
+            "new home and request keys and state from a peer.",
+        ) from error
     disk.keep_key_store(started.key_store)
     return started
 

@@ -1,6 +1,6 @@
 """The state's way between disk, enclave and peers; encrypted all the while."""
 
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 
 from sealift.base import Height
 from sealift.protocol.ecall import (
@@ -17,7 +17,10 @@ from sealift.protocol.ecall import (
 
 from ._channel import EnclaveChannel
 from ._errors import EnclaveRefusedError, StoreError
-from ._store import WorkerStore
+from ._store import WholeSnapshot, WorkerStore
+
+#: How the enclave names that it holds no keys of the shard.
+NO_KEYS = "NoKeysError"
 
 
 async def restore_state(
@@ -40,7 +43,7 @@ async def restore_state(
                 data = store.chunk(snapshot.height, number)
                 await channel.call(SnapshotChunk(index=number, data=data), StateReply)
         elif genesis is not None and store.meta("born") is not None:
-            await channel.call(Genesis(blob=genesis), StateReply)
+            await _load_genesis(channel, genesis)
         status = await channel.call(GetStatus(), EnclaveStatus)
         if status.state_height is None:
             return None
@@ -57,36 +60,40 @@ async def restore_state(
     return height
 
 
-async def export_snapshot(channel: EnclaveChannel, store: WorkerStore) -> Height:
-    """Write the state as it is now to disk as a snapshot; its height."""
-    header = await channel.call(SnapshotBegin(), SnapshotHeader)
+async def _load_genesis(channel: EnclaveChannel, blob: bytes) -> None:
+    try:
+        await channel.call(Genesis(blob=blob), StateReply)
+    except EnclaveRefusedError as error:
+        if error.refused != NO_KEYS:  # another instance gave birth: ask it for them
+            raise
+
+
+async def begin_export(channel: EnclaveChannel) -> SnapshotHeader:
+    """Fix a snapshot of the state as it is now; later blocks don't show in it."""
+    return await channel.call(SnapshotBegin(), SnapshotHeader)
+
+
+async def export_chunks(
+    channel: EnclaveChannel, begun: SnapshotHeader
+) -> WholeSnapshot:
+    """Fetch the chunks of a snapshot; no other may be begun meanwhile."""
     chunks = []
-    for number in range(header.chunks):
+    for number in range(begun.chunks):
         chunk = await channel.call(SnapshotGet(index=number), SnapshotChunk)
         chunks.append(chunk.data)
-    store.put_snapshot(header.height, header.header, chunks)
-    return header.height
+    return WholeSnapshot(height=begun.height, header=begun.header, chunks=tuple(chunks))
 
 
 async def import_snapshot(
-    channel: EnclaveChannel,
-    store: WorkerStore,
-    *,
-    header: bytes,
-    chunks: AsyncIterator[bytes],
-) -> Height:
-    """Take a snapshot from a peer over, and keep it on disk.
+    channel: EnclaveChannel, *, header: bytes, chunks: Sequence[bytes]
+) -> WholeSnapshot:
+    """Have the enclave take a peer's snapshot over; the caller keeps it on disk.
 
     Raises:
         EnclaveRefusedError: It is not of this shard and its keys, or is cut,
             swapped, altered or older.
     """
     begun = await channel.call(SnapshotBegin(header=header), SnapshotHeader)
-    kept = []
-    number = 0
-    async for data in chunks:
+    for number, data in enumerate(chunks):
         await channel.call(SnapshotChunk(index=number, data=data), StateReply)
-        kept.append(data)
-        number += 1
-    store.put_snapshot(begun.height, header, kept)
-    return begun.height
+    return WholeSnapshot(height=begun.height, header=header, chunks=tuple(chunks))

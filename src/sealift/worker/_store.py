@@ -7,33 +7,55 @@ be read.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
-from sealift.base import Digest, Fingerprint, Height, ShardId, decode, encode
-from sealift.protocol import SealedReceipt
+from sealift.base import (
+    DecodeError,
+    Digest,
+    Fingerprint,
+    Height,
+    ShardId,
+    decode,
+    encode,
+)
+from sealift.protocol import SealedReceipt, SignedOrder
 from sealift.protocol.ecall import Executed
 
 from ._errors import StoreError, StoreMismatchError
 
 _FORMAT = 1
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE diffs (height INTEGER PRIMARY KEY, data BLOB NOT NULL);
-CREATE TABLE receipts (
-  envelope BLOB PRIMARY KEY, height INTEGER NOT NULL, data BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX receipts_by_height ON receipts (height);
-CREATE TABLE snapshots (
-  height INTEGER PRIMARY KEY, header BLOB NOT NULL, chunks INTEGER NOT NULL,
-  whole INTEGER NOT NULL
-);
-CREATE TABLE chunks (
-  height INTEGER NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL,
-  PRIMARY KEY (height, number)
-) WITHOUT ROWID;
-"""
+T = TypeVar("T")
+_Cell: TypeAlias = int | bytes
+_SCHEMA = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE diffs (height INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    (
+        "CREATE TABLE receipts (envelope BLOB PRIMARY KEY, height INTEGER NOT NULL,"
+        " data BLOB NOT NULL) WITHOUT ROWID"
+    ),
+    "CREATE INDEX receipts_by_height ON receipts (height)",
+    "CREATE TABLE orders (number INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    (
+        "CREATE TABLE snapshots (height INTEGER PRIMARY KEY, header BLOB NOT NULL,"
+        " chunks INTEGER NOT NULL)"
+    ),
+    (
+        "CREATE TABLE chunks (height INTEGER NOT NULL, number INTEGER NOT NULL,"
+        " data BLOB NOT NULL, PRIMARY KEY (height, number)) WITHOUT ROWID"
+    ),
+)
+_KEPT_HINT = "It was left as it is. Move it away to start from a peer."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeSnapshot:
+    """A snapshot with all of its chunks, as the enclave gave it."""
+
+    height: Height
+    header: bytes
+    chunks: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,33 +82,53 @@ class WorkerStore:
 
     def __init__(self, path: Path, *, shard: ShardId, fingerprint: Fingerprint) -> None:
         self.path = path
-        new = not path.exists()
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            if new or not self._tables():
+            if not self._tables():
                 self._create(shard, fingerprint)
             self._check(shard, fingerprint)
         except sqlite3.Error as error:
-            raise StoreError(
-                f"{path} cannot be used ({error})",
-                expected="a database that this worker wrote",
-                hint="It was left as it is. Move it away to start from a peer.",
-            ) from error
+            self._db.close()
+            raise self._unusable(error) from error
+        except StoreError:
+            self._db.close()
+            raise
+
+    def _unusable(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"{self.path} cannot be used ({error})",
+            expected="a database that this worker wrote",
+            hint=_KEPT_HINT,
+        )
+
+    def _rows(self, query: str, *values: object) -> list[tuple[_Cell, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _row(self, query: str, *values: object) -> tuple[_Cell, ...] | None:
+        rows = self._rows(query, *values)
+        return rows[0] if rows else None
 
     def _tables(self) -> int:
-        row = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        return int(row[0])
+        row = self._row("SELECT count(*) FROM sqlite_master")
+        return 0 if row is None else int(row[0])
 
     def _create(self, shard: ShardId, fingerprint: Fingerprint) -> None:
-        self._db.executescript("BEGIN;" + _SCHEMA + "COMMIT;")
         rows = [
             ("format", encode(_FORMAT)),
             ("shard", bytes(shard)),
             ("fingerprint", bytes(fingerprint)),
         ]
-        with self._transaction():
+        with self._transaction():  # tables and owner at once, or nothing
+            for statement in _SCHEMA:
+                self._db.execute(statement)
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
 
     def _check(self, shard: ShardId, fingerprint: Fingerprint) -> None:
@@ -113,9 +155,7 @@ class WorkerStore:
 
     def meta(self, name: str) -> bytes | None:
         """A small named value."""
-        row = self._db.execute(
-            "SELECT value FROM meta WHERE name = ?", (name,)
-        ).fetchone()
+        row = self._row("SELECT value FROM meta WHERE name = ?", name)
         return None if row is None else bytes(row[0])
 
     def put_meta(self, name: str, value: bytes) -> None:
@@ -125,30 +165,59 @@ class WorkerStore:
 
     def holders(self) -> int:
         """How many instances are known here to hold the shard's keys."""
-        return decode(int, self.meta("holders") or encode(0))
+        return len(self._holders())
 
-    def add_holders(self, count: int) -> None:
-        """So many more instances hold the shard's keys."""
-        self.put_meta("holders", encode(self.holders() + count))
+    def add_holders(self, *names: bytes) -> None:
+        """These instances (signing keys) hold the shard's keys; counted once each."""
+        known = self._holders()
+        if not known.issuperset(names):
+            self.put_meta("holders", encode(sorted(known.union(names))))
 
-    def commit_block(self, block: Executed) -> None:
-        """Make an executed block durable: diff, receipts and checkpoint at once.
+    def _holders(self) -> set[bytes]:
+        raw = self.meta("holders")
+        try:
+            return set() if raw is None else set(decode(list[bytes], raw))
+        except DecodeError as error:
+            raise self._unusable(error) from error
 
-        An empty diff stands for a snapshot that was made durable before.
+    def commit_block(
+        self, block: Executed, snapshot: WholeSnapshot | None = None
+    ) -> None:
+        """Make an executed block durable: all that came of it, or nothing.
+
+        Args:
+            block: With its diff, receipts, orders and checkpoint.
+            snapshot: The state after it, where its diff was too large.
         """
         with self._transaction():
             if block.diff:
                 self._db.execute(
                     "REPLACE INTO diffs VALUES (?, ?)", (block.height, block.diff)
                 )
+            if snapshot is not None:
+                self._write_snapshot(snapshot)
             # The first receipt of an envelope stays: copies answer with it.
             self._db.executemany(
                 "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?)",
                 [(r.envelope, r.height, encode(r)) for r in block.receipts],
             )
+            self._db.executemany(
+                "INSERT INTO orders (data) VALUES (?)",
+                [(encode(order),) for order in block.orders],
+            )
             self._db.execute(
                 "REPLACE INTO meta VALUES ('checkpoint', ?)", (block.checkpoint,)
             )
+
+    def orders(self) -> list[tuple[int, SignedOrder]]:
+        """Orders of executed blocks that L1 has not answered yet, as executed."""
+        rows = self._rows("SELECT number, data FROM orders ORDER BY number")
+        return [(int(n), self._parsed(SignedOrder, data)) for n, data in rows]
+
+    def drop_order(self, number: int) -> None:
+        """L1 has taken or refused an order."""
+        with self._transaction():
+            self._db.execute("DELETE FROM orders WHERE number = ?", (number,))
 
     def commit_diff(self, height: Height, diff: bytes) -> None:
         """Make a diff durable that another worker of the shard produced."""
@@ -157,54 +226,62 @@ class WorkerStore:
 
     def diff(self, height: int) -> bytes | None:
         """The encrypted diff of a block."""
-        row = self._db.execute(
-            "SELECT data FROM diffs WHERE height = ?", (height,)
-        ).fetchone()
+        row = self._row("SELECT data FROM diffs WHERE height = ?", height)
         return None if row is None else bytes(row[0])
 
-    def diffs_after(self, height: int) -> Iterator[tuple[Height, bytes]]:
-        """All diffs above a height, ascending."""
-        rows = self._db.execute(
-            "SELECT height, data FROM diffs WHERE height > ? ORDER BY height", (height,)
+    def diffs_after(
+        self, height: int, *, most: int = 1 << 62
+    ) -> list[tuple[Height, bytes]]:
+        """The first diffs above a height, ascending."""
+        rows = self._rows(
+            "SELECT height, data FROM diffs WHERE height > ? ORDER BY height LIMIT ?",
+            *(height, most),
         )
-        for number, data in rows:
-            yield Height(number), bytes(data)
+        return [(Height(int(number)), bytes(data)) for number, data in rows]
 
     def receipt(self, envelope: Digest) -> SealedReceipt | None:
         """The sealed receipt that answers an envelope."""
-        row = self._db.execute(
-            "SELECT data FROM receipts WHERE envelope = ?", (envelope,)
-        ).fetchone()
-        return None if row is None else decode(SealedReceipt, bytes(row[0]))
+        row = self._row("SELECT data FROM receipts WHERE envelope = ?", envelope)
+        return None if row is None else self._parsed(SealedReceipt, row[0])
 
     def receipts_at(self, height: int) -> list[SealedReceipt]:
         """All sealed receipts of a block."""
-        rows = self._db.execute(
-            "SELECT data FROM receipts WHERE height = ?", (height,)
-        ).fetchall()
-        return [decode(SealedReceipt, bytes(row[0])) for row in rows]
+        rows = self._rows("SELECT data FROM receipts WHERE height = ?", height)
+        return [self._parsed(SealedReceipt, data) for (data,) in rows]
 
-    def put_snapshot(
-        self, height: Height, header: bytes, chunks: Iterable[bytes]
-    ) -> None:
-        """Keep a whole snapshot and drop what it makes superfluous.
+    def _parsed(self, kind: type[T], data: _Cell) -> T:
+        try:
+            return decode(kind, bytes(data))
+        except DecodeError as error:
+            raise self._unusable(error) from error
 
-        Older snapshots and the diffs up to it go only after the new one is
-        durable, in the same transaction.
+    def put_snapshot(self, snapshot: WholeSnapshot) -> None:
+        """Keep a snapshot; older ones go with the same transaction."""
+        with self._transaction():
+            self._write_snapshot(snapshot)
+
+    def replace_state(self, snapshot: WholeSnapshot) -> None:
+        """Keep a snapshot that was taken over from another worker.
+
+        What this one had of later blocks led elsewhere, and goes at once with
+        it: the enclave has accepted the new state in its place.
         """
         with self._transaction():
-            self._db.execute("DELETE FROM chunks WHERE height = ?", (height,))
-            count = 0
-            for number, data in enumerate(chunks):
-                self._db.execute(
-                    "INSERT INTO chunks VALUES (?, ?, ?)", (height, number, data)
-                )
-                count += 1
-            self._db.execute(
-                "REPLACE INTO snapshots VALUES (?, ?, ?, 1)", (height, header, count)
-            )
-            self._db.execute("DELETE FROM snapshots WHERE height < ?", (height,))
-            self._db.execute("DELETE FROM chunks WHERE height < ?", (height,))
+            self._write_snapshot(snapshot)
+            self._db.execute("DELETE FROM diffs WHERE height > ?", (snapshot.height,))
+
+    def _write_snapshot(self, snapshot: WholeSnapshot) -> None:
+        height = snapshot.height
+        self._db.execute("DELETE FROM snapshots WHERE height <= ?", (height,))
+        self._db.execute("DELETE FROM chunks WHERE height <= ?", (height,))
+        self._db.executemany(
+            "INSERT INTO chunks VALUES (?, ?, ?)",
+            [(height, number, data) for number, data in enumerate(snapshot.chunks)],
+        )
+        self._db.execute(
+            "INSERT INTO snapshots VALUES (?, ?, ?)",
+            (height, snapshot.header, len(snapshot.chunks)),
+        )
 
     def drop_diffs_below(self, height: int) -> None:
         """Forget diffs that a durable snapshot has made superfluous."""
@@ -213,14 +290,13 @@ class WorkerStore:
 
     def snapshot(self) -> StoredSnapshot | None:
         """The newest whole snapshot."""
-        row = self._db.execute(
-            "SELECT height, header, chunks FROM snapshots WHERE whole = 1 "
-            "ORDER BY height DESC LIMIT 1"
-        ).fetchone()
+        row = self._row(
+            "SELECT height, header, chunks FROM snapshots ORDER BY height DESC LIMIT 1"
+        )
         if row is None:
             return None
         return StoredSnapshot(
-            height=Height(row[0]), header=bytes(row[1]), chunks=int(row[2])
+            height=Height(int(row[0])), header=bytes(row[1]), chunks=int(row[2])
         )
 
     def chunk(self, height: int, number: int) -> bytes:
@@ -229,22 +305,14 @@ class WorkerStore:
         Raises:
             StoreError: It is not there.
         """
-        row = self._db.execute(
-            "SELECT data FROM chunks WHERE height = ? AND number = ?", (height, number)
-        ).fetchone()
+        row = self._row(
+            "SELECT data FROM chunks WHERE height = ? AND number = ?", height, number
+        )
         if row is None:
-            raise StoreError("a chunk of the snapshot is missing", got=number)
+            raise StoreError(
+                "a chunk of the snapshot is missing", got=number, hint=_KEPT_HINT
+            )
         return bytes(row[0])
-
-    def height(self) -> Height | None:
-        """The height that the disk alone can bring the state back to."""
-        row = self._db.execute("SELECT max(height) FROM diffs").fetchone()
-        snapshot = self.snapshot()
-        heights = [
-            *([row[0]] if row[0] is not None else []),
-            *([snapshot.height] if snapshot else []),
-        ]
-        return Height(max(heights)) if heights else None
 
 
 class _Transaction:
@@ -254,7 +322,10 @@ class _Transaction:
         self._db = db
 
     def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as failed:
+            raise _unwritten(failed) from failed
 
     def __exit__(
         self, kind: type[BaseException] | None, error: object, _: object

@@ -7,14 +7,19 @@ from http import HTTPStatus
 from typing import TypeVar
 
 import aiohttp
+import msgspec
 
-from sealift.base import DecodeError, Height, decode
+from sealift.base import AccountId, DecodeError, Height, decode, parse_hex
 
 from ._errors import UpstreamError
 
 _SECONDS = 60.0
 T = TypeVar("T")
 _MAX_BYTES = 64 * 1024 * 1024
+
+
+class _Status(msgspec.Struct, frozen=True, kw_only=True):
+    signing_key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,15 @@ class Upstream:
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url.rstrip("/")
         self._session = session
+
+    async def signing_key(self) -> AccountId:
+        """Who it says it is; L1 knows where that instance is announced."""
+        raw = await self._get("/v1/status") or b""
+        try:
+            said = msgspec.json.decode(raw, type=_Status)
+            return AccountId(parse_hex(said.signing_key))
+        except (msgspec.MsgspecError, ValueError, DecodeError) as error:
+            raise UpstreamError(f"{self.url} does not say who it is") from error
 
     async def snapshot(self, *, fresh_at: int = 0) -> OfferedSnapshot | None:
         """A snapshot at or above ``fresh_at``; None where the peer has no state."""
@@ -77,7 +91,7 @@ class Upstream:
                 self.url + "/v1/mu-ra", max_msg_size=_MAX_BYTES
             ) as socket:
                 yield WebSocketWire(socket)
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(error) from error
 
     async def _get(self, path: str) -> bytes | None:
@@ -93,7 +107,7 @@ class Upstream:
                         got=f"{answer.status} {body[:200].decode(errors='replace')}",
                     )
                 return body
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> UpstreamError:
