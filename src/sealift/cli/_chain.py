@@ -199,8 +199,8 @@ def trust_root(
     if home is not None:
         root = SoloHome(home).read_trust_root()
     else:
-        say("Taken from the node as it says: compare the hash with another source.")
         root = run(_ask_root(rpc or "", None if height is None else Height(height)))
+        say("Taken from the node as it says: compare the hash with another source.")
     body = {
         "chain_id": root.chain_id,
         "height": root.height,
@@ -213,19 +213,20 @@ def trust_root(
 
 async def _serve(home: Path) -> int:
     application = LedgerApplication(DcapVerifier())
-    async with run_solo(home, application=application, clock=wall_clock()) as node:
-        chain_id = node.chain.genesis.chain_id
-        click.echo(f"ready {node.url} chain={chain_id} height={node.chain.height}")
-        stopped = asyncio.create_task(wait_for_stop())
-        failed = asyncio.create_task(node.failed())
-        done, _ = await asyncio.wait(
-            (stopped, failed), return_when=asyncio.FIRST_COMPLETED
-        )
-        if failed in done:
-            stopped.cancel()
-            failed.result()
-        failed.cancel()
-        return stop_code(stopped.result())
+    stopped = asyncio.create_task(wait_for_stop())
+    await asyncio.sleep(0)  # who reads "ready" may ask to end at once
+    try:
+        async with run_solo(home, application=application, clock=wall_clock()) as node:
+            chain_id = node.chain.genesis.chain_id
+            click.echo(f"ready {node.url} chain={chain_id} height={node.chain.height}")
+            failed = asyncio.create_task(node.failed())
+            await asyncio.wait((stopped, failed), return_when=asyncio.FIRST_COMPLETED)
+            failed.cancel()
+            if not stopped.done():
+                await failed
+            return stop_code(stopped.result())
+    finally:
+        stopped.cancel()
 
 
 def stop_code(signal_number: int) -> int:
