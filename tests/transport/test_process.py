@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,27 @@ def test_child_that_ignores_the_request_is_ended_with_its_children(
             await asyncio.sleep(0.02)
         assert not alive(grandchild)
 
+    asyncio.run(main())
+
+
+def test_child_that_ends_as_it_is_stopped_keeps_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reap = os.waitpid
+
+    def reap_late(pid: int, options: int) -> tuple[int, int]:
+        if not options:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            time.sleep(0.3)
+        return reap(pid, options)
+
+    async def main() -> None:
+        child = await start_process(spec(tmp_path, "raise SystemExit(7)"))
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert child.exit_code is None  # it has ended, and nobody has noticed
+        assert await child.stop() == 7
+
+    monkeypatch.setattr(os, "waitpid", reap_late)
     asyncio.run(main())
 
 

@@ -108,7 +108,7 @@ class ChildProcess:
         return await self._process.wait()
 
     async def stop(self) -> int:
-        """Ask it to end; after the grace, end it and all it has started.
+        """Ask it and its group to end; after the grace, end what is left.
 
         Harmless if it has ended.
 
@@ -116,8 +116,7 @@ class ChildProcess:
             Its exit code.
         """
         if self.exit_code is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
+            self._signal(signal.SIGTERM)
             try:
                 async with asyncio.timeout(self._spec.grace):
                     return await self._process.wait()
@@ -132,9 +131,16 @@ class ChildProcess:
             Its exit code.
         """
         if self.exit_code is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            self._signal(signal.SIGKILL)
         return await self._process.wait()
+
+    def _signal(self, which: signal.Signals) -> None:
+        """Send to the group; ``Popen.send_signal`` would reap the child first.
+
+        An exit code that it took from the loop's watcher would be lost.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, which)
 
     def _tail(self) -> str:
         return self.output()[-_TAIL_BYTES:]
