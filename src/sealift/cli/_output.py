@@ -1,11 +1,14 @@
 """Printing: people get lines, programs get JSON."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import click
 import msgspec
 
+#: Longer texts do not share a line.
+_LONG = 60
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -24,7 +27,10 @@ def emit(answer: Mapping[str, object], *, as_json: bool) -> None:
         return
     width = max((len(name) for name in plain), default=0)
     for name, value in plain.items():
-        click.echo(f"{name.ljust(width)}  {_text(value)}")
+        lines = _lines(value)
+        click.echo(f"{name.ljust(width)}  {lines[0]}")
+        for line in lines[1:]:
+            click.echo(f"{' ' * width}  {line}")
 
 
 def emit_rows(
@@ -61,6 +67,19 @@ def _plain(value: object) -> object:
     if isinstance(value, msgspec.Struct):
         return _plain(msgspec.structs.asdict(value))
     return value
+
+
+def _lines(value: object) -> list[str]:
+    """A value as lines: long members of a list get one each, equals together."""
+    if isinstance(value, list) and any(
+        isinstance(one, str) and len(one) > _LONG for one in value
+    ):
+        counts = Counter(str(one) for one in value)
+        return [
+            text if count == 1 else f"{text} (×{count})"  # noqa: RUF001 - times
+            for text, count in counts.items()
+        ]
+    return [_text(value)]
 
 
 def _text(value: object) -> str:

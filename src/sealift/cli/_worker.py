@@ -15,6 +15,7 @@ from sealift.attestation import (
     VerifiedQuote,
     parse_quote,
     parse_ratls_certificate,
+    quote_fmspc,
     verify_evidence,
     verify_key_binding,
 )
@@ -22,7 +23,6 @@ from sealift.base import UnixSeconds, decode
 from sealift.bundle import measure
 from sealift.client import WorkerAnswerError, Workers, read_card
 from sealift.crypto import system_entropy
-from sealift.ledger import DcapVerifier
 from sealift.transport.files import (
     create_durably,
     make_folder,
@@ -370,7 +370,7 @@ async def _verified(quote: bytes, path: Path) -> dict[str, object]:
     """The quote's verdict by a card's roots and L1's proven collateral."""
     card = read_card(path)
     async with open_chain(card) as chain:
-        record = await chain.collateral(DcapVerifier().quote_fmspc(quote))
+        record = await chain.collateral(quote_fmspc(quote))
         head = await chain.follow()
     if record is None:
         return {"verified": False, "why_not": "L1 has no collateral for its platform"}
