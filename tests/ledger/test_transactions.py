@@ -308,6 +308,39 @@ def test_queries_see_the_committed_state_until_the_commit(world: Any) -> None:
     assert world.ledger.query(key)[0] == encode(1)
 
 
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_the_mempool_goes_by_the_committed_state_until_the_commit(
+    world: Any, asked_before: bool
+) -> None:
+    later, now = made(world, nonce=1), made(world, nonce=0)
+    spend = world.tx("balances.transfer", dest=world.account("bob"), amount=10**9 // 2)
+    if asked_before:
+        assert world.ledger.check_tx(later).code == CODES["NonceError"]
+    height = world.next
+    world.ledger.finalize_block(
+        height=height,
+        block_hash=world.hash_of(height),
+        time=world.time_of(height),
+        proposer=b"p" * 20,
+        txs=[spend],
+    )
+    assert world.ledger.check_tx(later).code == CODES["NonceError"]
+    assert world.ledger.check_tx(now).code == 0
+    world.ledger.commit()
+    assert world.ledger.check_tx(now).code == CODES["NonceError"]
+    assert world.ledger.check_tx(later).code == 0
+
+
+def test_a_refused_height_gives_the_mempool_its_state_back(world: Any) -> None:
+    first, second = made(world, nonce=0), made(world, nonce=1)
+    fields = {"block_hash": world.hash_of(1), "time": 1, "proposer": b"p" * 20}
+    world.ledger.finalize_block(height=1, txs=[first], **fields)
+    with pytest.raises(LedgerHeightError):
+        world.ledger.finalize_block(height=9, txs=[], **fields)
+    assert world.ledger.check_tx(second).code == CODES["NonceError"]
+    assert world.ledger.check_tx(first).code == 0
+
+
 def test_executing_a_height_again_before_its_commit_replaces_it(world: Any) -> None:
     """A crash between FinalizeBlock and Commit replays FinalizeBlock."""
     tx = made(world)

@@ -193,6 +193,8 @@ class Ledger:
     def check_tx(self, tx: bytes) -> TxCheck:
         """Judge a transaction for the mempool, after those it took before.
 
+        By the last committed state, whatever block awaits its commit.
+
         1. Size, encoding, chain id, signature (as in a block).
         2. Valid for the next block.
         3. Its nonce follows the account's pending ones.
@@ -256,6 +258,7 @@ class Ledger:
         }
         self._undo = {key: self._store.get(key) for key in changes}
         self._store.apply(changes)
+        self._check = self._before(self._undo)
         self._finalized = (height, time)
         return FinalizedBlock(
             height=height,
@@ -312,9 +315,20 @@ class Ledger:
         finally:
             self._store.apply(executed)
 
+    def _before(self, undo: Changes) -> Overlay:
+        """The state that the mempool goes by while the store is ahead of it."""
+        committed = Overlay.over(self._store)
+        for key, value in undo.items():
+            if value is None:
+                committed.delete(key)
+            else:
+                committed.put(key, value)
+        return committed
+
     def _roll_back(self) -> None:
         if self._undo is not None:
             self._store.apply(self._undo)
+            self._check = Overlay.over(self._store)
         self._undo = None
         self._finalized = None
 
