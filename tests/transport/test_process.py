@@ -92,7 +92,8 @@ def test_child_that_ends_as_it_is_stopped_keeps_its_exit_code(
 
     async def main() -> None:
         child = await start_process(spec(tmp_path, "raise SystemExit(7)"))
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        flags = os.WEXITED | os.WNOWAIT
+        await asyncio.to_thread(os.waitid, os.P_PID, child.pid, flags)
         assert child.exit_code is None  # it has ended, and nobody has noticed
         assert await child.stop() == 7
 
