@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 
 from sealift.base import ChainId, Height, InvariantError
 from sealift.frame import verify_ics23
-from sealift.ledger import DcapVerifier
-from sealift.ledger._errors import LedgerGenesisError
+from sealift.ledger import DcapVerifier, LedgerGenesisError
 from sealift.node import (
     ChainCorruptError,
     ChainStoreError,

@@ -15,6 +15,7 @@ from sealift.ledger import (
     UNLISTED,
     Ledger,
     LedgerGenesis,
+    LedgerGenesisError,
     LedgerParams,
     code_of,
     ledger_call,
@@ -24,7 +25,7 @@ from sealift.ledger import (
 )
 from sealift.ledger import _errors as ledger_errors
 from sealift.ledger._bridge import EnclaveBridge
-from sealift.ledger._errors import LedgerGenesisError, UnknownFmspcError
+from sealift.ledger._errors import UnknownFmspcError
 from sealift.ledger._runtime import RefusingVerifier
 from sealift.ledger._teerex import Teerex
 from sealift.protocol import (

@@ -13,7 +13,7 @@ from sealift.base import (
     ShardId,
     canonical_decode,
 )
-from sealift.ledger._eligibility import require_eligible
+from sealift.ledger import require_eligible
 from sealift.protocol import (
     CollateralRecord,
     EnclaveRecord,

@@ -7,6 +7,8 @@ from ._bridge import MAX_CIPHERTEXT
 from ._bridge_schedule import shard_id_of
 from ._bridge_storage import vault_account
 from ._codes import CODES, CODESPACE, UNLISTED, code_of, code_of_error
+from ._eligibility import require_eligible
+from ._errors import LedgerGenesisError
 from ._genesis import LedgerGenesis, LedgerParams, parse_genesis, render_genesis
 from ._ledger import FinalizedBlock, Ledger, LedgerTxResult, TxCheck
 from ._ports import CollateralVerdict, Evidence, QuoteVerifier
@@ -31,6 +33,7 @@ __all__ = [
     "FinalizedBlock",
     "Ledger",
     "LedgerGenesis",
+    "LedgerGenesisError",
     "LedgerParams",
     "LedgerTxResult",
     "QuoteVerifier",
@@ -43,6 +46,7 @@ __all__ = [
     "ledger_metadata",
     "parse_genesis",
     "render_genesis",
+    "require_eligible",
     "shard_id_of",
     "transaction",
     "vault_account",
