@@ -10,6 +10,7 @@ import click
 import pytest
 from console import commands_of, sandbox
 
+from sealift import __version__
 from sealift.cli._main import sealift
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +18,9 @@ FILES = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = commands_of(README)
 MAKE = [command for command in COMMANDS if command.startswith("make ")]
-OTHERS = [command for command in COMMANDS if command not in MAKE]
+#: Run by tests/wheel, in a venv of their own.
+PIP = [command for command in COMMANDS if command.startswith("pip ")]
+OTHERS = [command for command in COMMANDS if command not in (*MAKE, *PIP)]
 
 
 def leaves(node: click.Command, path: str) -> set[str]:
@@ -49,6 +52,12 @@ def test_the_two_commands_are_there() -> None:
     assert set(needs) <= set(targets)
     for need in needs:
         assert targets[need][1].strip(), need
+
+
+def test_the_wheel_is_installed_as_the_readme_says() -> None:
+    """The wheel tests take their commands from here, so there must be some."""
+    assert len(PIP) == 3
+    assert f"sealift-{__version__}-" in PIP[-1]
 
 
 def test_ci_runs_what_the_readme_says() -> None:

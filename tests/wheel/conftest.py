@@ -1,6 +1,7 @@
 """The wheel, built and installed as a user does, far from the sources."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,28 +38,34 @@ def run_there(
     return done
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built by hatchling as pinned, without an isolated environment."""
-    out = tmp_path_factory.mktemp("dist")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    flags = ["--no-deps", "--no-build-isolation", "--quiet"]
-    run_there(*pip, "wheel", *flags, "--wheel-dir", out, ROOT, cwd=out)
-    (found,) = out.glob("*.whl")
-    return found
+def readme_commands(program: str) -> list[list[str]]:
+    """How the README says to install, word by word."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(rf"^\$ {program} (.+)$", text, re.MULTILINE)
+    return [line.split() for line in found]
 
 
 @pytest.fixture(scope="session")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``bin`` of a fresh venv that holds the locked packages and the wheel."""
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` of a fresh venv with the locked packages and the wheel.
+
+    The README's three commands, in the checkout; the wheel goes elsewhere.
+    """
     home = tmp_path_factory.mktemp("user")
     run_there(sys.executable, "-m", "venv", home / "venv", cwd=home)
     programs = home / "venv" / "bin"
-    pip = [programs / "pip", "--disable-pip-version-check", "install", "--quiet"]
-    lock = ROOT / "requirements" / "run.txt"
-    run_there(*pip, "--require-hashes", "-r", lock, cwd=home)
-    run_there(*pip, "--no-deps", wheel, cwd=home)
+    pip = [programs / "pip", "--disable-pip-version-check"]
+    for words in readme_commands("pip"):
+        there = [re.sub(r"^dist\b", str(home / "dist"), word) for word in words]
+        run_there(*pip, *there, cwd=ROOT)
     return programs
+
+
+@pytest.fixture(scope="session")
+def wheel(installed: Path) -> Path:
+    """The wheel, built by hatchling as pinned, without an isolated environment."""
+    (found,) = (installed.parent.parent / "dist").glob("*.whl")
+    return found
 
 
 @pytest.fixture
