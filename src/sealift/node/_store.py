@@ -6,8 +6,6 @@ with ``synchronous=FULL``, and one ``COMMIT`` for everything of a block.
 """
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -23,7 +21,6 @@ from sealift.relay import (
     vote_sign_bytes,
 )
 from sealift.relay.rpc import GENESIS_DOC, Event, ExecTxResult, GenesisDoc
-from sealift.transport.files import DiskFullError
 
 from ._chain import ChainTip, CommittedBlock, genesis_tip
 from ._errors import (
@@ -33,13 +30,22 @@ from ._errors import (
     HeightUnknownError,
     NotNextBlockError,
 )
+from ._state_log import (
+    STATE_TABLES,
+    StateLog,
+    explained,
+    open_database,
+    write_changes,
+)
 
 T = TypeVar("T")
 #: Version of the tables, in ``PRAGMA user_version``.
 SCHEMA_VERSION: Final = 1
+#: The file, in errors.
+_WHAT: Final = "the chain's database"
 _MAGIC: Final = b"SQLite format 3\x00"
 _ROW_LIMIT: Final = 128 * 1024 * 1024
-_SCHEMA: Final = """
+_SCHEMA: Final = f"""
 CREATE TABLE chain (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     genesis_hash BLOB NOT NULL,
@@ -59,18 +65,7 @@ CREATE TABLE tx (
     position INTEGER NOT NULL,
     code INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE state (
-    key BLOB PRIMARY KEY,
-    value BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE change (
-    height INTEGER NOT NULL,
-    key BLOB NOT NULL,
-    value BLOB,
-    previous BLOB,
-    PRIMARY KEY (height, key)
-) STRICT, WITHOUT ROWID;
-"""
+{STATE_TABLES}"""
 # v0.38 state/txindex/kv: a later result replaces an earlier one, except that a
 # failure never hides a success.
 _INDEX_TX: Final = """
@@ -79,8 +74,6 @@ ON CONFLICT (hash) DO UPDATE SET
     height = excluded.height, position = excluded.position, code = excluded.code
 WHERE tx.code != 0 OR excluded.code = 0
 """
-_FULL_DISK: Final = sqlite3.SQLITE_FULL
-_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class StoredBlock(Message, kw_only=True):
@@ -107,12 +100,10 @@ class _Outcome(Message, kw_only=True):
     app_hash: bytes
 
 
-class SoloStore:
+class SoloStore(StateLog):
     """Blocks, commits, results and every change of the state.
 
-    Reads go through a connection of their own, so that they see only what is
-    durable; the one writer may run in another thread. Make it by
-    :meth:`create` or :meth:`open`.
+    Made by :meth:`create` or :meth:`open`.
     """
 
     def __init__(
@@ -122,8 +113,7 @@ class SoloStore:
         reader: sqlite3.Connection,
         genesis: GenesisDoc,
     ) -> None:
-        self._writer = writer
-        self._reader = reader
+        super().__init__(writer=writer, reader=reader, what=_WHAT)
         self._genesis = genesis
 
     @classmethod
@@ -152,11 +142,11 @@ class SoloStore:
             raise ChainStoreError(
                 "there is a chain already", got=str(path), hint="It is kept as it is"
             )
-        with _explained():
-            writer = _connection(path)
+        with explained(_WHAT):
+            writer = open_database(path)
             with writer as db:
                 _write_first(db, genesis, app_hash, entries)
-            reader = writer if path is None else _connection(path)
+            reader = writer if path is None else open_database(path)
             return cls(writer=writer, reader=reader, genesis=genesis)
 
     @classmethod
@@ -173,9 +163,9 @@ class SoloStore:
             ChainCorruptError: 3 fails, or SQLite finds damage.
         """
         _require_database(path)
-        with _explained():
+        with explained(_WHAT):
             store = cls(
-                writer=_connection(path), reader=_connection(path), genesis=genesis
+                writer=open_database(path), reader=open_database(path), genesis=genesis
             )
         try:
             store.validate()
@@ -191,15 +181,9 @@ class SoloStore:
             ForeignChainError: 1 or 2 fails.
             ChainCorruptError: 3 fails.
         """
-        with _explained():
+        with explained(_WHAT):
             self._check_origin()
             self._check_last()
-
-    def close(self) -> None:
-        """Close the file."""
-        with _explained():
-            self._reader.close()
-            self._writer.close()
 
     def append(self, block: CommittedBlock) -> None:
         """Make a block durable, with all that belongs to it, or nothing of it.
@@ -214,7 +198,7 @@ class SoloStore:
         outcome = _Outcome(
             results=block.results, events=block.events, app_hash=block.app_hash
         )
-        with _explained(), self._writer as db:
+        with explained(_WHAT), self._writer as db:
             db.execute("BEGIN IMMEDIATE")
             self._check_next(db, block)
             db.execute(
@@ -237,12 +221,12 @@ class SoloStore:
                     )
                 ),
             )
-            _write_changes(db, height, block.changes)
+            write_changes(db, height, block.changes)
 
     @property
     def height(self) -> Height:
         """The last durable block; one below the first if there is none."""
-        with _explained():
+        with explained(_WHAT):
             found = self._reader.execute("SELECT MAX(height) FROM block").fetchone()[0]
         first = self._genesis.initial_height
         return Height(first - 1 if found is None else found)
@@ -253,7 +237,7 @@ class SoloStore:
         Raises:
             HeightUnknownError: There is none of that height.
         """
-        with _explained():
+        with explained(_WHAT):
             row = self._reader.execute(
                 "SELECT block, block_id, seen_commit, outcome FROM block"
                 " WHERE height = ?",
@@ -277,7 +261,7 @@ class SoloStore:
 
     def height_of(self, block_hash: bytes) -> Height | None:
         """The height of the block with that hash, if there is one."""
-        with _explained():
+        with explained(_WHAT):
             row = self._reader.execute(
                 "SELECT height FROM block WHERE hash = ?", (block_hash,)
             ).fetchone()
@@ -285,7 +269,7 @@ class SoloStore:
 
     def find_tx(self, digest: bytes) -> TxPlace | None:
         """Where the transaction with that hash stands, if it does."""
-        with _explained():
+        with explained(_WHAT):
             row = self._reader.execute(
                 "SELECT height, position FROM tx WHERE hash = ?", (digest,)
             ).fetchone()
@@ -294,7 +278,7 @@ class SoloStore:
     @property
     def first_app_hash(self) -> bytes:
         """Root of the state below the first block."""
-        with _explained():
+        with explained(_WHAT):
             row = self._reader.execute("SELECT first_app_hash FROM chain").fetchone()
         return bytes(row[0])
 
@@ -313,33 +297,6 @@ class SoloStore:
             changes={},
             app_hash=last.app_hash,
         ).tip
-
-    def entries(self) -> dict[bytes, bytes]:
-        """The newest state, all of it."""
-        with _explained():
-            return dict(self._reader.execute("SELECT key, value FROM state"))
-
-    def changes_between(self, low: Height, high: Height) -> dict[bytes, bytes | None]:
-        """Net changes from the state after ``low`` to the one after ``high``."""
-        with _explained():
-            return dict(
-                self._reader.execute(
-                    "SELECT key, value FROM change WHERE height > ? AND height <= ?"
-                    " ORDER BY height",
-                    (low, high),
-                )
-            )
-
-    def reversal_between(self, low: Height, high: Height) -> dict[bytes, bytes | None]:
-        """Net changes from the state after ``high`` back to the one after ``low``."""
-        with _explained():
-            return dict(
-                self._reader.execute(
-                    "SELECT key, previous FROM change WHERE height > ? AND height <= ?"
-                    " ORDER BY height DESC",
-                    (low, high),
-                )
-            )
 
     def _check_origin(self) -> None:
         # 1.
@@ -427,63 +384,13 @@ def _write_first(
     for statement in _SCHEMA.split(";"):
         db.execute(statement)
     db.execute("INSERT INTO chain VALUES (1, ?, ?)", (genesis_hash(genesis), app_hash))
-    _write_changes(db, Height(genesis.initial_height - 1), entries)
+    write_changes(db, Height(genesis.initial_height - 1), entries)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def genesis_hash(genesis: GenesisDoc) -> bytes:
     """SHA-256 of the canonical encoding of a genesis."""
     return sha256(encode(GENESIS_DOC.render(genesis)))
-
-
-def _write_changes(db: sqlite3.Connection, height: Height, changes: Changes) -> None:
-    """Record changes with what they replaced, and make them the newest state."""
-    for key in sorted(changes):
-        value = changes[key]
-        row = db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
-        db.execute(
-            "INSERT INTO change VALUES (?, ?, ?, ?)",
-            (height, key, value, None if row is None else row[0]),
-        )
-        if value is None:
-            db.execute("DELETE FROM state WHERE key = ?", (key,))
-        else:
-            db.execute(
-                "INSERT INTO state VALUES (?, ?)"
-                " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                (key, value),
-            )
-
-
-def _connection(path: Path | None) -> sqlite3.Connection:
-    db = sqlite3.connect(
-        ":memory:" if path is None else path,
-        isolation_level=None,
-        check_same_thread=False,
-        timeout=10.0,
-    )
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    return db
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == _FULL_DISK:
-            raise DiskFullError(
-                "no space for the chain's database", got=str(error)
-            ) from error
-        if code in _DAMAGED:
-            raise ChainCorruptError(
-                "the chain's database is damaged",
-                got=str(error),
-                hint="It is kept as it is",
-            ) from error
-        raise ChainStoreError("the chain's database failed", got=str(error)) from error
 
 
 def _stored(kind: type[T], data: bytes) -> T:

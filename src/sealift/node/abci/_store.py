@@ -7,24 +7,25 @@ instant: WAL with ``synchronous=FULL``, one ``COMMIT`` for a block.
 """
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from sealift.base import Height, Message, SealiftError, decode, encode
 from sealift.frame import Changes
-from sealift.node import (
-    ChainCorruptError,
-    ChainStoreError,
-    ForeignChainError,
-    NotNextBlockError,
+from sealift.node import ChainCorruptError, ForeignChainError, NotNextBlockError
+from sealift.node._state_log import (
+    STATE_TABLES,
+    StateLog,
+    explained,
+    open_database,
+    write_changes,
 )
 from sealift.relay.rpc import GenesisDoc
-from sealift.transport.files import DiskFullError
 
 #: Version of the tables, in ``PRAGMA user_version``.
 SCHEMA_VERSION: Final = 1
+#: The file, in errors.
+_WHAT: Final = "the ledger's state"
 _GENESIS_LIMIT: Final = 128 * 1024 * 1024
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
@@ -34,21 +35,9 @@ CREATE TABLE head (
     height INTEGER NOT NULL,
     app_hash BLOB NOT NULL
 ) STRICT;
-CREATE TABLE state (
-    key BLOB PRIMARY KEY,
-    value BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE change (
-    height INTEGER NOT NULL,
-    key BLOB NOT NULL,
-    value BLOB,
-    previous BLOB,
-    PRIMARY KEY (height, key)
-) STRICT, WITHOUT ROWID;
-PRAGMA user_version = {SCHEMA_VERSION};
+{STATE_TABLES}PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
-_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class StoredHead(Message, kw_only=True):
@@ -59,18 +48,8 @@ class StoredHead(Message, kw_only=True):
     app_hash: bytes
 
 
-class AbciStore:
-    """State and changes; made by :meth:`open`.
-
-    Reads go through a connection of their own and see only what is durable;
-    the one writer may run in another thread.
-    """
-
-    def __init__(
-        self, *, writer: sqlite3.Connection, reader: sqlite3.Connection
-    ) -> None:
-        self._writer = writer
-        self._reader = reader
+class AbciStore(StateLog):
+    """State and changes; made by :meth:`open`."""
 
     @classmethod
     def open(cls, path: Path) -> "AbciStore":
@@ -82,20 +61,14 @@ class AbciStore:
             ChainStoreError: It cannot be opened.
             DiskFullError: No space.
         """
-        with _explained():
-            writer = _connection(path)
+        with explained(_WHAT):
+            writer = open_database(path)
             try:
                 _require_schema(writer)
-                return cls(writer=writer, reader=_connection(path))
+                return cls(writer=writer, reader=open_database(path), what=_WHAT)
             except BaseException:
                 writer.close()
                 raise
-
-    def close(self) -> None:
-        """Close the file."""
-        with _explained():
-            self._reader.close()
-            self._writer.close()
 
     @property
     def head(self) -> StoredHead | None:
@@ -104,7 +77,7 @@ class AbciStore:
         Raises:
             ChainCorruptError: The row cannot be read.
         """
-        with _explained():
+        with explained(_WHAT):
             row = self._reader.execute(
                 "SELECT genesis, height, app_hash FROM head"
             ).fetchone()
@@ -119,11 +92,6 @@ class AbciStore:
                 hint="It is kept as it is",
             ) from error
         return StoredHead(genesis=genesis, height=Height(row[1]), app_hash=row[2])
-
-    def entries(self) -> dict[bytes, bytes]:
-        """The newest state, all of it."""
-        with _explained():
-            return dict(self._reader.execute("SELECT key, value FROM state"))
 
     def begin(
         self, genesis: GenesisDoc, *, first: Changes, app_hash: bytes, changes: Changes
@@ -143,7 +111,7 @@ class AbciStore:
                 known only after the store was opened again.
         """
         height = genesis.initial_height
-        with _explained(), self._writer as db:
+        with explained(_WHAT), self._writer as db:
             db.execute("BEGIN IMMEDIATE")
             if _height(db) is not None:
                 raise NotNextBlockError("the chain has begun", got=height)
@@ -151,8 +119,8 @@ class AbciStore:
                 "INSERT INTO head VALUES (1, ?, ?, ?)",
                 (encode(genesis), height, app_hash),
             )
-            _write_changes(db, Height(height - 1), first)
-            _write_changes(db, height, changes)
+            write_changes(db, Height(height - 1), first)
+            write_changes(db, height, changes)
 
     def append(self, height: Height, *, app_hash: bytes, changes: Changes) -> None:
         """Make the next block durable, with all its changes, or nothing of it.
@@ -162,7 +130,7 @@ class AbciStore:
             DiskFullError: No space; the state is as before.
             ChainStoreError: As in :meth:`begin`.
         """
-        with _explained(), self._writer as db:
+        with explained(_WHAT), self._writer as db:
             db.execute("BEGIN IMMEDIATE")
             last = _height(db)
             if last is None or height != last + 1:
@@ -172,66 +140,12 @@ class AbciStore:
                     expected="a beginning" if last is None else last + 1,
                 )
             db.execute("UPDATE head SET height = ?, app_hash = ?", (height, app_hash))
-            _write_changes(db, height, changes)
-
-    def changes_between(self, low: Height, high: Height) -> dict[bytes, bytes | None]:
-        """Net changes from the state after ``low`` to the one after ``high``."""
-        with _explained():
-            return dict(
-                self._reader.execute(
-                    "SELECT key, value FROM change WHERE height > ? AND height <= ?"
-                    " ORDER BY height",
-                    (low, high),
-                )
-            )
-
-    def reversal_between(self, low: Height, high: Height) -> dict[bytes, bytes | None]:
-        """Net changes from the state after ``high`` back to the one after ``low``."""
-        with _explained():
-            return dict(
-                self._reader.execute(
-                    "SELECT key, previous FROM change WHERE height > ? AND height <= ?"
-                    " ORDER BY height DESC",
-                    (low, high),
-                )
-            )
+            write_changes(db, height, changes)
 
 
 def _height(db: sqlite3.Connection) -> int | None:
     row = db.execute("SELECT height FROM head").fetchone()
     return None if row is None else int(row[0])
-
-
-def _write_changes(db: sqlite3.Connection, height: Height, changes: Changes) -> None:
-    """Record changes with what they replaced, and make them the newest state."""
-    for key in sorted(changes):
-        value = changes[key]
-        row = db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
-        db.execute(
-            "INSERT INTO change VALUES (?, ?, ?, ?)",
-            (height, key, value, None if row is None else row[0]),
-        )
-        if value is None:
-            db.execute("DELETE FROM state WHERE key = ?", (key,))
-        else:
-            db.execute(
-                "INSERT INTO state VALUES (?, ?)"
-                " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                (key, value),
-            )
-
-
-def _connection(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, timeout=10.0
-    )
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        db.close()
-        raise
-    return db
 
 
 def _require_schema(db: sqlite3.Connection) -> None:
@@ -246,22 +160,3 @@ def _require_schema(db: sqlite3.Connection) -> None:
             hint="It is kept as it is",
         )
     db.executescript(_SCHEMA)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            raise DiskFullError(
-                "no space for the ledger's state", got=str(error)
-            ) from error
-        if code in _DAMAGED:
-            raise ChainCorruptError(
-                "the ledger's state is damaged",
-                got=str(error),
-                hint="It is kept as it is",
-            ) from error
-        raise ChainStoreError("the ledger's state failed", got=str(error)) from error
