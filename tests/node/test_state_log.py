@@ -93,9 +93,13 @@ def test_full_disk_leaves_the_state_as_it_was(tmp_path: Path) -> None:
 
 def test_failures_are_told_by_the_files_name(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b"not a database at all, only text" * 100)
-    with pytest.raises(ChainCorruptError, match="the thing is damaged"):
-        with explained("the thing"):
-            open_database(tmp_path / "text")
-    with pytest.raises(ChainStoreError, match="the thing failed"):
-        with explained("the thing"):
-            open_database(tmp_path / "no" / "folder")
+    with (
+        pytest.raises(ChainCorruptError, match="the thing is damaged"),
+        explained("the thing"),
+    ):
+        open_database(tmp_path / "text")
+    with (
+        pytest.raises(ChainStoreError, match="the thing failed"),
+        explained("the thing"),
+    ):
+        open_database(tmp_path / "no" / "folder")
