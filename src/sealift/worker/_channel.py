@@ -61,7 +61,9 @@ class EnclaveChannel:
         """
         try:
             # Shielded: a call that is cut off leaves the channel out of step.
-            raw = await asyncio.shield(self._carrier.call(encode(request)))
+            asked = asyncio.ensure_future(self._carrier.call(encode(request)))
+            asked.add_done_callback(_heard)
+            raw = await asyncio.shield(asked)
             reply: Message = decode(
                 cast("type[Message]", Reply), raw, limit=MAX_FRAME_BYTES
             )
@@ -79,3 +81,9 @@ class EnclaveChannel:
         """Agree on a version of the table (a host starts older bundles too)."""
         low, high = ECALL_VERSIONS
         return await self.call(Hello(version_low=low, version_high=high), HelloReply)
+
+
+def _heard(asked: "asyncio.Future[bytes]") -> None:
+    """Nobody may be waiting any more; how it ended is of no interest then."""
+    if not asked.cancelled():
+        asked.exception()

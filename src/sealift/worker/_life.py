@@ -17,6 +17,7 @@ from sealift.base import (
 )
 from sealift.protocol import (
     EnclaveRecord,
+    KeyEpochRecord,
     Schedule,
     config_at,
     enclave_key,
@@ -243,21 +244,36 @@ class Life:
         if upstream is None:
             raise StalledError("no worker to ask is named")
         try:
+            if self._store.meta("upstream") is None:
+                self._store.put_meta("upstream", await upstream.signing_key())
             await step(upstream)
         except UpstreamError:
-            await self._look_up(upstream)
+            await self._look_elsewhere(upstream)
             raise
-        if self._store.meta("upstream") is None:
-            self._store.put_meta("upstream", await upstream.signing_key())
 
-    async def _look_up(self, upstream: Upstream) -> None:
-        """Take the URL that the upstream worker has announced on L1 last."""
+    async def _look_elsewhere(self, upstream: Upstream) -> None:
+        """Go on to the next URL: as configured, or as announced on L1.
+
+        Known there are the instance that was asked before, and the one that
+        published the shard's first keys.
+        """
+        progress = self.follower.progress
         known = self._store.meta("upstream")
-        if known is None:
-            return
-        record = await self._record(AccountId(known))
-        if record is not None and record.url:
-            upstream.url = record.url.rstrip("/")
+        keys = [] if known is None else [AccountId(known)]
+        raw, _ = await self._around.l1.prove(
+            keys_key(self._around.shard, 0), progress.imported
+        )
+        if raw is not None:
+            born = canonical_decode(KeyEpochRecord, raw).statement.signing_key
+            keys.append(born)
+        urls = [upstream.configured]
+        for key in keys:
+            record = await self._record(key)
+            if record is not None and record.url and record.url != self.url:
+                urls.append(record.url.rstrip("/"))
+        urls = list(dict.fromkeys(urls))
+        here = urls.index(upstream.url) if upstream.url in urls else -1
+        upstream.url = urls[(here + 1) % len(urls)]
 
     # --- registration, birth, provisioning ---
 

@@ -40,7 +40,9 @@ class Upstream:
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        self.url = url.rstrip("/")
+        self.configured = url.rstrip("/")
+        #: Where it is asked now.
+        self.url = self.configured
         self._session = session
 
     async def signing_key(self) -> AccountId:
