@@ -224,12 +224,19 @@ def seal_receipt(
 ) -> SealedReceipt:
     """Seal a receipt for its caller, the same way on every instance.
 
-    The key is HKDF(reply key; block hash, envelope, index): it serves one
-    plaintext only, so the nonce may come from the same derivation.
+    The key is HKDF(reply key; block hash, envelope, index). It may serve two
+    plaintexts: a generation and, after a rescue, its predecessor execute the same
+    block. So the nonce is derived from the plaintext too, and is another one for
+    another receipt.
     """
-    key, nonce = _receipt_key(reply_key, envelope, block_hash, receipt.index)
+    info = _receipt_info(envelope, block_hash, receipt.index)
+    plain = _pad(encode(receipt))
+    nonce = hkdf(reply_key, info=info + sha256(plain))
     sealed = seal(
-        key, _pad(encode(receipt)), context=envelope, entropy=lambda size: nonce[:size]
+        hkdf(reply_key, info=info),
+        plain,
+        context=envelope,
+        entropy=lambda size: nonce[:size],
     )
     return SealedReceipt(
         envelope=envelope, height=receipt.height, index=receipt.index, sealed=sealed
@@ -245,7 +252,7 @@ def open_receipt(
         SealedDataError: Not sealed for this call in this block.
         DecodeError: Not a receipt.
     """
-    key, _ = _receipt_key(reply_key, sealed.envelope, block_hash, sealed.index)
+    key = hkdf(reply_key, info=_receipt_info(sealed.envelope, block_hash, sealed.index))
     plain = open_sealed(key, sealed.sealed, context=sealed.envelope, what="the receipt")
     return canonical_decode(Receipt, _unpad(plain))
 
@@ -267,12 +274,8 @@ def open_reply(sealed: bytes, *, reply_key: bytes) -> GetterReply:
     return canonical_decode(GetterReply, _unpad(plain))
 
 
-def _receipt_key(
-    reply_key: bytes, envelope: bytes, block_hash: bytes, index: int
-) -> tuple[bytes, bytes]:
-    info = b"sealift/receipt/v1\x00" + encode((envelope, block_hash, index))
-    wide = hkdf(reply_key, info=info, size=44)
-    return wide[:32], wide[32:]
+def _receipt_info(envelope: bytes, block_hash: bytes, index: int) -> bytes:
+    return b"sealift/receipt/v1\x00" + encode((envelope, block_hash, index))
 
 
 _LENGTH = 4
