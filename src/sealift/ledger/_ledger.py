@@ -53,6 +53,7 @@ from ._errors import (
     WrongChainError,
 )
 from ._genesis import LedgerGenesis
+from ._known import KnownSignatures
 from ._ports import QuoteVerifier
 from ._runtime import compose, genesis_config
 
@@ -153,6 +154,7 @@ class Ledger:
         self._undo: dict[bytes, bytes | None] | None = None
         self._finalized: tuple[Height, UnixSeconds] | None = None
         self._pending: dict[AccountId, _Pending] = {}
+        self._known = KnownSignatures()
         self._check = Overlay.over(store)
         if store.items(b""):
             self._resume()
@@ -195,7 +197,8 @@ class Ledger:
 
         By the last committed state, whatever block awaits its commit.
 
-        1. Size, encoding, chain id, signature (as in a block).
+        1. Size, encoding, chain id, signature (as in a block; the signature of
+           a transaction that was taken before is not verified again).
         2. Valid for the next block.
         3. Its nonce follows the account's pending ones.
         4. The account can pay this fee beside the pending ones.
@@ -203,7 +206,8 @@ class Ledger:
         """
         ctx = self._context(self._check, self._block(self._next, self._time))
         try:
-            body = self._parse(tx)
+            known = self._known.knows(tx)
+            body = self._parse(tx, signature_known=known)
             pending = self._pending.get(body.signer)
             if pending is None:
                 pending = _Pending(self._pallets.system.nonce(ctx, body.signer), 0)
@@ -214,6 +218,8 @@ class Ledger:
         self._pending[admitted.signer] = _Pending(
             pending.nonce + 1, pending.fees + admitted.fee
         )
+        if not known:
+            self._known.note(tx)
         return TxCheck(
             code=0, gas_wanted=weight, sender=admitted.signer, nonce=admitted.nonce
         )
@@ -360,7 +366,7 @@ class Ledger:
         ctx = self._context(overlay, block)
         system = self._pallets.system
         try:  # 1
-            body = self._parse(tx)
+            body = self._parse(tx, signature_known=False)
             pending = _Pending(system.nonce(ctx, body.signer), 0)
             admitted = self._admit(ctx, body, len(tx), pending)
             wanted = self._require_room(admitted.call, meter)
@@ -389,8 +395,14 @@ class Ledger:
             events=outcome.events,
         )
 
-    def _parse(self, tx: bytes) -> TransactionBody:
-        """The body of a transaction of this chain that its signer signed."""
+    def _parse(self, tx: bytes, *, signature_known: bool) -> TransactionBody:
+        """The body of a transaction of this chain that its signer signed.
+
+        Args:
+            tx: Any bytes.
+            signature_known: These bytes' signature was verified before. Never
+                for a block: what is executed is verified there and then.
+        """
         if len(tx) > MAX_TX_BYTES:
             raise TransactionTooLargeError(
                 "transaction is too large",
@@ -408,6 +420,8 @@ class Ledger:
                 got=body.chain_id,
                 expected=self._genesis.chain_id,
             )
+        if signature_known:
+            return body
         try:
             body.verify(body.signer, transaction.signature)
         except SignatureInvalidError as error:

@@ -76,7 +76,7 @@ class LedgerApplication:
 
     def check_tx(self, tx: bytes, *, recheck: bool) -> ExecTxResult:
         """Judge a transaction for the mempool."""
-        del recheck  # signatures are verified again: they are the cheap part
+        del recheck  # the ledger knows which signatures it has verified
         verdict = self.ledger.check_tx(tx)
         return ExecTxResult(
             code=verdict.code,
