@@ -7,7 +7,7 @@ from typing import Final
 from sealift.base import AccountId, Height, SealiftError, canonical_decode
 from sealift.bundle import verify_bundle
 from sealift.crypto import account_of
-from sealift.ledger._eligibility import require_eligible
+from sealift.ledger import require_eligible
 from sealift.protocol import (
     EnclaveRecord,
     NoGenerationError,

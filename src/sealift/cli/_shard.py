@@ -1,5 +1,6 @@
 """``sealift shard``: making shards, and telling users of them."""
 
+import asyncio
 from pathlib import Path
 
 import click
@@ -45,6 +46,7 @@ from ._output import emit, json_option, say
 from ._params import ACCOUNT, HEX32, PATH, open_l1, run
 
 _CREATED = "enclave_bridge.ShardCreated"
+_POLL_SECONDS = 0.1
 _BLOCKS = click.IntRange(1, 100_000_000)
 
 
@@ -263,6 +265,9 @@ async def _create(
         outcome = await account.act(
             "enclave_bridge.create_shard", {"rules": rules, "config": config}
         )
+        # Only the next header proves it: whoever asks next shall find it.
+        while await l1.height() <= outcome.height:  # noqa: ASYNC110 - an RPC node
+            await asyncio.sleep(_POLL_SECONDS)
     for event in decode(tuple[EmittedEvent, ...], outcome.data):
         if event.name == _CREATED:
             fields = ledger_metadata().decode_event(event)

@@ -32,7 +32,8 @@ from ._errors import (
     WorkerRefusedError,
     WorkerUnreachableError,
 )
-from ._shard import OK, CallResult, Reading, SealedCall, ShardClient, open_client
+from ._open import open_client
+from ._shard import OK, CallResult, Reading, SealedCall, ShardClient
 from ._workers import Workers
 
 __all__ = [

@@ -1,13 +1,12 @@
 """A user of one shard: sealed calls, receipts, signed reads."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
-import aiohttp
 import msgspec
 
 from sealift.base import (
@@ -43,8 +42,6 @@ from sealift.protocol import (
     seal_message,
 )
 from sealift.transport.account import L1Account, L1RefusedError, TxOutcome
-from sealift.transport.clock import Clock
-from sealift.transport.rpc import Backoff, Jitter, L1Client
 
 from ._card import ShardCard
 from ._chain import ProvenChain, TrustedEnclave
@@ -551,51 +548,3 @@ class ShardClient:
             return event.name, self.metadata.decode_event(event)
         except (DecodeError, msgspec.MsgspecError):
             return event.name, {"data": event.data.hex()}
-
-
-@asynccontextmanager
-async def open_client(
-    card: ShardCard,
-    secret: bytes,
-    *,
-    clock: Clock,
-    entropy: Entropy,
-    jitter: Jitter,
-    payer_secret: bytes | None = None,
-    workers: Sequence[str] = (),
-    attempts: int = 5,
-) -> AsyncIterator[ShardClient]:
-    """A client with its connections, while in the block.
-
-    Args:
-        card: Which shard.
-        secret: The user's Ed25519 seed.
-        clock: The wall clock.
-        entropy: For reply keys.
-        jitter: For pauses between attempts.
-        payer_secret: Seed of an L1 account that carries calls; without one
-            workers do.
-        workers: Beside those of the card, and asked first.
-        attempts: How often an L1 node is tried.
-    """
-    async with AsyncExitStack() as stack:
-        backoff = Backoff(jitter=jitter, attempts=attempts)
-        nodes = [
-            await stack.enter_async_context(L1Client(url, backoff=backoff))
-            for url in card.l1
-        ]
-        http = await stack.enter_async_context(aiohttp.ClientSession())
-        known = Workers(list(dict.fromkeys((*workers, *card.workers))), http)
-        payer = (
-            None
-            if payer_secret is None
-            else L1Account(payer_secret, nodes[0], card.chain)
-        )
-        yield ShardClient(
-            card,
-            secret,
-            chain=ProvenChain(card.root(), nodes, clock=clock),
-            workers=known,
-            payer=payer,
-            entropy=entropy,
-        )
