@@ -343,7 +343,11 @@ class Cast:
             return None
 
     async def until(
-        self, holds: Callable[[], Awaitable[Any]], what: str, *, within: float = PATIENCE
+        self,
+        holds: Callable[[], Awaitable[Any]],
+        what: str,
+        *,
+        within: float = PATIENCE,
     ) -> Any:
         end = time.monotonic() + within
         while True:
@@ -355,7 +359,11 @@ class Cast:
             await asyncio.sleep(0.05)
 
     async def until_status(
-        self, name: str, holds: Callable[[dict[str, Any]], Any], *, within: float = PATIENCE
+        self,
+        name: str,
+        holds: Callable[[dict[str, Any]], Any],
+        *,
+        within: float = PATIENCE,
     ) -> dict[str, Any]:
         last: list[dict[str, Any] | None] = [None]
 
@@ -364,7 +372,9 @@ class Cast:
             return last[0] if last[0] is not None and holds(last[0]) else None
 
         try:
-            found: dict[str, Any] = await self.until(look, f"{name}'s status", within=within)
+            found: dict[str, Any] = await self.until(
+                look, f"{name}'s status", within=within
+            )
         except AssertionError as error:
             raise AssertionError(f"{error}\nlast status: {last[0]}") from None
         return found
@@ -502,7 +512,9 @@ class Cast:
         assert last >= upto, f"confirmed up to {last} only, wanted {upto}"
         roots, places = await self._replay(names, upgrade_at, last)  # 2
         wrong = {h: r.hex() for h, r in confirmed.items() if roots[h] != r}
-        assert not wrong, f"confirmed roots that an undisturbed run does not have: {wrong}"
+        assert not wrong, (
+            f"confirmed roots that an undisturbed run does not have: {wrong}"
+        )
         calls = {bytes(e) for e, (at, _) in self.scan.calls.items() if at <= upto}  # 3
         done = self.receipts(*names)
         assert calls, "nobody made a call"
@@ -630,3 +642,13 @@ async def on_stage(stage: Stage) -> AsyncIterator[Cast]:
                 await cast.close()
     finally:
         await cast.close()
+
+
+def play(stage: Stage, story: Callable[[Cast], Awaitable[None]]) -> None:
+    """Run a story on a stage with a running chain."""
+
+    async def whole() -> None:
+        async with on_stage(stage) as cast:
+            await story(cast)
+
+    asyncio.run(whole())
