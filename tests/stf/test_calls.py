@@ -289,7 +289,7 @@ def test_each_admission_rule_raises_its_own_error(world: Any) -> None:
             "nonce": 0,
             "height": 20,
             "maintenance": False,
-            "fingerprint": b"f" * 32,
+            "code": {b"f" * 32},
             **changes,
         }
         pin = fields.pop("pin", None)

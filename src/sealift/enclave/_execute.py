@@ -88,6 +88,7 @@ def execute(shard: Shard) -> Executed | Idle:
             items=items,
             status=ShardStatus() if block.schedule is None else block.schedule.status,
             schedule=block.schedule,
+            code=frozenset(entry.config.code.values()),
         ),
     )
     # 6.

@@ -1,5 +1,7 @@
 """Whether a call may consume its nonce in this block."""
 
+from collections.abc import Collection
+
 from sealift.base import Fingerprint, Height, Nonce
 from sealift.protocol import MAX_VALIDITY, TrustedCallBody
 
@@ -20,21 +22,23 @@ def check_admission(
     nonce: Nonce,
     height: Height,
     maintenance: bool,
-    fingerprint: Fingerprint,
+    code: Collection[Fingerprint],
 ) -> None:
     """Return if the call may run; a copy of a remembered call never comes here.
 
     1. Its nonce is the account's.
     2. The shard is not in maintenance.
     3. It is still valid, and for no longer than receipts are remembered.
-    4. It is pinned to this MRENCLAVE or to none.
+    4. It is pinned to code of the running generation or to none. A generation
+    has one MRENCLAVE on each kind of platform; which of them executes here must
+    not matter, or instances would part.
 
     Args:
         body: The opened call.
         nonce: Nonce of the signer's account.
         height: The block.
         maintenance: Whether the shard is in maintenance.
-        fingerprint: MRENCLAVE of this code.
+        code: Every MRENCLAVE of the generation that runs the block.
 
     Raises:
         NonceConsumedError: Step 1: lower.
@@ -64,9 +68,11 @@ def check_admission(
             got=body.valid_until,
             expected=f"≤ {height + MAX_VALIDITY}",
         )
-    if body.pin is not None and body.pin != fingerprint:  # 4
+    if body.pin is not None and body.pin not in code:  # 4
         raise FingerprintPinError(
-            "call is pinned to another MRENCLAVE", got=fingerprint, expected=body.pin
+            "call is pinned to another MRENCLAVE",
+            got=", ".join(sorted(one.hex() for one in code)),
+            expected=body.pin,
         )
 
 

@@ -8,6 +8,7 @@ from sealift.base import (
     Amount,
     Bytes32,
     Digest,
+    Fingerprint,
     Height,
     UnixSeconds,
 )
@@ -60,7 +61,9 @@ class ShardBlock:
     in the block that succeeded on L1, in order, that ``status`` is the one in
     force in this block, and ``schedule`` the one proven with the state after
     ``height``. Every instance gives the same values, or their roots part;
-    giving the same schedule again changes nothing, so give it always.
+    giving the same schedule again changes nothing, so give it always. ``code`` is
+    every MRENCLAVE of the generation that runs the block, on whatever platform
+    (``None``: the executor's alone).
     """
 
     height: Height
@@ -69,6 +72,7 @@ class ShardBlock:
     items: tuple[Item, ...]
     status: ShardStatus = _NORMAL
     schedule: Schedule | None = None
+    code: frozenset[Fingerprint] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

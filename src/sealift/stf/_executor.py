@@ -59,7 +59,8 @@ class Executor:
         runtime: The application's runtime, with the standard pallets.
         chain_id: The L1 chain.
         shard: The shard.
-        fingerprint: MRENCLAVE of this code, for pinned calls.
+        fingerprint: MRENCLAVE of this code, for pinned calls of blocks that do
+            not name their generation's code.
         limits: Bounds on the work of a block; the same in every instance.
 
     Raises:
@@ -78,6 +79,7 @@ class Executor:
     ) -> None:
         self.runtime = runtime
         self._chain_id = chain_id
+        self._fingerprint = fingerprint
         self._shard = shard
         self._getters = GetterTable(runtime.pallets)
         self._bench = Workbench(
@@ -87,7 +89,6 @@ class Executor:
             balances=_the_one(runtime, Balances),
             enclave_update=_the_one(runtime, EnclaveUpdate),
             sentences=_sentences(runtime.pallets),
-            fingerprint=fingerprint,
             limits=limits,
         )
 
@@ -137,7 +138,11 @@ class Executor:
         if block.items:
             bench.timestamp.note(ctx)
         run = BlockRun(
-            bench, overlay, info, maintenance=block.status.mode == "maintenance"
+            bench,
+            overlay,
+            info,
+            maintenance=block.status.mode == "maintenance",
+            code=block.code or frozenset((self._fingerprint,)),
         )
         run.initialize()
         for index, item in enumerate(block.items):  # 3

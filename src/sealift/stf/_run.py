@@ -60,7 +60,6 @@ class Workbench:
     balances: Balances
     enclave_update: EnclaveUpdate
     sentences: Mapping[str, str]
-    fingerprint: Fingerprint
     limits: Limits
 
 
@@ -72,15 +71,23 @@ class BlockRun:
         overlay: The block's overlay.
         info: The block.
         maintenance: Whether calls are refused.
+        code: Every MRENCLAVE of the generation that runs the block.
     """
 
     def __init__(
-        self, bench: Workbench, overlay: Overlay, info: BlockInfo, *, maintenance: bool
+        self,
+        bench: Workbench,
+        overlay: Overlay,
+        info: BlockInfo,
+        *,
+        maintenance: bool,
+        code: frozenset[Fingerprint],
     ) -> None:
         self._bench = bench
         self._overlay = overlay
         self._info = info
         self._maintenance = maintenance
+        self._code = code
         self._ctx = bench.runtime.context(overlay, info, ROOT)
         self._receipts_by_call: dict[CallId, Receipt] = {}
         self._executed: list[ExecutedCall] = []
@@ -146,7 +153,7 @@ class BlockRun:
                 nonce=nonce,
                 height=self._info.height,
                 maintenance=self._maintenance,
-                fingerprint=self._bench.fingerprint,
+                code=self._code,
             )
             outcome = self._dispatch(call)  # 3
         except CallRefusedError as refusal:
