@@ -51,6 +51,7 @@ from ._errors import (
     ValueMismatchError,
     WeightExceededError,
 )
+from ._event import Event
 from ._ics23 import (
     ICS23_SIMPLE_OP,
     VerifiedEntry,
@@ -93,12 +94,7 @@ from ._origin import (
     ensure_signed,
 )
 from ._pages import DEFAULT_PAGE_BITS, PageStore
-from ._pallet import (
-    GETTER_MARK,
-    Event,
-    Pallet,
-    call,
-)
+from ._pallet import GETTER_MARK, Pallet, call
 from ._runtime import UNLIMITED, Runtime
 from ._simple_tree import SimpleTreeStore
 from ._snapshot import (

@@ -7,8 +7,8 @@ import msgspec
 
 from sealift.base import Message, encode
 
+from ._arguments import argument_types
 from ._errors import CallArgumentsError, RuntimeDefinitionError
-from ._pallet import argument_types
 
 #: A call takes at most so many arguments (one byte of MessagePack header).
 MAX_ARGUMENTS = 15

@@ -13,8 +13,8 @@ from ._errors import (
     UndeclaredEventError,
     WeightExceededError,
 )
+from ._event import Event
 from ._origin import BlockInfo, Origin
-from ._pallet import Event
 from ._state import Overlay
 
 #: Calls may wrap calls so deep (``sudo`` in ``council`` in …).

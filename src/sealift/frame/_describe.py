@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from sealift.base import encode
 
+from ._arguments import argument_types
 from ._errors import RuntimeDefinitionError
 from ._metadata import (
     CallSpec,
@@ -17,7 +18,6 @@ from ._metadata import (
 )
 from ._pallet import (
     Pallet,
-    argument_types,
     declared_calls,
     declared_getters,
     storage_items,

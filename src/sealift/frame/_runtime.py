@@ -17,6 +17,7 @@ from ._errors import (
     UnknownCallError,
     ValueMismatchError,
 )
+from ._event import Event
 from ._metadata import RuntimeMetadata
 from ._migration import (
     STORAGE_VERSIONS,
@@ -25,12 +26,7 @@ from ._migration import (
     record_runtime,
 )
 from ._origin import NOBODY, ROOT, BlockInfo, Origin
-from ._pallet import (
-    RESERVED_PALLET,
-    Event,
-    Pallet,
-    declared_calls,
-)
+from ._pallet import RESERVED_PALLET, Pallet, declared_calls
 from ._state import Overlay, StateStore
 from ._types import TypeRegistry
 from ._values import Values
