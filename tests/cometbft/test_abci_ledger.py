@@ -1,5 +1,6 @@
 """ABCI's order and crashes, message by message, over the real ledger."""
 
+import logging
 import random
 import shutil
 import sqlite3
@@ -22,8 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealift.base import ChainId, Height, InvariantError
-from sealift.frame import verify_ics23
+from sealift.frame import Context, verify_ics23
 from sealift.ledger import DcapVerifier, LedgerGenesisError
+from sealift.ledger._system import System
 from sealift.node import (
     ChainCorruptError,
     ChainStoreError,
@@ -370,6 +372,39 @@ class Forgetful(LedgerApplication):
     def finalize_block(self, **block: object) -> ExecutedBlock:
         done = super().finalize_block(**block)
         return ExecutedBlock(app_hash=done.app_hash, changes=done.changes)
+
+
+def test_hook_that_fails_is_told_loudly(
+    opened: Opened,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(self: System, ctx: Context) -> None:
+        raise ZeroDivisionError("a bug in a hook")
+
+    driver = opened(file(tmp_path))
+    init(driver)
+    monkeypatch.setattr(System, "on_finalize", broken)
+    run_block(driver, 1, transfer(0))
+    (told,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
+    assert "hook of pallet system failed in block 1" in told.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("gas", "warned"), [(-1, True), (5_000_001, True), (5_000_000, False), (1, False)]
+)
+def test_genesis_that_allows_more_than_the_ledger_executes_is_warned_of(
+    opened: Opened,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    gas: int,
+    warned: bool,
+) -> None:
+    block = {"max_bytes": 4_194_304, "max_gas": gas}
+    init(opened(file(tmp_path)), **with_params(block=block))
+    told = [one for one in caplog.records if "max_gas" in one.getMessage()]
+    assert bool(told) is warned
 
 
 def test_application_that_forgets_a_result_stops_everything(tmp_path: Path) -> None:

@@ -261,6 +261,17 @@ def test_a_full_block_refuses_without_taking_fee_or_nonce(new_world: Any) -> Non
     assert again.ok
 
 
+def test_a_call_for_which_no_block_has_room_never_waits_for_one(
+    new_world: Any,
+) -> None:
+    """It would stand at the head of the mempool for good."""
+    world = new_world(max_block_weight=199)
+    with pytest.raises(BlockFullError):
+        world.told(both(world, made(world)))
+    assert world.ledger.check_tx(made(world)).code == CODES["BlockFullError"]
+    assert new_world(max_block_weight=200).ledger.check_tx(made(world)).code == 0
+
+
 def test_blocks_out_of_turn_are_refused(world: Any) -> None:
     def run(height: Any) -> Any:
         return world.ledger.finalize_block(

@@ -20,6 +20,7 @@ class KvApplication:
     def __init__(self) -> None:
         self.store = SimpleTreeStore()
         self.pending: dict[bytes, bytes | None] = {}
+        self.max_block_gas = -1
         self.checked: list[tuple[bytes, bool]] = []
 
     def init_chain(self, genesis: GenesisDoc) -> ExecutedBlock:

@@ -1,15 +1,25 @@
 """The real ledger behind the embedded engine."""
 
 import asyncio
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from sealift.attestation import TrustAnchor
-from sealift.base import AccountId, Amount, ChainId, Height, InvariantError, Nonce
+from sealift.base import (
+    AccountId,
+    Amount,
+    ChainId,
+    Height,
+    InvariantError,
+    Nonce,
+    TooLargeError,
+)
 from sealift.crypto import account_of, sha256
-from sealift.frame import storage_key
+from sealift.frame import Context, storage_key
 from sealift.ledger import (
     DcapVerifier,
     LedgerGenesis,
@@ -18,6 +28,7 @@ from sealift.ledger import (
     render_genesis,
     transaction,
 )
+from sealift.ledger._system import System
 from sealift.node import (
     ForeignChainError,
     LedgerApplication,
@@ -27,7 +38,15 @@ from sealift.node import (
     ledger_consensus_params,
     run_solo,
 )
-from sealift.relay import ChainRelay, RelayRules, Timestamp, verify_block, verify_state
+from sealift.relay import (
+    BlockParams,
+    ChainRelay,
+    ConsensusParams,
+    RelayRules,
+    Timestamp,
+    verify_block,
+    verify_state,
+)
 from sealift.relay.rpc import GenesisDoc
 from sealift.transport.clock import WallClock
 from sealift.transport.keys import read_account_key
@@ -38,14 +57,18 @@ PARAMS = LedgerParams(fee_per_byte=1)
 RULES = RelayRules(trusting_period=14 * 24 * 3600)
 
 
-def app_state(keys: dict[str, AccountId], chain: ChainId = CHAIN) -> bytes:
+def app_state(
+    keys: dict[str, AccountId],
+    chain: ChainId = CHAIN,
+    params: LedgerParams = PARAMS,
+) -> bytes:
     return render_genesis(
         LedgerGenesis(
             chain_id=chain,
             accounts=((keys["faucet"], Amount(10**12)),),
             sudo=keys["sudo"],
             anchors=(TrustAnchor(root_der=b"simulated", kind="insecure-sim"),),
-            params=PARAMS,
+            params=params,
         )
     )
 
@@ -162,6 +185,103 @@ def test_mempool_keeps_the_order_of_nonces_over_blocks(home: SoloHome) -> None:
             assert [one.code for one in (await node.produce()).results] == [0] * 4
 
     asyncio.run(main())
+
+
+def made_home(
+    root: Path, *, weight: int, consensus: ConsensusParams | None = None
+) -> SoloHome:
+    params = LedgerParams(fee_per_byte=1, max_block_weight=weight)
+    init_solo(
+        root,
+        chain_id=CHAIN,
+        genesis_time=WallClock().now(),
+        accounts={"faucet": None, "sudo": None},
+        app_state=lambda keys: app_state(dict(keys), params=params),
+        application=LedgerApplication(DcapVerifier()),
+        entropy=os.urandom,
+        config=SoloConfig(block_ms=0, port=0),
+        consensus_params=consensus,
+    )
+    return SoloHome(root)
+
+
+@pytest.mark.parametrize(
+    ("weight", "allowed", "sizes"),
+    [
+        (500, None, [2, 2, 1]),  # the ledger's word: the genesis sets no limit
+        (500, -1, [2, 2, 1]),
+        (500, 10**6, [2, 2, 1]),
+        (600, 200, [1, 1, 1, 1, 1]),  # the genesis's
+        (10**6, None, [5]),
+    ],
+)
+def test_block_is_never_proposed_above_the_ledgers_weight(
+    tmp_path: Path, weight: int, allowed: int | None, sizes: list[int]
+) -> None:
+    """What does not fit waits; in the block it would fail and be gone."""
+    consensus = (
+        None
+        if allowed is None
+        else ConsensusParams(
+            block=BlockParams(max_bytes=-1, max_gas=allowed), app_version=1
+        )
+    )
+    home = made_home(tmp_path / "home", weight=weight, consensus=consensus)
+
+    async def main() -> None:
+        application = LedgerApplication(DcapVerifier())
+        async with run_solo(
+            home.root, application=application, clock=WallClock()
+        ) as node:
+            for tx in transfers(home, range(5)):
+                assert node.submit(tx).gas_wanted == 200
+            for size in sizes:
+                block = await node.produce()
+                assert [one.code for one in block.results] == [0] * size
+                assert sum(one.gas_wanted for one in block.results) <= weight
+            assert len(node.mempool) == 0
+
+    asyncio.run(main())
+
+
+def test_transaction_that_fits_no_block_is_refused_at_once(tmp_path: Path) -> None:
+    tight = ConsensusParams(
+        block=BlockParams(max_bytes=2_048 + 300, max_gas=199), app_version=1
+    )
+    home = made_home(tmp_path / "home", weight=500, consensus=tight)
+
+    async def main() -> None:
+        application = LedgerApplication(DcapVerifier())
+        async with run_solo(
+            home.root, application=application, clock=WallClock()
+        ) as node:
+            with pytest.raises(TooLargeError, match="gas"):
+                node.submit(transfers(home, [0])[0])
+            with pytest.raises(TooLargeError, match="transaction is too large"):
+                node.submit(bytes(295))
+            assert len(node.mempool) == 0
+
+    asyncio.run(main())
+
+
+def test_hook_that_fails_is_told_loudly(
+    home: SoloHome, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The block goes on without it; nobody else would ever know."""
+
+    def broken(self: System, ctx: Context) -> None:
+        raise ZeroDivisionError("a bug in a hook")
+
+    async def main() -> None:
+        async with run_solo(
+            home.root, application=LedgerApplication(DcapVerifier()), clock=WallClock()
+        ) as node:
+            assert (await node.produce()).height == 2
+
+    monkeypatch.setattr(System, "on_finalize", broken)
+    asyncio.run(main())
+    (told,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
+    assert "hook of pallet system failed in block 2" in told.getMessage()
 
 
 def test_application_without_state_and_foreign_genesis_are_refused() -> None:

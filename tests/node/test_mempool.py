@@ -92,6 +92,17 @@ def test_too_many_too_much_and_too_large(make: Callable[..., Mempool]) -> None:
         make(tx_bytes=4).add(b"a=123")
 
 
+def test_no_transaction_waits_that_wants_more_gas_than_a_block_has(
+    make: Callable[..., Mempool],
+) -> None:
+    pool = make(tx_gas=0)
+    with pytest.raises(TooLargeError, match="gas"):
+        pool.add(b"a=1")
+    assert (len(pool), pool.total_bytes) == (0, 0)
+    for enough in (1, -1):
+        assert make(tx_gas=enough).add(b"a=1").code == 0
+
+
 def test_copies_are_refused_and_memory_of_them_is_bounded(
     make: Callable[..., Mempool],
 ) -> None:

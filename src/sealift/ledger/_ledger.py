@@ -202,7 +202,7 @@ class Ledger:
         2. Valid for the next block.
         3. Its nonce follows the account's pending ones.
         4. The account can pay this fee beside the pending ones.
-        5. The call exists.
+        5. The call exists, and an empty block has room for it.
         """
         ctx = self._context(self._check, self._block(self._next, self._time))
         try:
@@ -213,6 +213,7 @@ class Ledger:
                 pending = _Pending(self._pallets.system.nonce(ctx, body.signer), 0)
             admitted = self._admit(ctx, body, len(tx), pending)
             weight = self._pallets.runtime.call_weight(admitted.call)
+            self._require_room(weight, self._meter())
         except (TransactionError, UnknownCallError) as error:
             return TxCheck(code=code_of_error(error), log=str(error))
         self._pending[admitted.signer] = _Pending(
@@ -254,7 +255,7 @@ class Ledger:
         self._pallets.system.require_runtime(ctx)
         begun = self._pallets.runtime.initialize_block(overlay, block)
         self._pallets.system.note_hash(ctx, block_hash)
-        meter = WeightMeter(self._genesis.params.max_block_weight)
+        meter = self._meter()
         results = tuple(self._apply(overlay, block, tx, meter) for tx in txs)
         ended = self._pallets.runtime.finalize_block(overlay, block)
         changes = {
@@ -369,7 +370,8 @@ class Ledger:
             body = self._parse(tx, signature_known=False)
             pending = _Pending(system.nonce(ctx, body.signer), 0)
             admitted = self._admit(ctx, body, len(tx), pending)
-            wanted = self._require_room(admitted.call, meter)
+            wanted = self._weight(admitted.call)
+            self._require_room(wanted, meter)
         except TransactionError as error:
             return LedgerTxResult(
                 code=code_of_error(error), log=str(error), error=error.code
@@ -455,19 +457,25 @@ class Ledger:
             call=RuntimeCall(name=body.call, args=body.args),
         )
 
-    def _require_room(self, call: RuntimeCall, meter: WeightMeter) -> int:
-        """The call's own weight, which the block must have left."""
+    def _weight(self, call: RuntimeCall) -> int:
+        """The call's own weight."""
         try:
-            weight = self._pallets.runtime.call_weight(call)
+            return self._pallets.runtime.call_weight(call)
         except UnknownCallError:
             return 0  # fails when it is dispatched, and pays
+
+    def _meter(self) -> WeightMeter:
+        """What a block may weigh."""
+        return WeightMeter(self._genesis.params.max_block_weight)
+
+    @staticmethod
+    def _require_room(weight: int, meter: WeightMeter) -> None:
         if weight > meter.left:
             raise BlockFullError(
                 "block has no weight left for this call",
                 got=weight,
                 expected=f"≤ {meter.left}",
             )
-        return weight
 
     def _context(self, overlay: Overlay, block: BlockInfo) -> Context:
         return self._pallets.runtime.context(overlay, block, ROOT)

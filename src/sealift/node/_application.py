@@ -54,6 +54,15 @@ class Application(Protocol):
     see untouched until ``commit``.
     """
 
+    @property
+    def max_block_gas(self) -> int:
+        """Most gas that a block's transactions may want together; -1: any.
+
+        An engine proposes no block above it, whatever else the genesis allows.
+        Asked only once there is a state.
+        """
+        ...
+
     def init_chain(self, genesis: GenesisDoc) -> BlockOutcome:
         """Write the first state from ``genesis.app_state``; commits at once.
 

@@ -47,6 +47,11 @@ class LedgerApplication:
             raise InvariantError("the ledger has no state yet")
         return self._ledger
 
+    @property
+    def max_block_gas(self) -> int:
+        """What a block of this ledger may weigh."""
+        return self.ledger.genesis.params.max_block_weight
+
     def init_chain(self, genesis: GenesisDoc) -> ExecutedBlock:
         """Write the first state.
 

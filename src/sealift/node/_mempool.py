@@ -15,7 +15,7 @@ from ._application import Application
 from ._errors import MempoolFullError, TxAlreadyKnownError
 
 #: Protobuf bytes around a transaction in a block, at most.
-_TX_FRAME: Final = 6
+TX_FRAME: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +26,14 @@ class MempoolLimits:
         txs: Most transactions.
         total_bytes: Most bytes of them together.
         tx_bytes: Most bytes of one.
+        tx_gas: Most gas that one may want; -1 means no limit.
         remembered: How many recently included ones are refused as copies.
     """
 
     txs: int = 5_000
     total_bytes: int = 64 * 1024 * 1024
     tx_bytes: int = MAX_TX_BYTES
+    tx_gas: int = -1
     remembered: int = 10_000
 
 
@@ -79,7 +81,8 @@ class Mempool:
             The application's verdict; accepted is code 0.
 
         Raises:
-            TooLargeError: More bytes than one may have.
+            TooLargeError: More bytes or gas than one may have: no block could
+                ever take it, nor what waits behind it.
             TxAlreadyKnownError: A copy of one that waits or was included.
             MempoolFullError: No room.
         """
@@ -105,6 +108,13 @@ class Mempool:
             )
         verdict = self._application.check_tx(tx, recheck=False)
         if verdict.code == 0:
+            # v0.38 mempool/mempool.go PostCheckMaxGas.
+            if 0 <= limits.tx_gas < verdict.gas_wanted:
+                raise TooLargeError(
+                    "transaction wants too much gas",
+                    got=verdict.gas_wanted,
+                    expected=f"≤ {limits.tx_gas}",
+                )
             self._waiting[digest] = _Waiting(tx, verdict.gas_wanted)
             self._bytes += len(tx)
         return verdict
@@ -119,7 +129,7 @@ class Mempool:
         taken = []
         room, gas = max_bytes, max_gas
         for one in self._waiting.values():
-            room -= len(one.tx) + _TX_FRAME
+            room -= len(one.tx) + TX_FRAME
             gas -= one.gas
             if room < 0 or (max_gas >= 0 and gas < 0):
                 break

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from sealift.relay import Timestamp, tx_hash
+from sealift.protocol import MAX_TX_BYTES
+from sealift.relay import BlockParams, Timestamp, tx_hash
 from sealift.relay.rpc import (
     NEW_BLOCK_QUERY,
     ExecTxResult,
@@ -23,7 +24,7 @@ from ._chain import CommittedBlock
 from ._durable import DurableChain
 from ._errors import ChainStoppedError, TxNotFoundError
 from ._home import SoloConfig, SoloHome
-from ._mempool import Mempool, MempoolLimits
+from ._mempool import TX_FRAME, Mempool, MempoolLimits
 from ._methods import SoloMethods
 from ._server import RpcServer
 
@@ -36,6 +37,8 @@ SOLO_NOTICE: Final = (
 _COMMIT_SECONDS: Final = 10.0
 #: Header, commit and framing of a block, generously.
 _BLOCK_OVERHEAD: Final = 2_048
+#: What ``max_bytes`` -1 means: v0.38 types/params.go MaxBlockSizeBytes.
+_MOST_BLOCK_BYTES: Final = 104_857_600
 
 #: Most seconds between two votes: far below any trusting period, which a relay
 #: without a clock takes as the longest jump between two headers.
@@ -58,7 +61,14 @@ class SoloNode:
         self._chain = chain
         self._config = config
         self._clock = clock
-        self._mempool = Mempool(chain.chain.application, MempoolLimits())
+        self._limits = _block_limits(chain)
+        self._mempool = Mempool(
+            chain.chain.application,
+            MempoolLimits(
+                tx_bytes=min(MAX_TX_BYTES, self._limits.max_bytes - TX_FRAME),
+                tx_gas=self._limits.max_gas,
+            ),
+        )
         self._turn = asyncio.Lock()
         self._making: set[asyncio.Task[CommittedBlock]] = set()
         self._stopping = asyncio.Event()
@@ -158,9 +168,8 @@ class SoloNode:
             making.exception()  # looked at: the caller may be gone
 
     async def _one_block(self) -> CommittedBlock:
-        limits = self._chain.genesis.consensus_params.block
         txs = self._mempool.reap(
-            max_bytes=limits.max_bytes - _BLOCK_OVERHEAD, max_gas=limits.max_gas
+            max_bytes=self._limits.max_bytes, max_gas=self._limits.max_gas
         )
         block = self._chain.propose(now=self._vote_time(), txs=txs)
         await asyncio.to_thread(self._chain.persist, block)
@@ -247,6 +256,17 @@ class SoloNode:
             self._chain.height,
             where.url,
         )
+
+
+def _block_limits(chain: DurableChain) -> BlockParams:
+    """What a block may take: the genesis's word or the application's, the lesser."""
+    genesis = chain.genesis.consensus_params.block
+    room = _MOST_BLOCK_BYTES if genesis.max_bytes < 0 else genesis.max_bytes
+    gas = [genesis.max_gas, chain.chain.application.max_block_gas]
+    return BlockParams(
+        max_bytes=room - _BLOCK_OVERHEAD,
+        max_gas=min((one for one in gas if one >= 0), default=-1),
+    )
 
 
 @contextlib.asynccontextmanager

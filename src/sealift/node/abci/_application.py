@@ -230,6 +230,7 @@ class AbciApplication:
             )
         genesis = genesis_of(request)
         outcome = self._application.init_chain(genesis)
+        self._warn_of_gas(genesis)
         self._beginning = _Beginning(genesis=genesis, first=outcome.changes)
         self._finalized = None
         return InitChainResponse(app_hash=outcome.app_hash)
@@ -337,6 +338,18 @@ class AbciApplication:
         self._history = history
         self._height, self._app_hash = head.height, head.app_hash
         _log.info("ledger of %s at height %d", head.genesis.chain_id, head.height)
+
+    def _warn_of_gas(self, genesis: GenesisDoc) -> None:
+        """CometBFT alone cuts its blocks, by the genesis and nothing else."""
+        allowed = genesis.consensus_params.block.max_gas
+        most = self._application.max_block_gas
+        if most >= 0 and not 0 <= allowed <= most:
+            _log.warning(
+                "the genesis allows blocks of %d gas, the ledger executes %d:"
+                " set consensus_params.block.max_gas, or what is above it fails",
+                allowed,
+                most,
+            )
 
     def _open_history(self, height: Height) -> StateHistory:
         return StateHistory(
