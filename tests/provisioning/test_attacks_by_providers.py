@@ -411,3 +411,8 @@ def test_the_store_is_handed_out_even_if_the_acknowledgement_cannot_leave(
     end._send = send  # type: ignore[method-assign]
     talk.run()
     assert any(output.key_store for _, output in talk.outputs)
+
+
+def test_a_provider_of_an_operator_whom_its_entry_does_not_name(talk: Talk) -> None:
+    talk.world.configure(0, operators=(b"p" * 32,))
+    talk.run().refused("requester", "OperatorNotListedError")

@@ -552,3 +552,9 @@ def test_the_acknowledgement_of_another_package(talk: Talk) -> None:
     talk.run()
     assert talk.errors["provider"][0] == "KeyBindingError"
     assert "provider" not in talk.done
+
+
+def test_an_operator_whom_the_entry_does_not_name(talk: Talk) -> None:
+    """L1 would not register it for this entry; P does not rely on that."""
+    talk.world.configure(1, operators=(b"p" * 32,))
+    talk.run().refused("provider", "OperatorNotListedError")

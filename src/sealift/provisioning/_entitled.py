@@ -20,6 +20,7 @@ from ._errors import (
     IsvSvnTooLowError,
     NoticeNotRunError,
     NotScheduledError,
+    OperatorNotListedError,
     ProviderNotEntitledError,
 )
 
@@ -52,6 +53,7 @@ def requester_entry(
 
     Raises:
         NotScheduledError: No live entry names its fingerprint.
+        OperatorNotListedError: Those that name it do not name its operator.
         NoticeNotRunError: Only entries whose ``release_from`` is above
             ``held_at`` name it.
         EarlierGenerationError: Only generations before the frontier's name it.
@@ -62,6 +64,10 @@ def requester_entry(
         for entry in standing.schedule.entries
         if _names(entry, record.platform, record.fingerprint)
     ]
+    # L1 admits an instance by any entry that fits: by a later one too, whose
+    # notice has not run, and of more operators than the running one names.
+    if named:
+        named = _operated(named, record)
     for entry in named:
         if entry.generation == current.generation:
             return entry
@@ -108,11 +114,12 @@ def provider_entry(standing: Standing, record: EnclaveRecord) -> ScheduleEntry:
     Raises:
         ProviderNotEntitledError: It is neither of the frontier's generation nor
             of that one's predecessor.
+        OperatorNotListedError: Its operator is none of theirs.
     """
     allowed = provider_entries(standing)
-    for entry in allowed:
-        if _names(entry, record.platform, record.fingerprint):
-            return entry
+    named = [e for e in allowed if _names(e, record.platform, record.fingerprint)]
+    if named:
+        return _operated(named, record)[0]
     raise ProviderNotEntitledError(
         "the provider's code may not give keys",
         got=record.fingerprint,
@@ -155,6 +162,27 @@ def judge_instance(
     )
     heights = AttestedHeights(attested_at=record.attested_at, judged_at=standing.height)
     judge(quote, raised, heights=heights)
+
+
+def _operated(
+    entries: list[ScheduleEntry], record: EnclaveRecord
+) -> list[ScheduleEntry]:
+    """Those entries that let the record's operator run their code.
+
+    Raises:
+        OperatorNotListedError: None does.
+    """
+    found = [
+        entry
+        for entry in entries
+        if not entry.config.operators or record.operator in entry.config.operators
+    ]
+    if not found:
+        raise OperatorNotListedError(
+            "the account is not among the operators of this code's generation",
+            got=record.operator,
+        )
+    return found
 
 
 def _names(entry: ScheduleEntry, platform: str, fingerprint: Fingerprint) -> bool:

@@ -35,6 +35,10 @@ class NotScheduledError(ProvisioningError):
     """The fingerprint stands in no entry that may hold the shard's keys."""
 
 
+class OperatorNotListedError(ProvisioningError):
+    """The entry names its operators, and the instance's account is none of them."""
+
+
 class NoticeNotRunError(ProvisioningError):
     """The entry's ``release_from`` is above the block that holds the challenge."""
 
