@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 from sealift.base import Digest, Height
+from sealift.frame import MigrationCheckError, MigrationFailedError
 from sealift.protocol import (
     CallTooLargeError,
     Confirmation,
@@ -79,18 +80,23 @@ def execute(shard: Shard) -> Executed | Idle:
     items = block.opened
     if items is None:
         items = shard.open_items(block.raw)
-    outcome = shard.executor.execute_block(
-        state.store,
-        ShardBlock(
-            height=block.height,
-            block_hash=block.block_hash,
-            time=block.time,
-            items=items,
-            status=ShardStatus() if block.schedule is None else block.schedule.status,
-            schedule=block.schedule,
-            code=frozenset(entry.config.code.values()),
-        ),
+    status = ShardStatus() if block.schedule is None else block.schedule.status
+    given = ShardBlock(
+        height=block.height,
+        block_hash=block.block_hash,
+        time=block.time,
+        items=items,
+        status=status,
+        schedule=block.schedule,
+        code=frozenset(entry.config.code.values()),
     )
+    try:
+        outcome = shard.executor.execute_block(state.store, given)
+    except (MigrationCheckError, MigrationFailedError) as error:
+        # The sentence is the application's and may tell of the state; the host
+        # hears the name of the check alone.
+        name, _, _ = str(error.got).partition(":")
+        raise type(error)(error.what, got=name) from None
     # 6.
     return _finish(shard, state, block, entry, outcome)
 

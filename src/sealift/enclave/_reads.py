@@ -2,7 +2,12 @@
 
 from sealift.protocol import GetterReply, seal_reply
 from sealift.protocol.ecall import Answer, Ask
-from sealift.stf import open_and_verify_getter
+from sealift.stf import (
+    GetterArgumentsError,
+    GetterFailedError,
+    UnknownGetterError,
+    open_and_verify_getter,
+)
 
 from ._errors import NoStateError, NotServingError
 from ._judge import check_confirmed
@@ -47,9 +52,13 @@ def ask(shard: Shard, request: Ask) -> Answer:
         shard=shard.shard,
     )
     # 3.
-    value = shard.executor.answer(
-        state.store, getter, height=state.height, head=view.height, time=state.time
-    )
+    try:
+        value = shard.executor.answer(
+            state.store, getter, height=state.height, head=view.height, time=state.time
+        )
+    except (UnknownGetterError, GetterArgumentsError, GetterFailedError) as error:
+        # The host carried it sealed: it hears neither what was asked nor why not.
+        raise type(error)("the getter was refused") from None
     # 4.
     reply = GetterReply(
         value=value,
