@@ -9,10 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sealift.base import Height
+from sealift.base import Height, InvariantError
 from sealift.frame import Changes
 from sealift.relay import Timestamp
 from sealift.relay.rpc import Event, ExecTxResult, GenesisDoc
+
+from ._errors import ChainCorruptError
 
 
 class BlockOutcome(Protocol):
@@ -113,3 +115,38 @@ class Application(Protocol):
     def commit(self) -> None:
         """Make the last finalized block's state the current one."""
         ...
+
+
+def require_all_answered(results: Sequence[object], txs: Sequence[bytes]) -> None:
+    """Return if a block's execution has one result for each transaction.
+
+    Raises:
+        InvariantError: The application breaks its law.
+    """
+    if len(results) != len(txs):
+        raise InvariantError(
+            "application did not answer every transaction",
+            got=len(results),
+            expected=len(txs),
+        )
+
+
+def require_root(*found: bytes, expected: bytes, height: Height) -> None:
+    """Return if a stored state has the root that executing its block gave.
+
+    Args:
+        found: Its root, as each of those finds it who took it over.
+        expected: What the block gave.
+        height: The block.
+
+    Raises:
+        ChainCorruptError: Another root.
+    """
+    for root in found:
+        if root != expected:
+            raise ChainCorruptError(
+                f"stored state is not the one after block {height}",
+                got=root,
+                expected=expected,
+                hint="It is kept as it is",
+            )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sealift.base import Height, InvariantError, Message
+from sealift.base import Height, Message
 from sealift.crypto import account_of, sign
 from sealift.frame import Changes
 from sealift.relay import (
@@ -38,7 +38,7 @@ from sealift.relay import (
 )
 from sealift.relay.rpc import Event, ExecTxResult, GenesisDoc
 
-from ._application import Application, BlockOutcome
+from ._application import Application, require_all_answered
 from ._errors import NotNextBlockError, WrongValidatorError
 
 #: A vote is at least this much later than the block it is for: 1 ms.
@@ -195,11 +195,12 @@ class SoloChain:
             proposer=block.header.proposer_address,
             txs=txs,
         )
+        require_all_answered(outcome.results, txs)
         self._proposed = CommittedBlock(
             block=block,
             block_id=block_id,
             commit=self._decide(block, block_id, now),
-            results=_checked_results(outcome, txs),
+            results=tuple(outcome.results),
             events=tuple(outcome.events),
             changes=outcome.changes,
             app_hash=outcome.app_hash,
@@ -300,16 +301,3 @@ def trust_root_of(block: CommittedBlock) -> TrustRoot:
         height=block.height,
         header_hash=block.block_id.hash,
     )
-
-
-def _checked_results(
-    outcome: BlockOutcome, txs: Sequence[bytes]
-) -> tuple[ExecTxResult, ...]:
-    results = tuple(outcome.results)
-    if len(results) != len(txs):
-        raise InvariantError(
-            "application did not answer every transaction",
-            got=len(results),
-            expected=len(txs),
-        )
-    return results

@@ -7,9 +7,8 @@ from sealift.base import Height
 from sealift.relay import LightBlock, SignedHeader, Timestamp
 from sealift.relay.rpc import GenesisDoc
 
-from ._application import Application
+from ._application import Application, require_root
 from ._chain import CommittedBlock, SoloChain, genesis_tip
-from ._errors import ChainCorruptError
 from ._history import ProvenEntry, StateHistory
 from ._store import SoloStore
 
@@ -91,14 +90,7 @@ class DurableChain:
         history = _history(store, genesis)
         # 3.
         root = application.load(store.entries().items(), genesis=genesis)
-        for found in (history.root, root):
-            if found != tip.app_hash:
-                raise ChainCorruptError(
-                    f"stored state is not the one after block {tip.height}",
-                    got=found,
-                    expected=tip.app_hash,
-                    hint="It is kept as it is",
-                )
+        require_root(history.root, root, expected=tip.app_hash, height=tip.height)
         chain = SoloChain(
             secret=secret, genesis=genesis, application=application, tip=tip
         )

@@ -1,7 +1,6 @@
 """What ABCI's messages do to the application and its store."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,10 +11,10 @@ from sealift.frame import Changes, ProofUnavailableError
 from sealift.node import (
     ICS23_SIMPLE,
     Application,
-    ChainCorruptError,
     HeightUnknownError,
     StateHistory,
 )
+from sealift.node._application import require_all_answered, require_root
 from sealift.relay.rpc import GenesisDoc
 
 from ._errors import AbciOrderError, AbciVersionError
@@ -257,7 +256,7 @@ class AbciApplication:
             proposer=request.proposer_address,
             txs=request.txs,
         )
-        _require_all_answered(outcome.results, request.txs)
+        require_all_answered(outcome.results, request.txs)
         self._finalized = _Finalized(
             height=Height(request.height),
             app_hash=outcome.app_hash,
@@ -326,14 +325,7 @@ class AbciApplication:
         root = self._application.load(
             self._store.entries().items(), genesis=head.genesis
         )
-        for found in (history.root, root):
-            if found != head.app_hash:
-                raise ChainCorruptError(
-                    f"stored state is not the one after block {head.height}",
-                    got=found,
-                    expected=head.app_hash,
-                    hint="It is kept as it is",
-                )
+        require_root(history.root, root, expected=head.app_hash, height=head.height)
         self._beginning = _Beginning(genesis=head.genesis, first={})
         self._history = history
         self._height, self._app_hash = head.height, head.app_hash
@@ -391,15 +383,6 @@ class AbciApplication:
                 ops=(AbciProofOp(type=ICS23_SIMPLE, key=key, data=proof),)
             ),
             height=entry.height,
-        )
-
-
-def _require_all_answered(results: Sequence[object], txs: Sequence[bytes]) -> None:
-    if len(results) != len(txs):
-        raise InvariantError(
-            "application did not answer every transaction",
-            got=len(results),
-            expected=len(txs),
         )
 
 
