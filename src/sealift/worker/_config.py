@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from sealift.base import ShardId, parse_hex
+from sealift.base import SealiftError, ShardId, parse_hex
 
 from ._errors import ConfigError
 
@@ -127,7 +127,7 @@ def load_config(home: Path) -> WorkerConfig:
             f"{path} cannot be read ({error.strerror})",
             hint="Make one with `sealift worker init`.",
         ) from error
-    except (ValueError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError, SealiftError) as error:
         raise ConfigError(f"{path} is wrong ({error})") from error
     genesis = file.shard.genesis
     return WorkerConfig(

@@ -130,13 +130,15 @@ class Confirmer:
             if not self._owes_certificate:
                 return True
         request = Confirm(durable=durable, after=min(after, durable))
+        number = self._round
         try:
             reply = await self._channel.call(request, Confirmed)
         except EnclaveRefusedError as error:
             self.last_refusal = str(error)
             self.signed = None
             return False
-        self._send(reply)
+        if number == self._round:  # else it begins where L1 has refused to
+            self._send(reply)
         return True
 
     async def _begins(self) -> list[Height]:

@@ -34,6 +34,9 @@ from ._store import WorkerStore
 
 #: What an enclave says that has seen two chains; it stays so.
 HALTED_BY_FORK = "fork"
+#: Why an enclave executes nothing where another's state or diffs help.
+_FETCHED = frozenset({"not-mine", "behind", "no-state"})
+_UNCONFIRMED = "StateUnconfirmedError"
 _RETRY_SECONDS = 0.3
 
 
@@ -57,8 +60,9 @@ class Progress:
     halted: str = ""
     last_refusal: str = ""
     calls: int = 0
-    ended_generation: bool = False
     idle: str = ""
+    #: Whether only another worker's state or diffs lead on.
+    needs_state: bool = False
 
 
 class Follower:
@@ -244,9 +248,14 @@ class Follower:
             except EnclaveRefusedError as error:
                 # For example a migration that fails: the state is as it was.
                 self.progress.idle = self.progress.last_refusal = str(error)
+                self.progress.needs_state = True
                 await self._see_whether_halted()
                 return
         self.progress.idle = f"{reply.reason}: {reply.detail}"
+        # A state from elsewhere that L1 does not cover yet is only waited for:
+        # fetching on would never let this worker execute (and confirm) itself.
+        waits = reply.detail.startswith(_UNCONFIRMED)
+        self.progress.needs_state = reply.reason in _FETCHED and not waits
 
     async def _execute_one(self) -> Executed | Idle:
         reply = await self.channel.ask(Execute())
@@ -267,7 +276,6 @@ class Follower:
         self.progress.idle = ""
         self.progress.executed = reply.height
         self.progress.calls += reply.calls
-        self.progress.ended_generation = reply.last_of_generation
         self._tell(reply)
         await self._confirmer.executed(reply)
 

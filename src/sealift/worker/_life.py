@@ -350,27 +350,19 @@ class Life:
         if self._around.upstream is None:
             return
         while True:
-            if self._executing():
+            if not self.follower.progress.needs_state:
                 self._troubles.pop(STATE, None)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await self.follower.next_block()
                 continue
             try:
                 await self._from_upstream(self._fetch_some)
             except FATAL:
                 raise
             except SealiftError as error:
-                if not self._executing():
-                    self._troubles[STATE] = f"no state from upstream: {error}"
+                self._troubles[STATE] = f"none from upstream: {error}"
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 self._troubles.pop(STATE, None)
-
-    def _executing(self) -> bool:
-        """Whether the last imported block found this enclave executing."""
-        progress = self.follower.progress
-        return progress.executed is not None and not (
-            progress.ended_generation or progress.halted
-        )
 
     async def _fetch_some(self, upstream: Upstream) -> None:
         status = await self.channel.call(GetStatus(), EnclaveStatus)
@@ -392,7 +384,7 @@ class Life:
     async def _fetch_diffs(self, upstream: Upstream, after: int) -> None:
         wanted = after + 1
         for height, diff in await upstream.diffs(after):
-            if self._executing():
+            if not self.follower.progress.needs_state:
                 return
             if height > wanted:  # the peer keeps no diff of a block in between
                 await self._fetch_snapshot(upstream, fresh_at=wanted)

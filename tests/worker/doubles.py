@@ -1,0 +1,214 @@
+"""An enclave that answers as told, an L1 that stands or lies, an account."""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from sealift.base import (
+    AccountId,
+    Digest,
+    Epoch,
+    Fingerprint,
+    Generation,
+    Height,
+    Message,
+    SealiftError,
+    ShardId,
+    StateRoot,
+    decode,
+    encode,
+)
+from sealift.protocol import (
+    Confirmation,
+    HandoverCertificate,
+    SealedReceipt,
+    ShardConfig,
+    SignedOrder,
+    UpgradeOrder,
+)
+from sealift.protocol.ecall import (
+    Confirmed,
+    EnclaveStatus,
+    Executed,
+    Refused,
+    Request,
+)
+from sealift.worker._outbox import Included
+
+SHARD = ShardId(b"\x07" * 32)
+ME = AccountId(b"\x08" * 32)
+CODE = Fingerprint(b"\x09" * 32)
+ROOT = StateRoot(b"\x0a" * 32)
+SIGNATURE = b"\x0b" * 64
+
+
+class LostError(SealiftError):
+    """Something outside is gone, in a test."""
+
+
+class FakeEnclave:
+    """Answers each kind of request by a function; notes all that was asked."""
+
+    def __init__(self, **answers: Callable[..., Message]) -> None:
+        self.answers = answers
+        self.asked: list[Message] = []
+        self.gone: SealiftError | None = None
+
+    async def call(self, payload: bytes) -> bytes:
+        await asyncio.sleep(0)
+        if self.gone is not None:
+            raise self.gone
+        request: Message = decode(cast("type[Message]", Request), payload)
+        self.asked.append(request)
+        return encode(self.answers[type(request).__name__](request))
+
+    def count(self, kind: type[Message]) -> int:
+        return sum(isinstance(one, kind) for one in self.asked)
+
+
+class FakeAccount:
+    """Puts every act into a block at once, or does what it is told."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, dict[str, object]]] = []
+        self.refuse_sending: SealiftError | None = None
+        self.outcomes: dict[str, Callable[[dict[str, object]], Included]] = {}
+        self.waits: list[asyncio.Event] = []
+
+    async def send(self, call: str, args: dict[str, object]) -> bytes:
+        if self.refuse_sending is not None:
+            raise self.refuse_sending
+        self.sent.append((call, args))
+        return (len(self.sent) - 1).to_bytes(4, "big")
+
+    async def wait(self, tx_hash: bytes) -> Included:
+        call, args = self.sent[int.from_bytes(tx_hash, "big")]
+        await asyncio.sleep(0)
+        if call in self.outcomes:
+            return self.outcomes[call](args)
+        return Included(height=Height(9), code=0, log="")
+
+    def calls(self, name: str) -> list[dict[str, object]]:
+        return [args for call, args in self.sent if call == name]
+
+
+class FakeL1:
+    """An L1 node whose frontier and head are set by the test."""
+
+    def __init__(self, *, confirmed: int | None = 0, head: int = 1) -> None:
+        self.frontier = confirmed
+        self.head = head
+        self.lost: SealiftError | None = None
+        self.values: dict[bytes, bytes] = {}
+
+    async def confirmed(self, shard: ShardId) -> Height | None:
+        assert shard == SHARD
+        if self.lost is not None:
+            raise self.lost
+        return None if self.frontier is None else Height(self.frontier)
+
+    async def wait_for_height(self, height: int) -> Height:
+        if self.lost is not None:
+            raise self.lost
+        while self.head < height:
+            await asyncio.sleep(0.001)
+        return Height(self.head)
+
+    async def prove(self, key: bytes, height: int) -> tuple[bytes | None, bytes]:
+        if self.lost is not None:
+            raise self.lost
+        return self.values.get(key), b"proof"
+
+
+def refusal(code: str = "SomeError", message: str = "because") -> Refused:
+    return Refused(code=code, message=message)
+
+
+def receipt(height: int, index: int = 0, envelope: bytes = b"\x01") -> SealedReceipt:
+    return SealedReceipt(
+        envelope=Digest(envelope * 32),
+        height=Height(height),
+        index=index,
+        sealed=b"sealed",
+    )
+
+
+def executed(height: int, **changes: object) -> Executed:
+    fields: dict[str, object] = {
+        "height": Height(height),
+        "diff": b"diff %d" % height,
+        "receipts": (),
+        "orders": (),
+        "checkpoint": b"checkpoint %d" % height,
+        "calls": 0,
+        "last_of_generation": False,
+        **changes,
+    }
+    return Executed(**fields)  # type: ignore[arg-type]
+
+
+def confirmation(first: int, last: int) -> Confirmation:
+    return Confirmation(
+        chain_id="test",
+        shard=SHARD,
+        generation=Generation(0),
+        first=Height(first),
+        last=Height(last),
+        prev_root=ROOT,
+        root=ROOT,
+        receipts_root=Digest(bytes(32)),
+        effects_root=Digest(bytes(32)),
+        signing_key=ME,
+    )
+
+
+def confirmed(first: int, last: int, *, certificate: bool = False) -> Confirmed:
+    return Confirmed(
+        confirmation=confirmation(first, last) if first <= last else None,
+        signature=SIGNATURE if first <= last else None,
+        certificate=HandoverCertificate(
+            chain_id="test",
+            shard=SHARD,
+            generation=Generation(0),
+            successor=Generation(1),
+            height=Height(last),
+            root=ROOT,
+            signing_key=ME,
+        )
+        if certificate
+        else None,
+        certificate_signature=SIGNATURE if certificate else None,
+    )
+
+
+def order(serial: int = 0) -> SignedOrder:
+    return SignedOrder(
+        order=UpgradeOrder(
+            chain_id="test",
+            shard=SHARD,
+            serial=serial,
+            predecessor=Generation(0),
+            config=ShardConfig(code={"insecure-sim": CODE}, min_isv_svn=1),
+            release_from=Height(10),
+            upgrade_at=Height(20),
+            expiry=Height(10),
+        ),
+        signature=SIGNATURE,
+    )
+
+
+def status(**changes: object) -> EnclaveStatus:
+    fields: dict[str, object] = {
+        "shard": SHARD,
+        "signing_key": ME,
+        "head": Height(1),
+        "state_height": None,
+        "root": None,
+        "epochs": (Epoch(0),),
+        "shielding_key": None,
+        "generation": None,
+        "waiting": 0,
+        "accounts_bytes": 0,
+        **changes,
+    }
+    return EnclaveStatus(**fields)  # type: ignore[arg-type]

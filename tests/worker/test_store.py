@@ -1,0 +1,243 @@
+"""The worker's database: whole or not at all, its owner's, never dropped."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from doubles import CODE, SHARD, executed, order, receipt
+
+from sealift.base import Digest, Fingerprint, Height, ShardId
+from sealift.worker import StoreError, StoreMismatchError, WorkerError, WorkerStore
+from sealift.worker._store import WholeSnapshot
+
+
+def opened(path: Path) -> WorkerStore:
+    return WorkerStore(path, shard=SHARD, fingerprint=CODE)
+
+
+def whole(height: int, *chunks: bytes) -> WholeSnapshot:
+    return WholeSnapshot(height=Height(height), header=b"header", chunks=chunks)
+
+
+class Died(BaseException):
+    """kill -9 between two writes."""
+
+
+class Dying:
+    """A connection whose process is killed before its n-th write."""
+
+    def __init__(self, db: sqlite3.Connection, writes: int) -> None:
+        self.db, self.left = db, writes
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.db, name)
+
+    def execute(self, query: str, *values: object) -> object:
+        self._count(query)
+        return self.db.execute(query, *values)
+
+    def executemany(self, query: str, values: object) -> object:
+        self._count(query)
+        return self.db.executemany(query, values)
+
+    def _count(self, query: str) -> None:
+        if query.split()[0] in {"SELECT", "PRAGMA", "ROLLBACK"}:
+            return
+        if not self.left:
+            raise Died
+        self.left -= 1
+
+
+@pytest.mark.parametrize("writes", range(11))
+def test_killed_before_any_write_of_a_block_all_of_it_or_nothing_is_there(
+    tmp_path: Path, writes: int
+) -> None:
+    path = tmp_path / "worker.db"
+    store = opened(path)
+    store.commit_block(executed(1))
+    store._db = Dying(store._db, writes)
+    block = executed(2, receipts=(receipt(2),), orders=(order(),))
+    died = False
+    try:
+        store.commit_block(block, whole(2, b"chunk"))
+    except Died:
+        died = True
+    store._db.db.close()  # the kernel does it for the dead
+    again = opened(path)
+    there = (
+        again.diff(2) is not None,
+        again.receipt(receipt(2).envelope) is not None,
+        again.meta("checkpoint") == b"checkpoint 2",
+        len(again.orders()) == 1,
+        again.snapshot() is not None,
+    )
+    assert set(there) == {not died}
+    assert again.diff(1) == b"diff 1"
+    again.close()
+    assert died == (writes < 10)
+
+
+def test_killed_while_the_file_is_made_the_next_start_makes_it(tmp_path: Path) -> None:
+    real = sqlite3.connect
+    for writes in range(8):
+        path = tmp_path / f"{writes}.db"
+
+        def connect(where: Path, n: int = writes, **options: object) -> Dying:
+            return Dying(real(where, **options), n)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sealift.worker._store.sqlite3.connect", connect)
+            with pytest.raises(Died):
+                opened(path)
+        store = opened(path)
+        assert store.meta("shard") == SHARD
+        store.close()
+
+
+def test_a_copy_of_a_call_keeps_the_first_receipt(tmp_path: Path) -> None:
+    store = opened(tmp_path / "worker.db")
+    store.commit_block(executed(1, receipts=(receipt(1),)))
+    store.commit_block(executed(2, receipts=(receipt(2, index=5),)))
+    found = store.receipt(receipt(1).envelope)
+    assert found == receipt(1)
+    assert store.receipts_at(2) == []
+    assert store.receipts_at(1) == [receipt(1)]
+    assert store.receipt(Digest(bytes(32))) is None
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("shard", "code", "named"),
+    [
+        (ShardId(bytes(32)), CODE, "another shard"),
+        (SHARD, Fingerprint(bytes(32)), "another fingerprint"),
+    ],
+)
+def test_the_database_of_another_is_refused_and_left_alone(
+    tmp_path: Path, shard: ShardId, code: Fingerprint, named: str
+) -> None:
+    path = tmp_path / "worker.db"
+    opened(path).close()
+    before = path.read_bytes()
+    with pytest.raises(StoreMismatchError, match=named):
+        WorkerStore(path, shard=shard, fingerprint=code)
+    assert path.read_bytes() == before
+    opened(path).close()
+
+
+@pytest.mark.parametrize("content", [b"x" * 4096, b"SQLite format 3\x00" + b"\xff" * 999])
+def test_what_is_no_database_is_refused_and_left_alone(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "worker.db"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="cannot be used") as caught:
+        opened(path)
+    assert "left as it is" in caught.value.hint
+    assert path.read_bytes() == content
+
+
+def test_a_folder_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="cannot be used"):
+        opened(tmp_path / "none" / "worker.db")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE receipts SET data = x'00'",
+        "DROP TABLE receipts",
+    ],
+)
+def test_a_damaged_row_or_table_is_a_named_refusal(tmp_path: Path, damage: str) -> None:
+    store = opened(tmp_path / "worker.db")
+    store.commit_block(executed(1, receipts=(receipt(1),)))
+    store._db.execute(damage)
+    with pytest.raises(StoreError, match="cannot be used"):
+        store.receipt(receipt(1).envelope)
+    with pytest.raises(StoreError, match="cannot be used"):
+        store.receipts_at(1)
+    store.close()
+
+
+def test_damaged_names_of_holders_are_a_named_refusal(tmp_path: Path) -> None:
+    store = opened(tmp_path / "worker.db")
+    store.put_meta("holders", b"\xc1")
+    with pytest.raises(StoreError, match="cannot be used"):
+        store.holders()
+    store.close()
+
+
+def test_a_failed_write_is_named_and_what_was_there_stays(tmp_path: Path) -> None:
+    store = opened(tmp_path / "worker.db")
+    store.commit_block(executed(1))
+    store._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(StoreError, match="was not written") as caught:
+        store.commit_block(executed(2))
+    assert "start again" in caught.value.hint
+    assert store.diff(1) == b"diff 1"
+    store._db.execute("PRAGMA query_only = OFF")
+    store.commit_block(executed(2))
+    store.close()
+
+
+def test_an_instance_is_counted_once_however_often_it_is_provisioned(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path / "worker.db")
+    assert store.holders() == 0
+    store.add_holders(b"me")
+    store.add_holders(b"me", b"other")
+    store.add_holders(b"other")
+    store.add_holders()
+    assert store.holders() == 2
+    store.close()
+
+
+def test_diffs_come_in_order_and_no_more_than_asked(tmp_path: Path) -> None:
+    store = opened(tmp_path / "worker.db")
+    for height in (3, 1, 2):
+        store.commit_diff(Height(height), b"%d" % height)
+    assert store.diffs_after(0) == [(1, b"1"), (2, b"2"), (3, b"3")]
+    assert store.diffs_after(1, most=1) == [(2, b"2")]
+    store.drop_diffs_below(3)
+    assert store.diffs_after(0) == [(3, b"3")]
+    store.close()
+
+
+def test_the_newest_snapshot_is_the_only_one_and_knows_its_chunks(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path / "worker.db")
+    assert store.snapshot() is None
+    store.put_snapshot(whole(5, b"a", b"b"))
+    store.put_snapshot(whole(9, b"c"))
+    found = store.snapshot()
+    assert found is not None
+    assert (found.height, found.header, found.chunks) == (9, b"header", 1)
+    assert store.chunk(9, 0) == b"c"
+    with pytest.raises(StoreError, match="chunk of the snapshot is missing"):
+        store.chunk(5, 0)
+    store.close()
+
+
+def test_a_state_taken_over_drops_what_led_elsewhere(tmp_path: Path) -> None:
+    store = opened(tmp_path / "worker.db")
+    for height in (4, 5, 6):
+        store.commit_diff(Height(height), b"old line")
+    store.replace_state(whole(5, b"chunk"))
+    assert store.diffs_after(5) == []
+    store.close()
+
+
+def test_orders_wait_until_they_are_dropped_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "worker.db"
+    store = opened(path)
+    store.commit_block(executed(1, orders=(order(0), order(1))))
+    store.close()
+    store = opened(path)
+    (first, one), (_, two) = store.orders()
+    assert (one.order.serial, two.order.serial) == (0, 1)
+    store.drop_order(first)
+    assert [o.order.serial for _, o in store.orders()] == [1]
+    store.close()
