@@ -6,9 +6,11 @@ No primitive is written here. Entropy is an argument everywhere but in
 
 from ._aead import AEAD_KEY_BYTES, AEAD_OVERHEAD, SealedDataError, open_sealed, seal
 from ._ed25519 import (
+    ANYBODYS_KEYS,
     SignatureInvalidError,
     account_of,
     sign,
+    verify_by_account,
     verify_signature,
 )
 from ._hashes import constant_time_equal, hkdf, hmac_sha256, keyed_hash, sha256
@@ -34,6 +36,7 @@ from .entropy import Entropy, system_entropy
 __all__ = [
     "AEAD_KEY_BYTES",
     "AEAD_OVERHEAD",
+    "ANYBODYS_KEYS",
     "Entropy",
     "HpkeError",
     "HpkeKeyPair",
@@ -61,6 +64,7 @@ __all__ = [
     "sign_statement",
     "statement_preimage",
     "system_entropy",
+    "verify_by_account",
     "verify_signature",
     "verify_statement",
 ]

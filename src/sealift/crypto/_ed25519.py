@@ -12,6 +12,25 @@ from sealift.base import AccountId, SealiftError
 
 _KEY = 32
 _SIGNATURE = 64
+_P = 2**255 - 19
+_SIGN_BIT = 1 << 255
+# The y of all points of small order, canonical and not (p and p + 1 are 0 and 1).
+_SMALL_ORDER_Y = (
+    0,
+    1,
+    _P - 1,
+    _P,
+    _P + 1,
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+)
+#: Public keys that everybody can sign with: under ZIP-215 one signature by a key
+#: of small order holds for all messages.
+ANYBODYS_KEYS = frozenset(
+    (y | sign).to_bytes(_KEY, "little")
+    for y in _SMALL_ORDER_Y
+    for sign in (0, _SIGN_BIT)
+)
 
 
 class SignatureInvalidError(SealiftError):
@@ -54,3 +73,23 @@ def verify_signature(
             got=signature,
             expected="by key " + public.hex(),
         )
+
+
+def verify_by_account(
+    public: bytes, data: bytes, signature: bytes, *, what: str
+) -> None:
+    """As :func:`verify_signature`, by a key that somebody can have as his own.
+
+    For whatever speaks for an account, an authority or an instance. Votes on L1
+    are judged by :func:`verify_signature` alone, as CometBFT does.
+
+    Raises:
+        SignatureInvalidError: Also for a key that everybody can sign with.
+    """
+    if public in ANYBODYS_KEYS:
+        raise SignatureInvalidError(
+            f"signature of {what} proves nothing",
+            got=public,
+            expected="a key that not everybody can sign with",
+        )
+    verify_signature(public, data, signature, what=what)

@@ -5,7 +5,7 @@ The preimage of every signature and of every quote's report data is
 domains. A domain is ASCII without NUL, so no two preimages can coincide.
 """
 
-from ._ed25519 import sign, verify_signature
+from ._ed25519 import sign, verify_by_account
 
 
 def statement_preimage(domain: str, body: bytes) -> bytes:
@@ -21,7 +21,9 @@ def sign_statement(secret: bytes, domain: str, body: bytes) -> bytes:
 def verify_statement(public: bytes, domain: str, body: bytes, signature: bytes) -> None:
     """Return only if the signature over the preimage is valid (ZIP-215).
 
+    A key that everybody can sign with states nothing.
+
     Raises:
         SignatureInvalidError: It is not.
     """
-    verify_signature(public, statement_preimage(domain, body), signature, what=domain)
+    verify_by_account(public, statement_preimage(domain, body), signature, what=domain)

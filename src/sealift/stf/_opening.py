@@ -20,7 +20,7 @@ from sealift.base import (
     TooLargeError,
     decode,
 )
-from sealift.crypto import sha256, verify_signature
+from sealift.crypto import sha256, verify_by_account
 from sealift.protocol import (
     SIZE_CLASSES,
     Envelope,
@@ -143,7 +143,7 @@ def _open_one(
         preimage = body.preimage()
         call_id = CallId(sha256(preimage))
         _check_place(body, chain_id, shard)  # 4
-        verify_signature(body.signer, preimage, call.signature, what="the call")  # 5
+        verify_by_account(body.signer, preimage, call.signature, what="the call")  # 5
     except SealiftError as error:
         if isinstance(error, InvariantError):
             raise
