@@ -23,6 +23,7 @@ from sealift.insecure_sim import SimIntel, SimMachine
 from sealift.ledger import (
     DcapVerifier,
     LedgerGenesis,
+    LedgerParams,
     render_genesis,
     shard_id_of,
 )
@@ -31,6 +32,7 @@ from sealift.node import (
     SoloConfig,
     SoloHome,
     init_solo,
+    ledger_consensus_params,
 )
 from sealift.relay import TrustRoot
 from sealift.transport.build import write_bundle
@@ -164,6 +166,7 @@ def _make_chain(
         application=LedgerApplication(DcapVerifier()),
         entropy=system_entropy,
         config=SoloConfig(block_ms=options.block_ms, port=0, moniker="demo"),
+        consensus_params=ledger_consensus_params(LedgerParams()),
     )
 
 
