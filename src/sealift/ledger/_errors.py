@@ -188,7 +188,7 @@ class NoticeError(PalletError):
 
 
 class ScheduleFullError(PalletError):
-    """As many entries stand ahead as a schedule takes."""
+    """As many entries stand ahead, or as many bytes, as a schedule takes."""
 
 
 class CancelTooLateError(PalletError):

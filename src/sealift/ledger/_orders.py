@@ -42,6 +42,9 @@ from ._errors import (
 
 #: So many entries may stand ahead at once.
 MAX_PENDING = 8
+#: A schedule, dead entries and all, is encoded in at most so many bytes: every
+#: block reads and writes every schedule, and enclaves have it proven.
+MAX_SCHEDULE_BYTES = 256 * 1024
 #: A configuration is encoded in at most so many bytes.
 MAX_CONFIG_BYTES = 16 * 1024
 #: No more platforms can be asked to agree on a root.
@@ -195,7 +198,7 @@ def record_upgrade(
     Raises:
         PredecessorError: Not after the last entry that stands.
         NoticeError: Too soon, or not after the entry before.
-        ScheduleFullError: Too many stand ahead.
+        ScheduleFullError: Too many stand ahead, or the schedule grows too large.
         ShardRulesError: No configuration to run by.
     """
     last = _last_standing(schedule)
@@ -237,7 +240,16 @@ def record_upgrade(
         since=order.upgrade_at,
         status=EntryStatus.PENDING,
     )
-    return _changed(schedule, (*schedule.entries, entry), serial=schedule.serial + 1)
+    after = _changed(schedule, (*schedule.entries, entry), serial=schedule.serial + 1)
+    size = len(encode(after))
+    if size > MAX_SCHEDULE_BYTES:
+        raise ScheduleFullError(
+            "schedule grows too large",
+            got=f"{size} B",
+            expected=f"≤ {MAX_SCHEDULE_BYTES} B",
+            hint="Configurations with fewer operators and advisories take less.",
+        )
+    return after
 
 
 def record_cancel(
