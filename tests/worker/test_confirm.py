@@ -103,7 +103,9 @@ def play(tmp_path: Path) -> Callable[..., None]:
 
 
 def refused(_: object) -> Included:
-    return Included(height=Height(5), code=1, log="range does not begin at the frontier")
+    return Included(
+        height=Height(5), code=1, log="range does not begin at the frontier"
+    )
 
 
 def test_blocks_with_calls_are_confirmed_at_once_and_pipelined(play) -> None:
@@ -149,7 +151,9 @@ def test_a_refused_confirmation_begins_again_at_the_frontier_once(play) -> None:
     play(scene)
 
 
-def test_a_confirmation_that_l1_refuses_for_ever_is_not_said_at_every_block(play) -> None:
+def test_a_confirmation_that_l1_refuses_for_ever_is_not_said_at_every_block(
+    play,
+) -> None:
     async def scene(desk: Desk) -> None:
         desk.account.outcomes[CONFIRM] = refused
         await desk.execute(1)
@@ -159,7 +163,9 @@ def test_a_confirmation_that_l1_refuses_for_ever_is_not_said_at_every_block(play
     play(scene)
 
 
-def test_what_the_enclave_refuses_from_the_last_is_asked_from_the_frontier(play) -> None:
+def test_what_the_enclave_refuses_from_the_last_is_asked_from_the_frontier(
+    play,
+) -> None:
     async def scene(desk: Desk) -> None:
         await desk.execute(1)
         desk.refuse_below = 5  # somebody else has confirmed up to 5

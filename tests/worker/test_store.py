@@ -125,7 +125,9 @@ def test_the_database_of_another_is_refused_and_left_alone(
     opened(path).close()
 
 
-@pytest.mark.parametrize("content", [b"x" * 4096, b"SQLite format 3\x00" + b"\xff" * 999])
+@pytest.mark.parametrize(
+    "content", [b"x" * 4096, b"SQLite format 3\x00" + b"\xff" * 999]
+)
 def test_what_is_no_database_is_refused_and_left_alone(
     tmp_path: Path, content: bytes
 ) -> None:
