@@ -1,0 +1,97 @@
+"""Metrics: the names that operators build their alarms on, and honest gaps."""
+
+import asyncio
+import math
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from sealift.worker._metrics import Metrics, Reading
+
+NAMES = {
+    "sealift_l1_block_height",
+    "sealift_imported_block_height",
+    "sealift_block_lag",
+    "sealift_state_block_height",
+    "sealift_blocks_to_upgrade",
+    "sealift_instances_holding_keys",
+    "sealift_attestation_age_blocks",
+    "sealift_operator_funds",
+    "sealift_stf_state_size_bytes",
+    "sealift_enclave_halted",
+    "sealift_calls_executed",
+    "sealift_enclave_labels",
+}
+
+
+def reading(**changes: object) -> Reading:
+    fields: dict[str, object] = {
+        "l1_height": 12,
+        "imported_height": 9,
+        "state_height": 8,
+        "blocks_to_upgrade": 5,
+        "instances_with_keys": 2,
+        "attestation_age_blocks": 3,
+        "operator_funds": 10**15,
+        "calls_executed": 7,
+        "state_bytes": 100,
+        "halted": False,
+        "fingerprint": "aa",
+        "version": "1.0.0",
+        **changes,
+    }
+    return Reading(**fields)
+
+
+def scrape(*readings: Reading) -> dict[str, float]:
+    async def whole() -> bytes:
+        left = iter(readings)
+
+        async def read() -> Reading:
+            return next(left)
+
+        metrics = Metrics("shard", read)
+        text = b""
+        for _ in readings:
+            text = await metrics.render()
+        return text
+
+    text = asyncio.run(whole()).decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if not sample.name.endswith("_created"):
+                assert sample.labels["shard"] == "shard"
+                found[sample.name.removesuffix("_total")] = sample.value
+    return found
+
+
+def test_the_names_are_those_that_are_documented() -> None:
+    assert set(scrape(reading())) == NAMES
+
+
+def test_what_is_not_known_is_not_a_number() -> None:
+    found = scrape(
+        reading(
+            state_height=None,
+            blocks_to_upgrade=None,
+            attestation_age_blocks=None,
+            operator_funds=None,
+            instances_with_keys=None,
+        )
+    )
+    unknown = {name for name, value in found.items() if math.isnan(value)}
+    assert unknown == {
+        "sealift_state_block_height",
+        "sealift_blocks_to_upgrade",
+        "sealift_attestation_age_blocks",
+        "sealift_operator_funds",
+        "sealift_instances_holding_keys",
+    }
+
+
+def test_calls_are_counted_once_and_the_lag_is_never_negative() -> None:
+    found = scrape(reading(calls_executed=3), reading(calls_executed=8))
+    assert found["sealift_calls_executed"] == 8
+    assert found["sealift_block_lag"] == 2
+    assert scrape(reading(imported_height=12))["sealift_block_lag"] == 0
+    assert scrape(reading(halted=True))["sealift_enclave_halted"] == 1
