@@ -29,7 +29,8 @@ if MEMORY:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 sys.argv[:] = ["enclave"]
-sys.path += [os.path.join(FOLDER, "app"), FOLDER, os.path.join(FOLDER, "site")]
+# The application comes last: it may not stand in for what guards it.
+sys.path += [FOLDER, os.path.join(FOLDER, "site"), os.path.join(FOLDER, "app")]
 
 with open(os.path.join(FOLDER, "manifest.json"), "rb") as file:
     MANIFEST = file.read()
