@@ -99,7 +99,7 @@ def test_only_the_folder_and_the_standard_library_are_imported_from(
 ) -> None:
     async def story(enclave: RunningEnclave) -> None:
         path = await look(enclave, "sys.path")
-        assert path[-3:] == [f"{folder}/app", str(folder), f"{folder}/site"]
+        assert path[-3:] == [str(folder), f"{folder}/site", f"{folder}/app"]
         assert not [entry for entry in path[:-3] if "site-packages" in entry]
         flags = "[sys.flags.isolated, sys.flags.no_site, sys.dont_write_bytecode]"
         assert await look(enclave, flags) == [1, 1, True]
