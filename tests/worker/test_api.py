@@ -27,7 +27,7 @@ from sealift.protocol.ecall import Answer, RaDump, SnapshotChunk, SnapshotHeader
 from sealift.transport.account import L1RefusedError
 from sealift.transport.http import Listening, serve
 from sealift.transport.rpc import NodeUnreachableError
-from sealift.worker import WorkerError, WorkerStore
+from sealift.worker import UpstreamError, WorkerError, WorkerStore
 from sealift.worker import _errors as errors
 from sealift.worker._api import API_ERRORS, Api, Health
 from sealift.worker._channel import EnclaveChannel
@@ -35,7 +35,6 @@ from sealift.worker._follower import Executions, Follower
 from sealift.worker._metrics import Metrics
 from sealift.worker._outbox import Outbox
 from sealift.worker._upstream import Upstream
-from sealift.worker import UpstreamError
 
 ENVELOPE = Envelope(epoch=0, ciphertext=b"sealed for the shard")
 

@@ -41,7 +41,7 @@ class Dying:
         return self.db.executemany(query, values)
 
     def _count(self, query: str) -> None:
-        if query.split()[0] in {"SELECT", "PRAGMA", "ROLLBACK"}:
+        if query.split(maxsplit=1)[0] in {"SELECT", "PRAGMA", "ROLLBACK"}:
             return
         if not self.left:
             raise Died

@@ -17,10 +17,8 @@ from sealift.base import (
 )
 from sealift.protocol import (
     EnclaveRecord,
-    KeyEpochRecord,
     Schedule,
     config_at,
-    enclave_key,
     keys_key,
     next_upgrade,
     schedule_key,
@@ -40,12 +38,12 @@ from ._api import Health
 from ._channel import EnclaveChannel
 from ._errors import (
     FATAL,
-    EnclaveRefusedError,
     StalledError,
     UpstreamError,
     WorkerError,
 )
 from ._feed import L1Source
+from ._fetch import Fetcher, record_of
 from ._follower import Follower
 from ._metrics import Reading
 from ._mura import request_session
@@ -54,10 +52,12 @@ from ._store import WorkerStore
 from ._upstream import Upstream
 
 _RETRY_SECONDS = 0.5
+#: In multiples of that.
+_LONGEST_PAUSE = 8
 _ATTESTATION_EVERY = 20
 #: What a worker may wait for, in its health.
 L1, KEYS, ANNOUNCEMENT = "the chain", "keys", "announcement"
-STATE, ATTESTATION, SNAPSHOT = "state", "attestation", "snapshot"
+ATTESTATION, SNAPSHOT = "attestation", "snapshot"
 
 
 class Disk(Protocol):
@@ -136,6 +136,15 @@ class Life:
         #: What keeps the worker from its duty, by topic; empty when nothing does.
         self._troubles: dict[str, str] = {}
         self._snapshot_at: int | None = None
+        self._fetcher = Fetcher(
+            channel=channel,
+            follower=follower,
+            store=store,
+            l1=around.l1,
+            shard=around.shard,
+            upstream=around.upstream,
+            troubles=self._troubles,
+        )
 
     # --- what runs beside the follower ---
 
@@ -189,12 +198,13 @@ class Life:
         self._store.add_holders(self.started.signing_key)
         await self._patiently(ANNOUNCEMENT, self._announce)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._fetch_state(), name="state")
+            group.create_task(self._fetcher.run(), name="state")
             group.create_task(self._keep_attested(), name="attestation")
             group.create_task(self._keep_snapshots(), name="snapshots")
 
     async def _patiently(self, topic: str, step: Callable[[], Awaitable[None]]) -> None:
         """Take a step, again and again while something outside is in the way."""
+        failures = 0
         while True:
             try:
                 await step()
@@ -202,7 +212,9 @@ class Life:
                 raise
             except SealiftError as error:
                 self._troubles[topic] = str(error)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS * min(2**failures, _LONGEST_PAUSE))
+                # What never reached L1 has cost nothing.
+                failures += not isinstance(error, UpstreamError)
             else:
                 self._troubles.pop(topic, None)
                 return
@@ -222,7 +234,8 @@ class Life:
             return
         upstream = self._around.upstream
         if upstream is not None:
-            await self._from_upstream(self.request_keys)
+            await self._until_named()
+            await self._fetcher.ask(self.request_keys)
             return
         value, _ = await self._around.l1.prove(
             keys_key(self._around.shard, 0), self.follower.progress.imported
@@ -234,46 +247,24 @@ class Life:
             )
         await self._give_birth()
 
-    async def _from_upstream(self, step: Callable[[Upstream], Awaitable[None]]) -> None:
-        """Ask the upstream worker; where it is gone, look up where it is now.
-
-        Raises:
-            SealiftError: What came in the way.
-        """
-        upstream = self._around.upstream
-        if upstream is None:
-            raise StalledError("no worker to ask is named")
-        try:
-            if self._store.meta("upstream") is None:
-                self._store.put_meta("upstream", await upstream.signing_key())
-            await step(upstream)
-        except UpstreamError:
-            await self._look_elsewhere(upstream)
-            raise
-
-    async def _look_elsewhere(self, upstream: Upstream) -> None:
-        """Go on to the next URL: as configured, or as announced on L1.
-
-        Known there are the instance that was asked before, and the one that
-        published the shard's first keys.
-        """
-        progress = self.follower.progress
-        known = self._store.meta("upstream")
-        keys = [] if known is None else [AccountId(known)]
-        raw, _ = await self._around.l1.prove(
-            keys_key(self._around.shard, 0), progress.imported
-        )
-        if raw is not None:
-            born = canonical_decode(KeyEpochRecord, raw).statement.signing_key
-            keys.append(born)
-        urls = [upstream.configured]
-        for key in keys:
-            record = await self._record(key)
-            if record is not None and record.url and record.url != self.url:
-                urls.append(record.url.rstrip("/"))
-        urls = list(dict.fromkeys(urls))
-        here = urls.index(upstream.url) if upstream.url in urls else -1
-        upstream.url = urls[(here + 1) % len(urls)]
+    async def _until_named(self) -> None:
+        """Until the schedule lets this code have the keys; asking costs fees."""
+        code = self.hello.fingerprint
+        while (schedule := await self.schedule()) is not None:
+            releases = [
+                entry.release_from
+                for entry in schedule.entries
+                if code in entry.config.code.values()
+            ]
+            imported = self.follower.progress.imported
+            if releases and min(releases) <= imported:
+                return
+            self._troubles[KEYS] = (
+                f"their notice runs until block {min(releases)}"
+                if releases
+                else f"the schedule does not name this code, {code.hex()}"
+            )
+            await self.follower.next_block()
 
     # --- registration, birth, provisioning ---
 
@@ -343,62 +334,6 @@ class Life:
             )
         self._store.add_holders(self.started.signing_key, *provider)
 
-    # --- state ---
-
-    async def _fetch_state(self) -> None:
-        """Fetch state and diffs from upstream while it is not ours to make."""
-        if self._around.upstream is None:
-            return
-        while True:
-            if not self.follower.progress.needs_state:
-                self._troubles.pop(STATE, None)
-                await self.follower.next_block()
-                continue
-            try:
-                await self._from_upstream(self._fetch_some)
-            except FATAL:
-                raise
-            except SealiftError as error:
-                self._troubles[STATE] = f"none from upstream: {error}"
-                await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                self._troubles.pop(STATE, None)
-
-    async def _fetch_some(self, upstream: Upstream) -> None:
-        status = await self.channel.call(GetStatus(), EnclaveStatus)
-        self.follower.progress.halted = status.halted
-        if status.state_height is None or status.halted:
-            await self._fetch_snapshot(upstream, fresh_at=0)
-        else:
-            await self._fetch_diffs(upstream, status.state_height)
-
-    async def _fetch_snapshot(self, upstream: Upstream, *, fresh_at: int) -> None:
-        offered = await upstream.snapshot(fresh_at=fresh_at)
-        if offered is None:
-            await asyncio.sleep(_RETRY_SECONDS)
-            return
-        chunks = [chunk async for chunk in upstream.chunks(offered)]
-        await self.follower.take_over(offered.header, chunks)
-        await self.follower.execute_ready()
-
-    async def _fetch_diffs(self, upstream: Upstream, after: int) -> None:
-        wanted = after + 1
-        for height, diff in await upstream.diffs(after):
-            if not self.follower.progress.needs_state:
-                return
-            if height > wanted:  # the peer keeps no diff of a block in between
-                await self._fetch_snapshot(upstream, fresh_at=wanted)
-                return
-            try:
-                await self.follower.apply_diff(height, diff)
-            except EnclaveRefusedError:
-                status = await self.channel.call(GetStatus(), EnclaveStatus)
-                if status.state_height is None or status.state_height < height:
-                    raise
-                return  # executed here meanwhile
-            wanted = height + 1
-            await self.follower.execute_ready()
-
     # --- standing ---
 
     async def _announce(self) -> None:
@@ -412,11 +347,9 @@ class Life:
             )
             _require(outcome, "L1 refused the announcement")
 
-    async def _record(self, of: AccountId | None = None) -> EnclaveRecord | None:
-        value, _ = await self._around.l1.prove(
-            enclave_key(of or self.started.signing_key), self.follower.progress.imported
-        )
-        return None if value is None else canonical_decode(EnclaveRecord, value)
+    async def _record(self) -> EnclaveRecord | None:
+        height = self.follower.progress.imported
+        return await record_of(self._around.l1, self.started.signing_key, height)
 
     async def schedule(self) -> Schedule | None:
         """The shard's schedule, as the L1 node says (a hint for people)."""
@@ -427,9 +360,12 @@ class Life:
 
     async def _keep_attested(self) -> None:
         """Attest again when half of the policy's maximum age has passed."""
+        looked_at = 0
         while True:
             await self.follower.next_block()
-            if self.follower.progress.imported % _ATTESTATION_EVERY == 0:
+            imported = self.follower.progress.imported
+            if imported - looked_at >= _ATTESTATION_EVERY:
+                looked_at = imported
                 await self._patiently(ATTESTATION, self._attest_again)
 
     async def _attest_again(self) -> None:

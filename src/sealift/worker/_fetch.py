@@ -1,0 +1,155 @@
+"""State from another worker: a snapshot, then its diffs, for as long as needed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from sealift.base import AccountId, SealiftError, ShardId, canonical_decode
+from sealift.protocol import EnclaveRecord, KeyEpochRecord, enclave_key, keys_key
+from sealift.protocol.ecall import EnclaveStatus, GetStatus
+
+from ._channel import EnclaveChannel
+from ._errors import FATAL, EnclaveRefusedError, StalledError, UpstreamError
+from ._feed import L1Source
+from ._follower import Follower
+from ._store import WorkerStore
+from ._upstream import Upstream
+
+#: Seconds between two tries.
+RETRY_SECONDS: Final = 0.5
+#: The name of this topic in the worker's health.
+STATE: Final = "state"
+
+
+async def record_of(
+    l1: L1Source, signing_key: AccountId, height: int
+) -> EnclaveRecord | None:
+    """A registered instance, as the L1 node says (a hint)."""
+    value, _ = await l1.prove(enclave_key(signing_key), height)
+    return None if value is None else canonical_decode(EnclaveRecord, value)
+
+
+class Fetcher:
+    """Asks the upstream worker, wherever it is now.
+
+    Args:
+        channel: The enclave that gets the state.
+        follower: Takes it over, durably.
+        store: Remembers who was asked.
+        l1: Where instances announce themselves.
+        shard: Whose state it is.
+        upstream: Whom to ask; ``None``: nobody.
+        troubles: Where it says what is in the way.
+    """
+
+    def __init__(
+        self,
+        *,
+        channel: EnclaveChannel,
+        follower: Follower,
+        store: WorkerStore,
+        l1: L1Source,
+        shard: ShardId,
+        upstream: Upstream | None,
+        troubles: dict[str, str],
+    ) -> None:
+        self._channel = channel
+        self._follower = follower
+        self._store = store
+        self._l1 = l1
+        self._shard = shard
+        self._upstream = upstream
+        self._troubles = troubles
+
+    async def ask(self, step: Callable[[Upstream], Awaitable[None]]) -> None:
+        """Ask the upstream worker; where it is gone, look up where it is now.
+
+        Raises:
+            SealiftError: What came in the way.
+        """
+        upstream = self._upstream
+        if upstream is None:
+            raise StalledError("no worker to ask is named")
+        try:
+            if self._store.meta("upstream") is None:
+                self._store.put_meta("upstream", await upstream.signing_key())
+            await step(upstream)
+        except UpstreamError:
+            await self._look_elsewhere(upstream)
+            raise
+
+    async def _look_elsewhere(self, upstream: Upstream) -> None:
+        """Go on to the next URL: as configured, or as announced on L1.
+
+        Known there are the instance that was asked before, and the one that
+        published the shard's first keys.
+        """
+        progress = self._follower.progress
+        known = self._store.meta("upstream")
+        keys = [] if known is None else [AccountId(known)]
+        raw, _ = await self._l1.prove(keys_key(self._shard, 0), progress.imported)
+        if raw is not None:
+            born = canonical_decode(KeyEpochRecord, raw).statement.signing_key
+            keys.append(born)
+        urls = [upstream.configured]
+        for key in keys:
+            record = await record_of(self._l1, key, progress.imported)
+            if record is not None and record.url:
+                urls.append(record.url.rstrip("/"))
+        urls = list(dict.fromkeys(urls))
+        here = urls.index(upstream.url) if upstream.url in urls else -1
+        upstream.url = urls[(here + 1) % len(urls)]
+
+    async def run(self) -> None:
+        """Fetch state and diffs from upstream while it is not ours to make."""
+        if self._upstream is None:
+            return
+        while True:
+            if not self._follower.progress.needs_state:
+                self._troubles.pop(STATE, None)
+                await self._follower.next_block()
+                continue
+            try:
+                await self.ask(self._fetch_some)
+            except FATAL:
+                raise
+            except SealiftError as error:
+                self._troubles[STATE] = f"none from upstream: {error}"
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self._troubles.pop(STATE, None)
+
+    async def _fetch_some(self, upstream: Upstream) -> None:
+        status = await self._channel.call(GetStatus(), EnclaveStatus)
+        self._follower.progress.halted = status.halted
+        if status.state_height is None or status.halted:
+            await self._fetch_snapshot(upstream, fresh_at=0)
+        else:
+            await self._fetch_diffs(upstream, status.state_height)
+
+    async def _fetch_snapshot(self, upstream: Upstream, *, fresh_at: int) -> None:
+        offered = await upstream.snapshot(fresh_at=fresh_at)
+        if offered is None:
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        chunks = [chunk async for chunk in upstream.chunks(offered)]
+        await self._follower.take_over(offered.header, chunks)
+        await self._follower.execute_ready()
+
+    async def _fetch_diffs(self, upstream: Upstream, after: int) -> None:
+        wanted = after + 1
+        for height, diff in await upstream.diffs(after):
+            if not self._follower.progress.needs_state:
+                return
+            if height > wanted:  # the peer keeps no diff of a block in between
+                await self._fetch_snapshot(upstream, fresh_at=wanted)
+                return
+            try:
+                await self._follower.apply_diff(height, diff)
+            except EnclaveRefusedError:
+                status = await self._channel.call(GetStatus(), EnclaveStatus)
+                if status.state_height is None or status.state_height < height:
+                    raise
+                return  # executed here meanwhile
+            wanted = height + 1
+            await self._follower.execute_ready()

@@ -1,0 +1,627 @@
+"""A worker's life: what is in its way is outlasted and told, what is fatal ends it."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from doubles import (
+    CODE,
+    ME,
+    SHARD,
+    FakeAccount,
+    FakeEnclave,
+    FakeL1,
+    LostError,
+    order,
+    refusal,
+    status,
+)
+
+from sealift.base import (
+    AccountId,
+    Digest,
+    Epoch,
+    Fingerprint,
+    Generation,
+    Height,
+    MrSigner,
+    PlatformId,
+    encode,
+)
+from sealift.protocol import (
+    EnclaveRecord,
+    EntryStatus,
+    KeyEpochRecord,
+    PublishKeyStatement,
+    RegistrationStatement,
+    Schedule,
+    ScheduleEntry,
+    ShardRules,
+    ShardStatus,
+    SudoAuthority,
+    enclave_key,
+    keys_key,
+    schedule_key,
+)
+from sealift.protocol.ecall import (
+    BornKeys,
+    HelloReply,
+    KeysPublished,
+    Register,
+    Registration,
+    Started,
+)
+from sealift.worker import (
+    EnclaveGoneError,
+    EnclaveRefusedError,
+    StalledError,
+    UpstreamError,
+    WorkerStore,
+)
+from sealift.worker import _fetch as fetch_module
+from sealift.worker import _life as life_module
+from sealift.worker._channel import EnclaveChannel
+from sealift.worker._follower import Progress
+from sealift.worker._life import Life, Surroundings
+from sealift.worker._outbox import Included, Outbox
+from sealift.worker._upstream import OfferedSnapshot
+
+OTHER = AccountId(b"\x0c" * 32)
+REGISTER = "teerex.register_sgx_enclave"
+PUBLISH = "enclave_bridge.publish_key"
+ANNOUNCE = "teerex.announce"
+
+
+def statement(key: AccountId = ME) -> RegistrationStatement:
+    return RegistrationStatement(
+        chain_id="test",
+        shard=SHARD,
+        operator=ME,
+        signing_key=key,
+        tls_key=Digest(bytes(32)),
+        hpke_key=bytes(32),
+        block_height=Height(1),
+        block_hash=Digest(bytes(32)),
+    )
+
+
+def record(key: AccountId, url: str, *, attested_at: int = 1) -> bytes:
+    return encode(
+        EnclaveRecord(
+            statement=statement(key),
+            operator=ME,
+            platform="insecure-sim",
+            fingerprint=CODE,
+            mr_signer=MrSigner(bytes(32)),
+            isv_prod_id=1,
+            isv_svn=1,
+            platform_id=PlatformId(bytes(32)),
+            tcb_status="UpToDate",
+            advisories=(),
+            tcb_evaluation_number=1,
+            registered_at=Height(1),
+            attested_at=Height(attested_at),
+            url=url,
+        )
+    )
+
+
+def publication() -> PublishKeyStatement:
+    return PublishKeyStatement(
+        chain_id="test",
+        shard=SHARD,
+        epoch=Epoch(0),
+        signing_key=OTHER,
+        shielding_key=bytes(32),
+        state_key_commitment=Digest(bytes(32)),
+        root_key_commitment=Digest(bytes(32)),
+        genesis_root=bytes(32),
+    )
+
+
+class FakeFollower:
+    """Follows nothing; the test moves its head."""
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self.progress.imported = 10
+        self.news = asyncio.Event()
+        self.applied: list[int] = []
+        self.taken: list[bytes] = []
+        self.snapshots = 0
+        self.refuse: Exception | None = None
+
+    async def run(self, head: Height) -> None:
+        await asyncio.Event().wait()
+
+    async def next_block(self) -> None:
+        await asyncio.sleep(0.001)
+        self.progress.imported += 1
+
+    async def reach(self, height: int) -> None:
+        self.progress.imported = max(self.progress.imported, height)
+
+    @contextlib.asynccontextmanager
+    async def standing_still(self):
+        yield
+
+    async def execute_ready(self) -> None:
+        await asyncio.sleep(0)
+
+    async def apply_diff(self, height: Height, diff: bytes) -> None:
+        if self.refuse is not None:
+            raise self.refuse
+        self.applied.append(height)
+
+    async def take_over(self, header: bytes, chunks: list[bytes]) -> Height:
+        self.taken.append(header)
+        return Height(30)
+
+    async def keep_snapshot(self) -> Height:
+        self.snapshots += 1
+        assert self.progress.executed is not None
+        return self.progress.executed
+
+
+class FakeUpstream:
+    """A peer that is away until it is asked at the right address."""
+
+    def __init__(self, url: str, *, lives_at: str | None = None) -> None:
+        self.configured = self.url = url
+        self.lives_at = lives_at or url
+        self.offers = [(Height(11), b"diff 11")]
+        self.asked: list[str] = []
+        self.fresh: list[int] = []
+
+    def _answer(self) -> None:
+        self.asked.append(self.url)
+        if self.url != self.lives_at:
+            raise UpstreamError("the worker cannot be reached")
+
+    async def signing_key(self) -> AccountId:
+        self._answer()
+        return OTHER
+
+    async def diffs(self, after: int):
+        self._answer()
+        await asyncio.sleep(0.001)
+        return [(h, d) for h, d in self.offers if h > after]
+
+    async def snapshot(self, *, fresh_at: int = 0):
+        self._answer()
+        self.fresh.append(fresh_at)
+        return OfferedSnapshot(height=Height(30), header=b"header", chunks=1)
+
+    async def chunks(self, offered: OfferedSnapshot):
+        yield b"chunk"
+
+
+class Around:
+    """Disk, evidence and standing in one."""
+
+    def __init__(self) -> None:
+        self.blob: bytes | None = b"genesis"
+        self.kept: list[bytes] = []
+        self.refuse_collateral: Exception | None = None
+
+    def key_store(self) -> bytes | None:
+        return None
+
+    def keep_key_store(self, sealed: bytes) -> None:
+        self.kept.append(sealed)
+
+    def genesis(self) -> bytes | None:
+        return self.blob
+
+    async def ensure_collateral(self, outbox: Outbox) -> None:
+        if self.refuse_collateral is not None:
+            raise self.refuse_collateral
+
+    async def funds(self, account: AccountId) -> int:
+        return 1234
+
+
+class Scene:
+    def __init__(self, path: Path, upstream: FakeUpstream | None) -> None:
+        self.epochs: tuple[Epoch, ...] = ()
+        self.state_height: int | None = None
+        self.enclave = FakeEnclave(
+            GetStatus=lambda _: status(
+                epochs=self.epochs,
+                state_height=None
+                if self.state_height is None
+                else Height(self.state_height),
+            ),
+            Register=lambda _: Registration(
+                statement=statement(), signature=bytes(64), quote=b"quote"
+            ),
+            BornKeys=self.born,
+        )
+        self.l1 = FakeL1(head=11)
+        self.account = FakeAccount()
+        self.outbox = Outbox(self.account)
+        self.around = Around()
+        self.follower = FakeFollower()
+        self.store = WorkerStore(path / "worker.db", shard=SHARD, fingerprint=CODE)
+        self.upstream = upstream
+        self.life = Life(
+            channel=EnclaveChannel(self.enclave),
+            follower=self.follower,
+            store=self.store,
+            outbox=self.outbox,
+            around=Surroundings(
+                shard=SHARD,
+                l1=self.l1,
+                disk=self.around,
+                evidence=self.around,
+                standing=self.around,
+                operator=ME,
+                upstream=upstream,
+                snapshot_every=100,
+            ),
+            hello=HelloReply(
+                version=1,
+                platform="insecure-sim",
+                fingerprint=CODE,
+                mr_signer=MrSigner(bytes(32)),
+                isv_prod_id=1,
+                isv_svn=1,
+                name="app",
+                app_version="1.0.0",
+                metadata=b"",
+            ),
+            started=Started(signing_key=ME, key_store=b"", head=Height(1)),
+        )
+        self.life.url = "http://me"
+
+    def born(self, request: BornKeys):
+        self.epochs = (Epoch(0),)
+        return KeysPublished(
+            statement=publication(), signature=bytes(64), key_store=b"sealed"
+        )
+
+    def standing(self, url: str = "http://me", *, attested_at: int = 1) -> None:
+        self.l1.values[enclave_key(ME)] = record(ME, url, attested_at=attested_at)
+
+    def scheduled(self, *, release_from: int = 1) -> None:
+        rules = ShardRules(
+            authority=SudoAuthority(key=ME),
+            genesis=Digest(bytes(32)),
+            min_notice=5,
+            rescue_after=50,
+        )
+        entry = ScheduleEntry(
+            generation=Generation(0),
+            predecessor=None,
+            config=order().order.config,
+            order=Digest(bytes(32)),
+            recorded_at=Height(1),
+            release_from=Height(release_from),
+            upgrade_at=Height(release_from + 1),
+            since=Height(release_from + 1),
+            status=EntryStatus.ACTIVE,
+        )
+        self.l1.values[schedule_key(SHARD)] = encode(
+            Schedule(
+                chain_id="test",
+                shard=SHARD,
+                serial=0,
+                rules=rules,
+                entries=(entry,),
+                status=ShardStatus(),
+            )
+        )
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    monkeypatch.setattr(life_module, "_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(fetch_module, "RETRY_SECONDS", 0.001)
+
+    def run(
+        story: Callable[[Scene], Awaitable[None]],
+        *,
+        upstream: FakeUpstream | None = None,
+        live: bool = True,
+    ) -> None:
+        async def whole() -> None:
+            scene = Scene(tmp_path, upstream)
+            tasks = [asyncio.create_task(scene.life.run())] if live else []
+            try:
+                async with asyncio.timeout(5):
+                    await story(scene)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                scene.store.close()
+
+        asyncio.run(whole())
+
+    return run
+
+
+def refused(_: object) -> Included:
+    return Included(height=Height(5), code=1, log="L1 says no")
+
+
+def test_the_first_worker_registers_gives_birth_and_publishes_what_it_kept(
+    play,
+) -> None:
+    async def story(scene: Scene) -> None:
+        await scene.until(lambda: scene.account.calls(PUBLISH))
+        names = [call for call, _ in scene.account.sent]
+        assert names[:2] == [REGISTER, PUBLISH]
+        assert scene.around.kept == [b"sealed"]
+        assert scene.store.meta("born") is not None
+        await scene.until(lambda: scene.store.holders() == 1)
+        assert scene.life.health().ok
+
+    play(story)
+
+
+def test_a_refused_registration_is_told_and_tried_again(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.account.outcomes[REGISTER] = refused
+        await scene.until(lambda: not scene.life.health().ok)
+        (reason,) = scene.life.health().reasons
+        assert reason.startswith("keys: L1 refused the registration")
+        assert "L1 says no" in reason
+        del scene.account.outcomes[REGISTER]
+        await scene.until(lambda: scene.account.calls(PUBLISH))
+        await scene.until(lambda: scene.life.health().ok)
+
+    play(story)
+
+
+def test_no_genesis_no_upstream_and_refused_collateral_are_told(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.around.blob = None
+        await scene.until(lambda: not scene.life.health().ok)
+        assert "no genesis blob" in scene.life.health().reasons[0]
+        scene.l1.values[keys_key(SHARD, 0)] = b"there are keys"
+        await scene.until(lambda: "name a worker" in str(scene.life.health()).lower())
+        del scene.l1.values[keys_key(SHARD, 0)]
+        scene.around.blob = b"genesis"
+        scene.around.refuse_collateral = StalledError("L1 refused the collateral")
+        await scene.until(lambda: "the collateral" in str(scene.life.health()))
+
+    play(story)
+
+
+def test_an_l1_that_is_away_at_every_step_ends_nothing(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.l1.lost = LostError("the node is away")
+        await scene.until(lambda: not scene.life.health().ok)
+        assert scene.life.health().reasons == ("the chain: the node is away",)
+        scene.l1.lost = None
+        await scene.until(lambda: scene.account.calls(PUBLISH))
+        scene.standing("http://before")
+        scene.l1.lost = LostError("the node is away")
+        described = await scene.life.describe()
+        assert described["registered"] is False
+        reading = await scene.life.reading()
+        assert reading.operator_funds is None
+        scene.l1.lost = None
+        assert (await scene.life.reading()).operator_funds == 1234
+
+    play(story)
+
+
+def test_a_new_address_is_announced_until_l1_takes_it(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing("http://old-port")
+        scene.account.outcomes[ANNOUNCE] = refused
+        await scene.until(lambda: "announcement" in str(scene.life.health()))
+        del scene.account.outcomes[ANNOUNCE]
+        await scene.until(lambda: scene.life.health().ok)
+        assert scene.account.calls(ANNOUNCE)[-1]["url"] == "http://me"
+
+    play(story)
+
+
+def test_an_old_attestation_is_renewed_and_a_refusal_is_told(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        scene.scheduled()
+        scene.follower.progress.imported = 1_000_000
+        await scene.until(lambda: scene.enclave.count(Register))
+        scene.account.outcomes[REGISTER] = refused
+        await scene.until(lambda: "attestation" in str(scene.life.health()))
+        scene.standing(attested_at=999_999)
+        await scene.until(lambda: scene.life.health().ok)
+
+    play(story)
+
+
+def test_a_dead_enclave_ends_the_life_by_name(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.enclave.gone = LostError("the process has ended")
+        with pytest.raises(EnclaveGoneError, match="the process has ended"):
+            await scene.life.run()
+
+    play(story, live=False)
+
+
+def test_an_upstream_that_moved_is_found_where_l1_has_it_announced(play) -> None:
+    upstream = FakeUpstream("http://old-port", lives_at="http://new-port")
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.state_height = 10
+        scene.standing()
+        scene.l1.values[keys_key(SHARD, 0)] = encode(
+            KeyEpochRecord(statement=publication(), valid_from=Height(3))
+        )
+        scene.l1.values[enclave_key(OTHER)] = record(OTHER, "http://new-port")
+        scene.follower.progress.needs_state = True
+        await scene.until(lambda: scene.follower.applied)
+        assert upstream.url == "http://new-port"
+        assert scene.store.meta("upstream") == OTHER
+
+    play(story, upstream=upstream)
+
+
+def test_an_upstream_that_nobody_knows_is_asked_at_its_address_again(play) -> None:
+    upstream = FakeUpstream("http://there", lives_at="http://nowhere")
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        scene.follower.progress.needs_state = True
+        await scene.until(lambda: len(upstream.asked) > 3)
+        assert set(upstream.asked) == {"http://there"}
+        assert "state: none from upstream" in scene.life.health().reasons[0]
+        scene.follower.progress.needs_state = False
+        await scene.until(lambda: scene.life.health().ok)
+
+    play(story, upstream=upstream)
+
+
+def test_before_its_notice_has_run_nobody_is_asked_and_nothing_is_paid(play) -> None:
+    upstream = FakeUpstream("http://there")
+
+    async def story(scene: Scene) -> None:
+        scene.scheduled(release_from=10_000)
+        await scene.until(lambda: "runs until block 10000" in str(scene.life.health()))
+        assert not upstream.asked
+        assert not scene.account.sent
+        scene.follower.progress.imported = 10_000
+        await scene.until(lambda: upstream.asked)
+
+    play(story, upstream=upstream)
+
+
+def test_a_code_that_the_schedule_does_not_name_waits_and_says_so(play) -> None:
+    upstream = FakeUpstream("http://there")
+
+    async def story(scene: Scene) -> None:
+        scene.life.hello = msgspec.structs.replace(
+            scene.life.hello, fingerprint=Fingerprint(bytes(32))
+        )
+        scene.scheduled()
+        await scene.until(lambda: "does not name this code" in str(scene.life.health()))
+        assert not upstream.asked
+
+    play(story, upstream=upstream)
+
+
+def test_a_gap_in_a_peers_diffs_is_closed_by_a_snapshot(play) -> None:
+    upstream = FakeUpstream("http://there")
+    upstream.offers = [(Height(20), b"diff 20")]
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.state_height = 10
+        scene.standing()
+        scene.follower.progress.needs_state = True
+        await scene.until(lambda: scene.follower.taken)
+        assert upstream.fresh[0] == 11
+        assert not scene.follower.applied
+
+    play(story, upstream=upstream)
+
+
+def test_without_a_state_a_snapshot_is_taken_over(play) -> None:
+    upstream = FakeUpstream("http://there")
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        scene.follower.progress.needs_state = True
+        await scene.until(lambda: scene.follower.taken)
+        assert scene.follower.taken[0] == b"header"
+
+    play(story, upstream=upstream)
+
+
+def test_a_forged_diff_is_told_and_nothing_else_suffers(play) -> None:
+    upstream = FakeUpstream("http://there")
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.state_height = 10
+        scene.standing()
+        scene.follower.refuse = EnclaveRefusedError("DiffForgedError", "does not open")
+        scene.follower.progress.needs_state = True
+        await scene.until(lambda: "DiffForgedError" in str(scene.life.health()))
+
+    play(story, upstream=upstream)
+
+
+def test_a_diff_that_was_executed_here_meanwhile_is_no_trouble(play) -> None:
+    upstream = FakeUpstream("http://there")
+
+    async def story(scene: Scene) -> None:
+        scene.state_height = 11
+        scene.follower.refuse = EnclaveRefusedError("DiffOrderError", "too late")
+        scene.follower.progress.needs_state = True
+        await scene.life._fetcher._fetch_diffs(upstream, 10)
+
+    play(story, upstream=upstream, live=False)
+
+
+def test_one_try_for_keys_without_anybody_to_ask_is_refused(play) -> None:
+    async def story(scene: Scene) -> None:
+        with pytest.raises(StalledError, match="no worker to ask"):
+            await scene.life.request_keys_only()
+
+    play(story, live=False)
+
+
+def test_snapshots_are_renewed_every_so_many_executed_blocks(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        progress = scene.follower.progress
+        progress.executed = Height(50)
+        await asyncio.sleep(0.05)
+        assert scene.follower.snapshots == 0
+        for height in (10, 60):
+            scene.store.commit_diff(Height(height), b"diff")
+        progress.executed = Height(151)
+        await scene.until(lambda: scene.follower.snapshots)
+        await scene.until(lambda: scene.store.diff(10) is None)
+        assert scene.store.diff(60) is not None
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"halted": "fork"}, "the enclave has stopped executing: fork"),
+        (
+            {"l1_failure": "refused", "waiting_for": "block 4"},
+            "waiting for block 4: refused",
+        ),
+        ({"l1_head": 100, "waiting_for": "block 11"}, "89 blocks behind"),
+    ],
+)
+def test_health_says_what_it_waits_for(play, change, words: str) -> None:
+    async def story(scene: Scene) -> None:
+        for name, value in change.items():
+            setattr(scene.follower.progress, name, value)
+        health = scene.life.health()
+        assert not health.ok
+        assert words in health.reasons[0]
+
+    play(story, live=False)
+
+
+def test_the_enclave_that_refuses_a_birth_is_quoted(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.enclave.answers["BornKeys"] = lambda _: refusal("GenesisMismatchError")
+        await scene.until(lambda: "GenesisMismatchError" in str(scene.life.health()))
+        assert scene.store.meta("born") is None
+
+    play(story)
