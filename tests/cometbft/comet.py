@@ -179,7 +179,7 @@ async def comet_process(homes: Homes) -> AsyncIterator[tuple[ChildProcess, L1Cli
 
 async def wait_for_height(l1: L1Client, height: int, *, within: float = 60) -> None:
     async with asyncio.timeout(within):
-        while await l1.height() < height:  # noqa: ASYNC110
+        while await l1.height() < height:
             await asyncio.sleep(0.05)
 
 

@@ -393,7 +393,7 @@ def test_pallets_that_make_no_runtime_are_refused(bank: ModuleType) -> None:
         name = "untyped"
 
         @call(weight=1)
-        def act(self, ctx: Context, *, item) -> None: ...  # noqa: ANN001 - untyped on purpose
+        def act(self, ctx: Context, *, item) -> None: ...
 
     class NoContext(Pallet):
         name = "no_context"
@@ -404,7 +404,7 @@ def test_pallets_that_make_no_runtime_are_refused(bank: ModuleType) -> None:
     class UntypedGenesis(Pallet):
         name = "untyped_genesis"
 
-        def genesis(self, ctx: Context, config) -> None: ...  # noqa: ANN001 - untyped on purpose
+        def genesis(self, ctx: Context, config) -> None: ...
 
     class BadDefault(Pallet):
         name = "bad_default"
@@ -487,7 +487,7 @@ def test_a_getter_whose_answer_has_no_type_is_shown_as_it_comes() -> None:
     class Loose(Pallet):
         name = "loose"
 
-        def look(self, ctx: Context):  # noqa: ANN202 - untyped on purpose
+        def look(self, ctx: Context):
             return ctx
 
         def gaze(self, ctx: Context) -> object:

@@ -381,10 +381,10 @@ class Cast:
 
     def words(self) -> str:
         """The last words of all processes, for a failed test."""
-        tails = []
-        for log in sorted(self.stage.folder.glob("*.log")):
-            tails.append(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}")
-        return "\n".join(tails)
+        return "\n".join(
+            f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}"
+            for log in sorted(self.stage.folder.glob("*.log"))
+        )
 
     async def give_birth(self, *, rescue_after: int = 400) -> None:
         """The shard, and the old worker that gives birth to it."""

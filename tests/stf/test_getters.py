@@ -216,7 +216,7 @@ def test_a_method_with_another_shape_cannot_be_a_getter(
         name = "untyped"
 
         @getter(public=True)
-        def bad(self, ctx: Context, *, a) -> int:  # noqa: ANN001
+        def bad(self, ctx: Context, *, a) -> int:
             return 0
 
     for pallet in (Positional(), Missing(), Untyped()):

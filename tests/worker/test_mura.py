@@ -129,7 +129,7 @@ def test_a_record_that_is_not_there_yet_is_waited_for_within_reason() -> None:
 def test_an_enclave_that_ends_the_session_is_quoted_and_the_refusal_is_sent() -> None:
     fake = enclave(reply(send=(b"refused",), error=("NoticeError", "too early")))
     wire = FakeWire(b"a")
-    with pytest.raises(EnclaveRefusedError, match="NoticeError.*too early"):
+    with pytest.raises(EnclaveRefusedError, match=r"NoticeError.*too early"):
         serve(fake, FakeChain(), wire)
     assert wire.heard == [b"hello", b"refused"]
 
