@@ -131,7 +131,17 @@ def test_inv6_an_altered_disk_is_refused_by_name_kept_and_taken_when_put_back(
         await cast.reach(cast.scan.height + 5)
         assert await cast.stop("old") == 0
         home = stage.worker("old")
-        for what, (alter, name) in ALTERATIONS.items():
+        cast.home("new")
+        cast.run_worker("new")
+        await cast.up("new")
+        assert await cast.stop("new") == 0
+        others = (stage.worker("new") / "key_store.sealed").read_bytes()
+        swapped = in_file("key_store.sealed", lambda _: others)
+        alterations = {
+            **ALTERATIONS,
+            "key store swapped": (swapped, "KeyStoreUnreadableError"),
+        }
+        for what, (alter, name) in alterations.items():
             altered = stage.folder / "altered"
             shutil.copytree(home, altered)
             alter(altered)

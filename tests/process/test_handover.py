@@ -10,7 +10,9 @@ from sealift.cli._demo_stage import Stage
 pytestmark = pytest.mark.process
 
 
-def test_the_new_worker_comes_late_and_executes_what_waited(stage: Stage) -> None:
+def test_inv2_the_new_worker_comes_late_and_executes_all_that_waited_once(
+    stage: Stage,
+) -> None:
     async def story(cast: Cast) -> None:
         await cast.give_birth()
         await cast.open_load()

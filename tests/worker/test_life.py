@@ -286,7 +286,9 @@ class Scene:
     def standing(self, url: str = "http://me", *, attested_at: int = 1) -> None:
         self.l1.values[enclave_key(ME)] = record(ME, url, attested_at=attested_at)
 
-    def scheduled(self, *, release_from: int = 1) -> None:
+    def scheduled(
+        self, *, release_from: int = 1, status: EntryStatus = EntryStatus.ACTIVE
+    ) -> None:
         rules = ShardRules(
             authority=SudoAuthority(key=ME),
             genesis=Digest(bytes(32)),
@@ -302,7 +304,7 @@ class Scene:
             release_from=Height(release_from),
             upgrade_at=Height(release_from + 1),
             since=Height(release_from + 1),
-            status=EntryStatus.ACTIVE,
+            status=status,
         )
         self.l1.values[schedule_key(SHARD)] = encode(
             Schedule(
@@ -439,6 +441,18 @@ def test_an_old_attestation_is_renewed_and_a_refusal_is_told(play) -> None:
         await scene.until(lambda: "attestation" in str(scene.life.health()))
         scene.standing(attested_at=999_999)
         await scene.until(lambda: scene.life.health().ok)
+
+    play(story)
+
+
+def test_code_whose_time_is_over_does_not_pay_for_refused_attestations(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.scheduled(status=EntryStatus.RETIRED)
+        scene.follower.progress.imported = 1_000_000
+        await scene.until(lambda: scene.follower.progress.imported > 1_000_060)
+        assert not scene.account.sent
+        assert scene.life.health().ok
 
     play(story)
 

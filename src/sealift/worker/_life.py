@@ -17,6 +17,7 @@ from sealift.base import (
 )
 from sealift.protocol import (
     EnclaveRecord,
+    EntryStatus,
     Schedule,
     config_at,
     keys_key,
@@ -55,6 +56,7 @@ _RETRY_SECONDS = 0.5
 #: In multiples of that.
 _LONGEST_PAUSE = 8
 _ATTESTATION_EVERY = 20
+_IN_TURN = frozenset({EntryStatus.ACTIVE, EntryStatus.PENDING})
 #: What a worker may wait for, in its health.
 L1, KEYS, ANNOUNCEMENT = "the chain", "keys", "announcement"
 ATTESTATION, SNAPSHOT = "attestation", "snapshot"
@@ -339,7 +341,7 @@ class Life:
     async def _announce(self) -> None:
         record = await self._record()
         if record is None:
-            await self.register_now()
+            await self._attest_again()
         elif record.url != self.url:
             outcome = await self._outbox.act(
                 "teerex.announce",
@@ -370,12 +372,20 @@ class Life:
 
     async def _attest_again(self) -> None:
         record, schedule = await self._record(), await self.schedule()
-        if schedule is None:
-            return
+        if schedule is None or not self._has_a_turn(schedule):
+            return  # L1 would refuse code whose time is over, for a fee
         imported = self.follower.progress.imported
         limit = config_at(schedule, imported).config.attestation.max_age_blocks
         if record is None or imported - record.attested_at > limit // 2:
             await self.register_now()
+
+    def _has_a_turn(self, schedule: Schedule) -> bool:
+        """Whether this code runs now or is to run."""
+        return any(
+            entry.status in _IN_TURN
+            and self.hello.fingerprint in entry.config.code.values()
+            for entry in schedule.entries
+        )
 
     async def _keep_snapshots(self) -> None:
         while True:

@@ -1,0 +1,146 @@
+"""Starting from a home: the right chain, the disk as the enclave wrote it."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from doubles import CODE, ME, SHARD, FakeEnclave, LostError, refusal
+from test_config import RIGHT, home_with
+
+from sealift.base import Digest, Height
+from sealift.protocol.ecall import Start, Started
+from sealift.transport.files import MissingFileError
+from sealift.transport.rpc import NodeUnreachableError
+from sealift.worker import StoreError, WorkerStore, WrongChainError
+from sealift.worker import _run as run_module
+from sealift.worker._channel import EnclaveChannel
+from sealift.worker._config import load_config
+from sealift.worker._platform import InsecureSim
+from sealift.worker._run import HomeDisk
+
+TRUSTED = Digest(b"\x11" * 32)
+
+
+class FakeNode:
+    """A node of some chain, with some block at the trusted height."""
+
+    url = "http://node"
+
+    def __init__(self, network: str = "test") -> None:
+        self.network = network
+        self.refuse: Exception | None = None
+
+    async def status(self):
+        return SimpleNamespace(node_info=SimpleNamespace(network=self.network))
+
+    async def light_block(self, height: int):
+        if self.refuse is not None:
+            raise self.refuse
+        return SimpleNamespace(signed_header=SimpleNamespace(header=b"header"))
+
+
+def test_a_node_of_another_chain_is_refused_by_name() -> None:
+    with pytest.raises(WrongChainError, match="another chain") as caught:
+        asyncio.run(run_module._check_chain(FakeNode("other"), "test"))
+    assert (caught.value.got, caught.value.expected) == ("other", "test")
+    asyncio.run(run_module._check_chain(FakeNode("test"), "test"))
+
+
+def trusted(node: FakeNode, *, required: bool):
+    return asyncio.run(
+        run_module._trusted_block(node, Height(1), TRUSTED, required=required)
+    )
+
+
+def test_a_chain_of_the_same_name_with_another_first_block_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_module, "header_hash_of", lambda _: Digest(bytes(32)))
+    for required in (True, False):
+        with pytest.raises(WrongChainError, match="is not the one the bundle trusts"):
+            trusted(FakeNode(), required=required)
+    monkeypatch.setattr(run_module, "header_hash_of", lambda _: TRUSTED)
+    assert trusted(FakeNode(), required=True) is not None
+
+
+def test_a_node_that_has_pruned_its_first_block_does_with_a_checkpoint() -> None:
+    node = FakeNode()
+    node.refuse = LostError("pruned")
+    assert trusted(node, required=False) is None
+    with pytest.raises(LostError):
+        trusted(node, required=True)
+    node.refuse = NodeUnreachableError("away")
+    with pytest.raises(NodeUnreachableError):
+        trusted(node, required=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return home_with(tmp_path, RIGHT)
+
+
+def start(home: Path, fake: FakeEnclave) -> Started:
+    store = WorkerStore(home / "worker.db", shard=SHARD, fingerprint=CODE)
+    store.put_meta("checkpoint", b"checkpoint")
+    disk = HomeDisk(load_config(home))
+    try:
+        return asyncio.run(
+            run_module._start(
+                EnclaveChannel(fake), disk, shard=SHARD, store=store, at=None
+            )
+        )
+    finally:
+        store.close()
+
+
+def test_a_key_store_that_does_not_open_is_kept_byte_for_byte(home: Path) -> None:
+    (home / "key_store.sealed").write_bytes(b"precious")
+    fake = FakeEnclave(Start=lambda _: refusal("KeyStoreUnreadableError"))
+    with pytest.raises(StoreError, match="KeyStoreUnreadableError") as caught:
+        start(home, fake)
+    assert "left as they are" in caught.value.hint
+    assert (home / "key_store.sealed").read_bytes() == b"precious"
+
+
+def test_a_start_brings_what_is_on_disk_and_keeps_what_comes_back(home: Path) -> None:
+    (home / "key_store.sealed").write_bytes(b"before")
+    fake = FakeEnclave(
+        Start=lambda _: Started(signing_key=ME, key_store=b"after", head=Height(4))
+    )
+    assert start(home, fake).head == 4
+    (asked,) = fake.asked
+    assert isinstance(asked, Start)
+    assert (asked.key_store, asked.checkpoint) == (b"before", b"checkpoint")
+    assert asked.light_block is None
+    assert (home / "key_store.sealed").read_bytes() == b"after"
+    assert (home / "key_store.sealed").stat().st_mode & 0o077 == 0
+
+
+def test_a_genesis_that_is_named_and_missing_is_told(home: Path) -> None:
+    disk = HomeDisk(load_config(home))
+    assert disk.key_store() is None
+    with pytest.raises(MissingFileError, match="genesis blob"):
+        disk.genesis()
+    (home / "genesis.bin").write_bytes(b"blob")
+    assert disk.genesis() == b"blob"
+
+
+def dead(home: Path, words: str, *, limit: int = 0) -> str:
+    """What is said of an enclave that left these last words."""
+    text = RIGHT.replace("memory_limit = 0", f"memory_limit = {limit}")
+    config = load_config(home_with(home, text))
+    platform = object.__new__(InsecureSim)
+    platform._config = config
+    platform._log = home / "enclave.log"
+    platform._log_begins = 0
+    platform._log.write_text(words)
+    return str(platform.gone("exit code 1"))
+
+
+def test_the_last_words_of_an_enclave_are_quoted(home: Path) -> None:
+    said = dead(home, "Traceback\n  File\nValueError: no\n\n")
+    assert said.startswith("the enclave process has ended: got exit code 1, ValueError")
+    assert "start the worker again" in said
+    assert "memory_limit" not in dead(home, "MemoryError\n")
+    assert "memory_limit is 7 MiB: raise it" in dead(home, "MemoryError\n", limit=7)
