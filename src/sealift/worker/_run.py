@@ -51,6 +51,8 @@ from ._store import WorkerStore
 from ._upstream import Upstream
 
 PRIVATE_MODE = 0o600
+#: A process whose channel broke is seen to have ended within this time.
+_REAPING_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +167,8 @@ class OpenWorker:
         tasks = (enclave, watcher, worker)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if worker.done() and isinstance(worker.exception(), EnclaveGoneError):
+                await asyncio.wait((enclave,), timeout=_REAPING_SECONDS)
             for task in tasks:  # the enclave first: its end explains the others'
                 if task.done():
                     task.result()
