@@ -135,7 +135,7 @@ def dead(home: Path, words: str, *, limit: int = 0) -> str:
     platform._log = home / "enclave.log"
     platform._log_begins = 0
     platform._log.write_text(words)
-    return str(platform.gone("exit code 1"))
+    return str(platform.gone(1))
 
 
 def test_the_last_words_of_an_enclave_are_quoted(home: Path) -> None:

@@ -33,6 +33,10 @@ _RENEW_SECONDS = 7 * 24 * 3600
 _BACKDATE_SECONDS = 120
 
 
+#: A process whose channel broke is seen to have ended within this time.
+_REAPING_SECONDS = 1.0
+
+
 class _Issued(msgspec.Struct, frozen=True, kw_only=True):
     tcbEvaluationDataNumber: int  # noqa: N815 - Intel's name
 
@@ -67,7 +71,10 @@ class InsecureSim:
         )
         self._log_begins = self._log.stat().st_size if self._log.exists() else 0
         async with await SimPlatform(self.machine).start(folder, options) as running:
-            yield running
+            try:
+                yield running
+            except EnclaveGoneError as error:
+                raise await self._explained(error, running) from error
 
     async def watch(self, running: RunningEnclave) -> NoReturn:
         """Notice the end of the enclave process, also while nobody asks it.
@@ -76,10 +83,21 @@ class InsecureSim:
             EnclaveGoneError: It has ended.
         """
         code = await running.wait()
-        raise self.gone(f"exit code {code}" if code >= 0 else f"signal {-code}")
+        raise self.gone(code)
 
-    def gone(self, got: object) -> EnclaveGoneError:
+    async def _explained(
+        self, error: EnclaveGoneError, running: RunningEnclave
+    ) -> EnclaveGoneError:
+        """Why the channel broke: the process's end, if it has ended."""
+        try:
+            async with asyncio.timeout(_REAPING_SECONDS):
+                return self.gone(await running.wait())
+        except TimeoutError:  # it runs, and talks nonsense or refuses for good
+            return error
+
+    def gone(self, code: int) -> EnclaveGoneError:
         """The end of the enclave process, in its own last words."""
+        got = f"exit code {code}" if code >= 0 else f"signal {-code}"
         last = self._last_words()
         limit = self._config.memory_limit // (1024 * 1024)
         starved = limit and "MemoryError" in last

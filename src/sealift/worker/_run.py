@@ -34,7 +34,6 @@ from ._api import Api
 from ._channel import EnclaveChannel
 from ._config import WorkerConfig, load_config
 from ._errors import (
-    EnclaveGoneError,
     EnclaveRefusedError,
     StoreError,
     WrongChainError,
@@ -51,8 +50,6 @@ from ._store import WorkerStore
 from ._upstream import Upstream
 
 PRIVATE_MODE = 0o600
-#: A process whose channel broke is seen to have ended within this time.
-_REAPING_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,9 +164,7 @@ class OpenWorker:
         tasks = (enclave, watcher, worker)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if worker.done() and isinstance(worker.exception(), EnclaveGoneError):
-                await asyncio.wait((enclave,), timeout=_REAPING_SECONDS)
-            for task in tasks:  # the enclave first: its end explains the others'
+            for task in tasks:
                 if task.done():
                     task.result()
         finally:
@@ -202,10 +197,7 @@ async def open_worker(
         platform = InsecureSim(config, clock)
         running = await stack.enter_async_context(platform.enclave())
         channel = EnclaveChannel(running)
-        try:
-            hello = await channel.hello()
-        except EnclaveGoneError as error:
-            raise platform.gone(error.got) from error
+        hello = await channel.hello()
         store = WorkerStore(
             config.database, shard=config.shard, fingerprint=hello.fingerprint
         )
