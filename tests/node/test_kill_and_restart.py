@@ -1,6 +1,7 @@
 """kill -9 of the real process at any instant; then the same chain goes on."""
 
 import asyncio
+import os
 import random
 import shutil
 import sqlite3
@@ -289,6 +290,12 @@ def test_chain_stopped_for_a_year_goes_on_in_steps_a_relay_accepts(
     asyncio.run(main())
 
 
+def held_open(path: Path) -> bool:
+    """Whether this process still has the file open."""
+    found = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+    return str(path) in found
+
+
 def test_foreign_and_damaged_databases_are_refused_and_kept(
     make_chain: Callable[..., DurableChain],
     open_chain: Callable[[Path], DurableChain],
@@ -338,9 +345,11 @@ def test_foreign_and_damaged_databases_are_refused_and_kept(
     ):
         copy = damaged(statement)
         before = copy.read_bytes()
-        with pytest.raises(error):
+        with pytest.raises(error) as refused:
             open_chain(copy)
         assert copy.read_bytes() == before, statement
+        # and nobody holds it: not even what the refusal still refers to
+        assert not held_open(copy), (statement, refused)
     garbage = tmp_path / "garbage.sqlite"
     garbage.write_bytes(b"no database at all" * 1000)
     with pytest.raises(ChainCorruptError):

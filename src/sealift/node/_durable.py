@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sealift.base import Height
+from sealift.base import Height, SealiftError
 from sealift.relay import LightBlock, SignedHeader, Timestamp
 from sealift.relay.rpc import GenesisDoc
 
@@ -86,14 +86,18 @@ class DurableChain:
         # 1.
         store = SoloStore.open(path, genesis)
         tip = store.tip
-        # 2.
-        history = _history(store, genesis)
-        # 3.
-        root = application.load(store.entries().items(), genesis=genesis)
-        require_root(history.root, root, expected=tip.app_hash, height=tip.height)
-        chain = SoloChain(
-            secret=secret, genesis=genesis, application=application, tip=tip
-        )
+        try:
+            # 2.
+            history = _history(store, genesis)
+            # 3.
+            root = application.load(store.entries().items(), genesis=genesis)
+            require_root(history.root, root, expected=tip.app_hash, height=tip.height)
+            chain = SoloChain(
+                secret=secret, genesis=genesis, application=application, tip=tip
+            )
+        except SealiftError:
+            store.close()  # else the file is written once more when it is collected
+            raise
         return cls(chain=chain, store=store, history=history)
 
     def close(self) -> None:
