@@ -2,7 +2,6 @@
 
 import datetime as dt
 import hashlib
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -146,12 +145,14 @@ def test_offline_signing_round_trip(
     assert again.fingerprint == measure(bundle.files).mrenclave
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
-def test_stock_openssl_can_sign_offline(vendor: bytes, tmp_path: Path) -> None:
+def test_stock_openssl_can_sign_offline(
+    vendor: bytes, tmp_path: Path, program: Callable[[str], str]
+) -> None:
     tbs = make_tbs(MEASURED, isv_prod_id=7, isv_svn=3, date=DATE)
     (tmp_path / "key.pem").write_bytes(vendor)
     (tmp_path / "tbs").write_bytes(tbs)
-    command = ["openssl", "dgst", "-sha256", "-sign", "key.pem", "-out", "sig", "tbs"]
+    openssl = program("openssl")
+    command = [openssl, "dgst", "-sha256", "-sign", "key.pem", "-out", "sig", "tbs"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     signature = (tmp_path / "sig").read_bytes()
     data = attach_signature(tbs, rsa_public_modulus(vendor), signature)

@@ -2,8 +2,8 @@
 
 import json
 import re
-import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,12 +43,11 @@ def shorten(kind: str) -> str:
     return "int32" if last in enumeration else last
 
 
-def test_schema_is_upstreams() -> None:
-    if shutil.which("go") is None:
-        pytest.skip("no go to fetch CometBFT's sources")
+def test_schema_is_upstreams(program: Callable[[str], str]) -> None:
+    go = program("go")
     module = "github.com/cometbft/cometbft@v0.38.25"
     fetched = subprocess.run(
-        ["go", "mod", "download", "-json", module],
+        [go, "mod", "download", "-json", module],
         capture_output=True,
         text=True,
         check=True,

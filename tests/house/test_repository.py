@@ -1,5 +1,6 @@
 """What is committed says nothing of machines and registries, and links resolve."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -31,6 +32,8 @@ def tracked() -> list[Path]:
             ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True
         )
     except (OSError, subprocess.CalledProcessError):
+        if os.environ.get("CI"):
+            raise
         pytest.skip("not a repository")
     names = done.stdout.decode().split("\0")
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
