@@ -37,7 +37,6 @@ from sealift.protocol import (
     Schedule,
     ShardConfig,
     ShardRules,
-    SignedOrder,
     SudoAuthority,
     UpgradeOrder,
     certificate_key,
@@ -45,6 +44,7 @@ from sealift.protocol import (
     keys_key,
     record_key,
     schedule_key,
+    sign_order,
 )
 from sealift.protocol import ecall as e
 from sealift.relay import Timestamp
@@ -181,7 +181,7 @@ class RealL1:
             upgrade_at=at,
             expiry=10_000,
         )
-        signed = SignedOrder(order=order, signature=order.sign(SUDO))
+        signed = sign_order(order, SUDO)
         self.do("enclave_bridge.submit_order", order=signed)
 
 

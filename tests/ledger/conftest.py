@@ -58,6 +58,7 @@ from sealift.protocol import (
     frontier_key,
     record_key,
     schedule_key,
+    sign_order,
 )
 
 CHAIN = "test-chain"
@@ -542,7 +543,7 @@ class World:
         return StatusOrder(status=ShardStatus(**fields), **(base | kept))
 
     def signed(self, order: Any, *, by: str = "authority") -> SignedOrder:
-        return SignedOrder(order=order, signature=order.sign(self.secrets[by]))
+        return sign_order(order, self.secrets[by])
 
     def submit(
         self, order: Any, *, signed_by: str = "authority", by: str = "bob"

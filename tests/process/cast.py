@@ -46,11 +46,11 @@ from sealift.protocol import (
     SealedReceipt,
     ShardConfig,
     ShardRules,
-    SignedOrder,
     SudoAuthority,
     UpgradeOrder,
     keys_key,
     schedule_key,
+    sign_order,
 )
 from sealift.protocol.ecall import (
     EnclaveStatus,
@@ -440,9 +440,7 @@ class Cast:
             upgrade_at=Height(release + lead),
             expiry=Height(release),
         )
-        signed = SignedOrder(
-            order=order, signature=order.sign(self.stage.keys["authority"])
-        )
+        signed = sign_order(order, self.stage.keys["authority"])
         await self.account("authority").act(
             "enclave_bridge.submit_order", {"order": signed}
         )

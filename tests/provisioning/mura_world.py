@@ -268,6 +268,11 @@ class World:
         config = self.schedule.entry(generation).config
         self.change(generation, config=msgspec.structs.replace(config, **changes))
 
+    def rule(self, **changes: Any) -> None:
+        """Change fields of the shard's rules."""
+        rules = msgspec.structs.replace(self.schedule.rules, **changes)
+        self.schedule = msgspec.structs.replace(self.schedule, rules=rules)
+
     def publish(self, keys: EpochKeys) -> None:
         statement = PublishKeyStatement(
             chain_id=CHAIN,

@@ -22,6 +22,7 @@ from sealift.crypto import HpkeKeyPair, HpkeSuite, sha256
 from sealift.protocol import (
     AttestationPolicy,
     EntryStatus,
+    HandoverPolicy,
     KeyPackage,
     MuRaHello,
     ShardStatus,
@@ -149,14 +150,14 @@ def test_a_fingerprint_of_another_platform_kind(talk: Talk) -> None:
 
 
 def test_the_generation_does_not_hand_over(talk: Talk) -> None:
-    talk.world.configure(0, handover="forbid")
+    talk.world.rule(handover=HandoverPolicy(state="forbid"))
     talk.run().refused("provider", "HandoverForbiddenError")
 
 
 def test_forbidding_does_not_keep_keys_from_the_same_generation(
     world: World, provider: Node, node: Callable[..., Node]
 ) -> None:
-    world.configure(0, handover="forbid")
+    world.rule(handover=HandoverPolicy(state="forbid"))
     talk = Talk(world, provider, node("twin", OLD)).run()
     assert talk.done == {"provider", "requester"}
 

@@ -26,10 +26,10 @@ from sealift.protocol import (
     ShardConfig,
     ShardRules,
     ShardStatus,
-    SignedOrder,
     StatusOrder,
     SudoAuthority,
     UpgradeOrder,
+    sign_order,
 )
 from sealift.stf import (
     InsufficientFundsError,
@@ -209,7 +209,7 @@ def upgrade(**changes: Any) -> UpgradeOrder:
 
 
 def signed(order: Any, secret: bytes) -> bytes:
-    return encode(SignedOrder(order=order, signature=order.sign(secret)))
+    return encode(sign_order(order, secret))
 
 
 def schedule(world: Any, *, serial: int = 0, key: bytes | None = None) -> Schedule:

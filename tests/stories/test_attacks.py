@@ -14,6 +14,7 @@ from sealift.protocol import (
     AttestationPolicy,
     CancelOrder,
     EntryStatus,
+    HandoverPolicy,
     ShardStatus,
     UpgradeOrder,
     enclave_key,
@@ -121,18 +122,13 @@ def test_a_challenge_from_before_the_release_is_not_good_after_it(
 
 
 def test_a_generation_that_does_not_hand_over(new_story: Callable[..., Story]) -> None:
-    story = new_story(rescue_after=4)
-    forbids = story.world.config(story.b, handover="forbid")
-    entry = story.schedule(config=forbids)
-    new = story.join(entry)
-    story.business_until(entry.upgrade_at + 2)
-    third = story.world.release(story.v2, isv_svn=2)
-    later = story.schedule(third)
-    story.business_until(later.release_from)
-    newest = story.world.worker("newest", third)
-    name = refused(lambda: newest.request_keys(new))
+    story = new_story(handover=HandoverPolicy(state="forbid"))
+    entry = story.schedule()
+    story.business_until(entry.release_from)
+    new = story.world.worker("new", story.b)
+    name = refused(lambda: new.request_keys(story.old))
     assert name == "HandoverForbiddenError"
-    assert keyless(newest)
+    assert keyless(new)
 
 
 # --- cancels ---

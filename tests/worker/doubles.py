@@ -21,6 +21,7 @@ from sealift.base import (
 from sealift.protocol import (
     Confirmation,
     HandoverCertificate,
+    KeyEndorsement,
     SealedReceipt,
     ShardConfig,
     SignedOrder,
@@ -193,7 +194,7 @@ def order(serial: int = 0) -> SignedOrder:
             upgrade_at=Height(20),
             expiry=Height(10),
         ),
-        signature=SIGNATURE,
+        endorsements=(KeyEndorsement(key=bytes(32), signature=SIGNATURE),),
     )
 
 

@@ -30,12 +30,12 @@ from sealift.protocol import (
     Schedule,
     ShardConfig,
     ShardRules,
-    SignedOrder,
     SudoAuthority,
     UpgradeOrder,
     certificate_key,
     keys_key,
     schedule_key,
+    sign_order,
 )
 from sealift.transport.account import L1Account
 from sealift.transport.process import ChildProcess, ProcessSpec, start_process
@@ -410,9 +410,7 @@ class Story:
             upgrade_at=Height(release + LEAD),
             expiry=Height(release),
         )
-        signed = SignedOrder(
-            order=order, signature=order.sign(self.stage.keys["authority"])
-        )
+        signed = sign_order(order, self.stage.keys["authority"])
         await self.load.send_as(
             self.stage.keys["authority"],
             "enclave_update.update_mrenclave",

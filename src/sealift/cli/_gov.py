@@ -9,7 +9,14 @@ from typing import Literal, TypeAlias
 import click
 import msgspec
 
-from sealift.base import Fingerprint, Generation, Height, SealiftError, encode
+from sealift.base import (
+    AccountId,
+    Fingerprint,
+    Generation,
+    Height,
+    SealiftError,
+    encode,
+)
 from sealift.client import ProvenChain, ShardCard, read_card
 from sealift.crypto import account_of
 from sealift.protocol import (
@@ -18,16 +25,21 @@ from sealift.protocol import (
     Schedule,
     ScheduleEntry,
     ShardConfig,
+    ShardRules,
     ShardStatus,
     SignedOrder,
     StatusOrder,
+    SudoAuthority,
     UpgradeOrder,
     config_at,
+    leaves,
     next_upgrade,
+    sign_order,
 )
 from sealift.transport.account import L1Account
 from sealift.transport.keys import read_account_key
 
+from ._authority import describe_authority
 from ._cards import (
     card_option,
     code_of_bundle,
@@ -289,7 +301,7 @@ async def _standing(card: Path) -> dict[str, object]:
         "upgrade_at": ahead.upgrade_at if ahead else None,
         "release_from": ahead.release_from if ahead else None,
         "serial": found.serial,
-        "authority": found.rules.authority.key,
+        "authority": describe_authority(found.rules.authority),
     }
 
 
@@ -306,14 +318,9 @@ async def _decide(
     secret = read_account_key(authority)
     async with open_chain(known) as chain:
         height, found = await chain.schedule(known.shard_id)
-        if found.rules.authority.key != account_of(secret):
-            raise NotAuthorityKeyError(
-                "this key is not the shard's upgrade authority",
-                got=account_of(secret),
-                expected=found.rules.authority.key.hex(),
-            )
+        _require_member(found.rules, account_of(secret))
         order = make(found, height)
-        signed = SignedOrder(order=order, signature=order.sign(secret))
+        signed = sign_order(order, secret)
         if workers is None:
             paying = secret if payer is None else read_account_key(payer)
             await _by_l1(known, paying, signed)
@@ -430,6 +437,23 @@ def _row(entry: ScheduleEntry) -> dict[str, object]:
         "predecessor": entry.predecessor,
         "order": entry.order,
     }
+
+
+def _require_member(rules: ShardRules, key: AccountId) -> None:
+    members = (rules.authority, rules.emergency)
+    keys = [
+        leaf.key
+        for member in members
+        if member is not None
+        for leaf in leaves(member)
+        if isinstance(leaf, SudoAuthority)
+    ]
+    if key not in keys:
+        raise NotAuthorityKeyError(
+            "this key is no member of the shard's upgrade authority",
+            got=key,
+            expected=describe_authority(rules.authority),
+        )
 
 
 def _or(value: int | None, other: int) -> int:

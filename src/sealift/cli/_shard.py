@@ -32,6 +32,7 @@ from sealift.transport.clock import format_time
 from sealift.transport.files import UnreadableFileError, read_or_explain, write_durably
 from sealift.transport.keys import read_account_key
 
+from ._authority import describe_authority
 from ._cards import (
     card_of_bundle,
     card_option,
@@ -302,7 +303,7 @@ async def _status(path: Path) -> dict[str, object]:
         "next_code": _code(ahead.config if ahead else None),
         "upgrade_at": ahead.upgrade_at if ahead else None,
         "blocks_to_upgrade": ahead.upgrade_at - height if ahead else None,
-        "authority": schedule.rules.authority.key,
+        "authority": describe_authority(schedule.rules.authority),
         "min_notice": schedule.rules.min_notice,
         "rescue_after": schedule.rules.rescue_after,
     }

@@ -1,6 +1,6 @@
 """What a running call sees: origin, block, state, events, weight."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Protocol
 
@@ -154,6 +154,22 @@ class Context:
             raise DispatchDepthError(
                 "calls are wrapped too deep", expected=f"≤ {MAX_DISPATCH_DEPTH}"
             )
+        guard = self._all_or_nothing(
+            lambda inner: self._runtime.invoke(inner, call), origin
+        )
+        if guard.error is not None:
+            raise guard.error
+
+    def attempt(self, act: Callable[["Context"], None]) -> CallFailure | None:
+        """Do something all or nothing, and learn why it failed, if it did.
+
+        For hooks and votes, where there is nobody whose call could fail.
+        """
+        return self._all_or_nothing(act, self.origin).failure
+
+    def _all_or_nothing(
+        self, act: Callable[["Context"], None], origin: Origin
+    ) -> "CallGuard":
         inner = Context(
             runtime=self._runtime,
             origin=origin,
@@ -164,11 +180,11 @@ class Context:
         )
         guard = CallGuard()
         with guard:
-            self._runtime.invoke(inner, call)
-        if guard.error is not None:
-            raise guard.error
-        inner.storage.commit_to(self.storage)
-        self._events += inner._events
+            act(inner)
+        if guard.error is None:
+            inner.storage.commit_to(self.storage)
+            self._events += inner._events
+        return guard
 
     def try_dispatch(self, call: RuntimeCall, origin: Origin) -> Outcome:
         """Run another call inside this one and learn whether it failed.

@@ -1,13 +1,17 @@
 """`enclave_bridge`, its second half: keys, confirmed roots, certificates."""
 
+import msgspec
+
 from sealift.base import AccountId, Epoch, Height, PlatformId, ShardId, StateRoot
 from sealift.crypto import SignatureInvalidError
 from sealift.frame import Context, call, ensure_signed
 from sealift.protocol import (
     Confirmation,
     EntryStatus,
+    EpochKeysPublic,
     Frontier,
     HandoverCertificate,
+    KeyEpoch,
     KeyEpochRecord,
     PublishKeyStatement,
     Schedule,
@@ -15,7 +19,7 @@ from sealift.protocol import (
     config_at,
 )
 
-from ._bridge_schedule import ScheduleKeeper
+from ._bridge_orders import OrderKeeper
 from ._bridge_storage import (
     CertificatePosted,
     KeyPublished,
@@ -24,6 +28,7 @@ from ._bridge_storage import (
     RootVoted,
 )
 from ._eligibility import is_eligible, require_eligible
+from ._entries import is_rescuer
 from ._errors import (
     BrokenRootChainError,
     CertificateError,
@@ -38,7 +43,6 @@ from ._errors import (
     VoidedGenerationError,
     WrongGenerationError,
 )
-from ._orders import is_rescuer
 from ._ports import Instances, Vault
 from ._roots import (
     KEPT_RANGES,
@@ -52,13 +56,13 @@ from ._roots import (
 _RAN = (EntryStatus.ACTIVE, EntryStatus.RETIRED)
 
 
-class RootKeeper(ScheduleKeeper):
+class RootKeeper(OrderKeeper):
     """Accepts keys, roots and handover certificates of eligible instances.
 
     Anybody's account may carry a statement; the instance's signature counts.
 
     Args:
-        vault: See :class:`ScheduleKeeper`.
+        vault: See :class:`sealift.ledger._bridge_schedule.ScheduleKeeper`.
     """
 
     #: The registry; given after construction, for it reads schedules itself.
@@ -95,6 +99,17 @@ class RootKeeper(ScheduleKeeper):
             (schedule.shard, epoch),
             KeyEpochRecord(statement=statement, valid_from=valid_from),
         )
+        first = KeyEpoch(
+            epoch=Epoch(epoch),
+            keys=EpochKeysPublic(
+                shielding_key=statement.shielding_key,
+                state_key_commitment=statement.state_key_commitment,
+                root_key_commitment=statement.root_key_commitment,
+            ),
+            valid_from=valid_from,
+            grace=0,
+        )
+        self.put_schedule(ctx, msgspec.structs.replace(schedule, epochs=(first,)))
         self.frontiers.put(
             ctx,
             schedule.shard,

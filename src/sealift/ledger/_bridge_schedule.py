@@ -2,11 +2,10 @@
 
 import msgspec
 
-from sealift.base import AccountId, Amount, Height, ShardId, encode
+from sealift.base import AccountId, Amount, Generation, Height, ShardId, encode
 from sealift.crypto import sha256
-from sealift.frame import Context, Event, call, ensure_signed
+from sealift.frame import Context, call, ensure_signed
 from sealift.protocol import (
-    CancelOrder,
     EntryStatus,
     Schedule,
     ScheduleEntry,
@@ -14,8 +13,6 @@ from sealift.protocol import (
     ShardConfig,
     ShardRules,
     ShardStatus,
-    SignedOrder,
-    UpgradeOrder,
     config_at,
 )
 
@@ -23,29 +20,18 @@ from ._bridge_storage import (
     BridgeGenesis,
     BridgeStorage,
     GenerationActivated,
-    GenerationCancelled,
     GenerationLapsed,
-    GenerationScheduled,
     GenerationVoided,
-    OrderRecorded,
+    RulesChanged,
     ShardCreated,
     StatusChanged,
 )
+from ._entries import first_schedule, raise_serial, with_status
 from ._errors import ShardLimitError, UnknownShardError
-from ._orders import (
-    Rescue,
-    first_schedule,
-    promote,
-    raise_serial,
-    record_cancel,
-    record_status,
-    record_upgrade,
-    rescue,
-    verify_order,
-    verify_rules,
-    with_status,
-)
+from ._orders import apply_change, owe_rotation
 from ._ports import Vault
+from ._rules import verify_rules
+from ._succession import Rescue, promote, rescue
 
 
 def shard_id_of(chain_id: str, creator: AccountId, index: int) -> ShardId:
@@ -55,7 +41,7 @@ def shard_id_of(chain_id: str, creator: AccountId, index: int) -> ShardId:
 
 
 class ScheduleKeeper(BridgeStorage):
-    """Creates shards, records orders, and begins every block with the schedule.
+    """Creates shards, and begins every block with the schedule.
 
     Args:
         vault: Where prices are burned and shielded funds go.
@@ -72,14 +58,16 @@ class ScheduleKeeper(BridgeStorage):
     def on_initialize(self, ctx: Context) -> None:
         """For each shard: status, rescue, promotion, and who runs this block.
 
-        1. A status decided in the block before acts.
+        1. A status decided in the block before acts, and rules that are due.
         2. A generation that never came is void.
-        3. A due entry runs, if it follows the running one; else it lapses.
+        3. A due entry runs, if it follows the running one; else it lapses. Its
+           shard's keys are to be rotated.
         4. The record says who runs this height.
         """
         for shard in self.shards.get(ctx):
             schedule = self.schedules.get(ctx, shard)
             schedule = self._apply_status(ctx, shard, schedule)  # 1
+            schedule = self._apply_change(ctx, schedule)
             frontier = self.frontiers.find(ctx, shard)
             confirmed = None if frontier is None else frontier.confirmed
             before = schedule
@@ -88,12 +76,14 @@ class ScheduleKeeper(BridgeStorage):
             )
             if rescued is not None:
                 self._note_rescue(ctx, shard, rescued)
+                schedule = _rescued(schedule, rescued)
             schedule, promoted = promote(schedule, height=ctx.block.height)  # 3
             if promoted is not None:
+                schedule = _rotated_by_upgrade(schedule, promoted)
                 ctx.emit(GenerationActivated(shard=shard, generation=promoted))
             if schedule is not before:
-                self._tell_lapsed(ctx, before, schedule)
-            self._put_schedule(ctx, schedule, running=True)  # 4
+                self.tell_lapsed(ctx, before, schedule)
+            self.put_schedule(ctx, schedule, running=True)  # 4
 
     def schedule_of(self, ctx: Context, shard: ShardId) -> Schedule:
         """The schedule of a shard.
@@ -162,74 +152,20 @@ class ScheduleKeeper(BridgeStorage):
         self.schedules.put(ctx, shard, schedule)
         ctx.emit(ShardCreated(shard=shard, creator=creator))
 
-    @call(weight=500)
-    def submit_order(self, ctx: Context, *, order: SignedOrder) -> None:
-        """Carry an order of a shard's authority: upgrade, cancel or status."""
-        ensure_signed(ctx.origin)
-        schedule = self.schedule_of(ctx, order.order.shard)
-        verify_order(schedule, order, height=ctx.block.height)
-        decided = order.order
-        if isinstance(decided, UpgradeOrder):
-            after, event = self._upgrade(ctx, schedule, decided)
-        elif isinstance(decided, CancelOrder):
-            after, event = self._cancel(ctx, schedule, decided)
-        else:
-            standing = self._standing_status(ctx, schedule)
-            after, event = record_status(schedule, standing, decided), None
-            self.next_status.put(ctx, schedule.shard, decided.status)
-        self._put_schedule(ctx, after)
-        ctx.emit(
-            OrderRecorded(
-                shard=schedule.shard,
-                kind=type(decided).__name__,
-                order=decided.digest(),
-                serial=after.serial,
-            )
-        )
-        if event is not None:
-            ctx.emit(event)
-
     def enter_maintenance(self, ctx: Context, schedule: Schedule) -> None:
         """Put the shard into maintenance from the next block on.
 
         Raises the serial when it does: an order that was signed before anybody
         knew cannot lift what it did not know of.
         """
-        standing = self._standing_status(ctx, schedule)
+        standing = self.standing_status(ctx, schedule)
         if standing.mode == "maintenance":
             return
         status = msgspec.structs.replace(standing, mode="maintenance")
         self.next_status.put(ctx, schedule.shard, status)
-        self._put_schedule(ctx, raise_serial(schedule))
+        self.put_schedule(ctx, raise_serial(schedule))
 
-    def _upgrade(
-        self, ctx: Context, schedule: Schedule, order: UpgradeOrder
-    ) -> tuple[Schedule, Event]:
-        after = record_upgrade(schedule, order, height=ctx.block.height)
-        entry = after.entries[-1]
-        return after, GenerationScheduled(
-            shard=schedule.shard,
-            generation=entry.generation,
-            upgrade_at=entry.upgrade_at,
-        )
-
-    def _cancel(
-        self, ctx: Context, schedule: Schedule, order: CancelOrder
-    ) -> tuple[Schedule, Event]:
-        after, lapsed = record_cancel(schedule, order)
-        for generation in (order.generation, *lapsed):
-            released = schedule.entry(generation).release_from <= ctx.block.height
-            if released:
-                self._owe_rotation(ctx, schedule.shard, schedule.entry(generation))
-        self._tell_lapsed(ctx, schedule, after)
-        entry = schedule.entry(order.generation)
-        return after, GenerationCancelled(
-            shard=schedule.shard,
-            generation=entry.generation,
-            rotation_owed=entry.release_from <= ctx.block.height,
-        )
-
-    def _standing_status(self, ctx: Context, schedule: Schedule) -> ShardStatus:
+    def standing_status(self, ctx: Context, schedule: Schedule) -> ShardStatus:
         """What will act from the next block, as it stands."""
         return self.next_status.find(ctx, schedule.shard) or schedule.status
 
@@ -251,7 +187,6 @@ class ScheduleKeeper(BridgeStorage):
         if disputed is not None and disputed >= rescued.rescuer.since:
             self.disputes.delete(ctx, shard)  # both sides were the voided one's
         for entry in rescued.voided:
-            self._owe_rotation(ctx, shard, entry)
             ctx.emit(
                 GenerationVoided(
                     shard=shard,
@@ -260,10 +195,13 @@ class ScheduleKeeper(BridgeStorage):
                 )
             )
 
-    def _owe_rotation(self, ctx: Context, shard: ShardId, entry: ScheduleEntry) -> None:
-        self.rotations_owed.put(ctx, (shard, entry.generation), ctx.block.height)
+    def _apply_change(self, ctx: Context, schedule: Schedule) -> Schedule:
+        after = apply_change(schedule, height=ctx.block.height)
+        if after is not schedule:
+            ctx.emit(RulesChanged(shard=schedule.shard, rules=after.rules))
+        return after
 
-    def _tell_lapsed(self, ctx: Context, before: Schedule, after: Schedule) -> None:
+    def tell_lapsed(self, ctx: Context, before: Schedule, after: Schedule) -> None:
         was = {e.generation: e.status for e in before.entries}
         for entry in after.entries:
             lapsed = entry.status is EntryStatus.LAPSED
@@ -272,7 +210,7 @@ class ScheduleKeeper(BridgeStorage):
                     GenerationLapsed(shard=after.shard, generation=entry.generation)
                 )
 
-    def _put_schedule(
+    def put_schedule(
         self, ctx: Context, schedule: Schedule, *, running: bool = False
     ) -> None:
         """Store a schedule, and keep the record beside it naming it.
@@ -293,3 +231,29 @@ class ScheduleKeeper(BridgeStorage):
                 height=height, generation=generation, schedule=schedule.digest()
             ),
         )
+
+
+def _rescued(schedule: Schedule, rescued: Rescue) -> Schedule:
+    """The voided generation may hold the keys: others are owed."""
+    if not rescued.voided:
+        return schedule
+    return owe_rotation(
+        schedule,
+        "rescue",
+        generation=rescued.rescuer.generation,
+        not_before=0,
+        grace=schedule.rules.grace,
+    )
+
+
+def _rotated_by_upgrade(schedule: Schedule, promoted: Generation) -> Schedule:
+    """The new generation's keys are its own, unless the policy passes all."""
+    if schedule.rules.handover.passes:
+        return schedule
+    return owe_rotation(
+        schedule,
+        "upgrade",
+        generation=promoted,
+        not_before=0,
+        grace=schedule.rules.grace,
+    )

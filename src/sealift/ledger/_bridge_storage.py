@@ -19,9 +19,11 @@ from sealift.protocol import (
     KeyEpochRecord,
     Schedule,
     ScheduleRecord,
+    ShardRules,
     ShardStatus,
 )
 
+from ._authority import OpenOrder
 from ._roots import RootConflict, SignedConfirmation
 
 
@@ -64,6 +66,31 @@ class OrderRecorded(Event, kw_only=True):
     serial: int
 
 
+class OrderEndorsed(Event, kw_only=True):
+    """An order has endorsements, and lacks some still."""
+
+    shard: ShardId
+    kind: str
+    order: Digest
+    lacking: int
+
+
+class OrderFailed(Event, kw_only=True):
+    """An order was decided and can't be carried out; ``error`` says why not."""
+
+    shard: ShardId
+    kind: str
+    order: Digest
+    error: str
+
+
+class RulesChanged(Event, kw_only=True):
+    """From this block on, the shard lives by these rules."""
+
+    shard: ShardId
+    rules: ShardRules
+
+
 class GenerationScheduled(Event, kw_only=True):
     """A generation will run from ``upgrade_at`` on."""
 
@@ -78,6 +105,21 @@ class GenerationCancelled(Event, kw_only=True):
     shard: ShardId
     generation: Generation
     rotation_owed: bool
+
+
+class GenerationPostponed(Event, kw_only=True):
+    """A generation will run later than it was to."""
+
+    shard: ShardId
+    generation: Generation
+    upgrade_at: Height
+
+
+class RulesScheduled(Event, kw_only=True):
+    """The shard will live by other rules."""
+
+    shard: ShardId
+    effective_at: Height
 
 
 class GenerationLapsed(Event, kw_only=True):
@@ -163,8 +205,8 @@ class BridgeStorage(Pallet):
     ``confirmed`` is a ring of the last confirmed ranges by their last height,
     ``confirmed_heights`` its order. ``disputes`` holds the first height of a
     range about which eligible instances disagree, until the authority decides.
-    ``next_status`` acts from the next block. ``rotations_owed`` names
-    generations that may hold keys though they will not run.
+    ``next_status`` acts from the next block. ``opened`` are orders that lack
+    endorsements; all of a shard end with its next accepted act.
     """
 
     schedules = StorageMap("schedule", key=ShardId, value=Schedule)
@@ -190,8 +232,9 @@ class BridgeStorage(Pallet):
     )
     conflicts = StorageMap("conflicts", key=tuple[ShardId, Height], value=RootConflict)
     disputes = StorageMap("disputes", key=ShardId, value=Height)
-    rotations_owed = StorageMap(
-        "rotations_owed", key=tuple[ShardId, Generation], value=Height
+    opened = StorageMap("opened", key=tuple[ShardId, Digest], value=OpenOrder)
+    opened_digests: StorageMap[ShardId, tuple[Digest, ...]] = StorageMap(
+        "opened_digests", key=ShardId, value=tuple[Digest, ...], default=()
     )
     touched = StorageMap("touched", key=tuple[ShardId, AccountId], value=Height)
 

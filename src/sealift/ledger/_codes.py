@@ -100,6 +100,12 @@ _BRIDGE = (
     "BrokenRootChainError",
     "DisputedRangeError",
     "CertificateError",
+    "VendorOrderError",
+    "OrderOpenError",
+    "PostponementError",
+    "RulesFixedError",
+    "NoChangeError",
+    "RotationError",
 )
 
 #: First number of each family; families only grow at their end.

@@ -203,6 +203,30 @@ class FloorLoweredError(PalletError):
     """Floors only rise."""
 
 
+class VendorOrderError(PalletError):
+    """A vendor's word is for code of its own product, at no lower version."""
+
+
+class OrderOpenError(PalletError):
+    """As many orders wait for endorsements as a shard keeps."""
+
+
+class PostponementError(PalletError):
+    """An entry can only be put off, and not past the one that follows."""
+
+
+class RulesFixedError(PalletError):
+    """What was fixed when the shard was created never changes."""
+
+
+class NoChangeError(PalletError):
+    """No change of rules is pending."""
+
+
+class RotationError(PalletError):
+    """No instance could make or hold these keys."""
+
+
 class EpochPublishedError(PalletError):
     """The key epoch was published already."""
 

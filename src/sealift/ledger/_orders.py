@@ -1,190 +1,91 @@
-"""How a schedule changes: orders, promotion, rescue. Pure (DESIGN §4.4, §4.5).
+"""What orders do to a schedule. Pure (DESIGN §4.4, §4.5).
 
-:func:`sealift.protocol.config_at` says who runs a block; nothing here says it a
-second time.
+Whether they were decided is asked of :mod:`sealift.ledger._authority`.
 """
 
-from collections.abc import Iterable
-from typing import get_args
+from typing import Literal, TypeAlias
 
 import msgspec
 
-from sealift.attestation import TcbStatus
-from sealift.base import ChainId, Digest, Generation, Height, Message, ShardId, encode
-from sealift.crypto import SignatureInvalidError
+from sealift.base import Epoch, Generation, Height, encode
 from sealift.protocol import (
-    PLATFORM_KINDS,
     CancelOrder,
     EntryStatus,
+    Order,
+    PostponeOrder,
+    RotationDue,
+    RulesChange,
+    RulesOrder,
     Schedule,
     ScheduleEntry,
-    ShardConfig,
     ShardRules,
     ShardStatus,
-    SignedOrder,
     StatusOrder,
     UpgradeOrder,
 )
 
+from ._entries import (
+    RAN,
+    active_entry,
+    changed,
+    lapse_orphans,
+    last_standing,
+    marked,
+    next_generation,
+)
 from ._errors import (
     CancelTooLateError,
     FloorLoweredError,
+    NoChangeError,
     NoticeError,
     NotPendingError,
     OrderExpiredError,
     OrderForeignError,
     OrderSerialError,
-    OrderSignatureError,
+    PostponementError,
     PredecessorError,
+    RotationError,
+    RulesFixedError,
     ScheduleFullError,
-    ShardRulesError,
 )
+from ._rules import verify_config, verify_rules
 
+#: Why new keys are owed.
+Why: TypeAlias = Literal["upgrade", "order", "cancel", "rescue"]
 #: So many entries may stand ahead at once.
 MAX_PENDING = 8
 #: A schedule, dead entries and all, is encoded in at most so many bytes: every
 #: block reads and writes every schedule, and enclaves have it proven.
 MAX_SCHEDULE_BYTES = 256 * 1024
-#: A configuration is encoded in at most so many bytes.
-MAX_CONFIG_BYTES = 16 * 1024
-#: No more platforms can be asked to agree on a root.
-MAX_ROOT_QUORUM = 64
-#: No notice and no rescue takes longer (blocks).
-MAX_WAIT = 100_000_000
-
-_KNOWN_STATUSES = frozenset(get_args(TcbStatus))
-_STANDING = (EntryStatus.PENDING, EntryStatus.ACTIVE)
-_RAN = (EntryStatus.ACTIVE, EntryStatus.RETIRED)
 
 
-class Rescue(Message, kw_only=True):
-    """What a rescue did: who is void, what lapsed, who runs instead."""
-
-    voided: tuple[ScheduleEntry, ...]
-    lapsed: tuple[Generation, ...]
-    rescuer: ScheduleEntry
-
-
-def verify_rules(rules: ShardRules, config: ShardConfig) -> None:
-    """Return if a shard can live by these rules.
-
-    Raises:
-        ShardRulesError: It cannot.
-    """
-    verify_config(config, rules)
-    if rules.root_quorum > MAX_ROOT_QUORUM:
-        raise ShardRulesError(
-            "root quorum is too large",
-            got=rules.root_quorum,
-            expected=f"≤ {MAX_ROOT_QUORUM}",
-        )
-    if max(rules.min_notice, rules.rescue_after) > MAX_WAIT:
-        raise ShardRulesError(
-            "min_notice or rescue_after is too long", expected=f"≤ {MAX_WAIT} blocks"
-        )
-
-
-def verify_config(config: ShardConfig, rules: ShardRules) -> None:
-    """Return if a generation of a shard can run under this configuration.
-
-    Raises:
-        ShardRulesError: It cannot.
-    """
-    if not config.code or set(config.code) - set(PLATFORM_KINDS):
-        raise ShardRulesError(
-            "configuration names no code, or one for an unknown platform",
-            got=sorted(config.code),
-            expected=f"some of {sorted(PLATFORM_KINDS)}",
-        )
-    size = len(encode(config))
-    if size > MAX_CONFIG_BYTES:
-        raise ShardRulesError(
-            "configuration is too large", got=size, expected=f"≤ {MAX_CONFIG_BYTES} B"
-        )
-    accepted = set(config.attestation.accepted_tcb_statuses)
-    if not accepted or accepted - _KNOWN_STATUSES:
-        raise ShardRulesError(
-            "accepted TCB statuses are none or unknown",
-            got=sorted(accepted),
-            expected=f"some of {sorted(_KNOWN_STATUSES)}",
-        )
-    if 0 < config.max_instances < rules.root_quorum:
-        raise ShardRulesError(
-            "fewer instances than must agree on a root",
-            got=config.max_instances,
-            expected=f"≥ {rules.root_quorum}",
-        )
-
-
-def first_schedule(
-    *,
-    chain_id: ChainId,
-    shard: ShardId,
-    rules: ShardRules,
-    config: ShardConfig,
-    order: Digest,
-    height: Height,
-) -> Schedule:
-    """The schedule of a shard created in block ``height``; runs from the next."""
-    start = Height(height + 1)
-    entry = ScheduleEntry(
-        generation=Generation(0),
-        predecessor=None,
-        config=config,
-        order=order,
-        recorded_at=height,
-        release_from=height,
-        upgrade_at=start,
-        since=start,
-        status=EntryStatus.ACTIVE,
-    )
-    return Schedule(
-        chain_id=chain_id,
-        shard=shard,
-        rules=rules,
-        serial=0,
-        entries=(entry,),
-        status=ShardStatus(),
-    )
-
-
-def verify_order(schedule: Schedule, signed: SignedOrder, *, height: int) -> None:
-    """Return if the authority decided this, here, now and not before.
+def verify_order(schedule: Schedule, order: Order, *, height: int) -> None:
+    """Return if an order is for here and now.
 
     1. Chain and shard.
-    2. The authority's signature.
-    3. The serial is the current one (invariant 11).
-    4. The expiry has not passed.
+    2. The serial is the current one (invariant 11).
+    3. The expiry has not passed.
 
-    Owed by the caller: what the order asks for.
+    Owed by the caller: that the authority decided it, and what it asks for.
 
     Raises:
         OrderForeignError: Another chain's or shard's.
-        OrderSignatureError: Not by the authority.
         OrderSerialError: Replayed, or overtaken by another act.
         OrderExpiredError: Too late.
     """
-    order = signed.order
     if (order.chain_id, order.shard) != (schedule.chain_id, schedule.shard):  # 1
         raise OrderForeignError(
             "order is not for this chain and shard",
             got=f"{order.chain_id} {order.shard.hex()}",
             expected=f"{schedule.chain_id} {schedule.shard.hex()}",
         )
-    try:  # 2
-        order.verify(schedule.rules.authority.key, signed.signature)
-    except SignatureInvalidError as error:
-        raise OrderSignatureError(
-            "order is not signed by the shard's authority",
-            expected=schedule.rules.authority.key,
-        ) from error
-    if order.serial != schedule.serial:  # 3
+    if order.serial != schedule.serial:  # 2
         raise OrderSerialError(
             "serial of the order is not the current one",
             got=order.serial,
             expected=schedule.serial,
         )
-    if order.expiry < height:  # 4
+    if order.expiry < height:  # 3
         raise OrderExpiredError(
             "order has expired", got=height, expected=f"≤ {order.expiry}"
         )
@@ -201,14 +102,14 @@ def record_upgrade(
         ScheduleFullError: Too many stand ahead, or the schedule grows too large.
         ShardRulesError: No configuration to run by.
     """
-    last = _last_standing(schedule)
+    last = last_standing(schedule)
     if order.predecessor != last.generation:
         raise PredecessorError(
             "order follows another generation",
             got=order.predecessor,
             expected=last.generation,
         )
-    earliest = height + schedule.rules.min_notice
+    earliest = height + _notice(schedule.rules, emergency=order.emergency)
     if not earliest <= order.release_from < order.upgrade_at:
         raise NoticeError(
             "too little notice",
@@ -230,7 +131,7 @@ def record_upgrade(
         )
     verify_config(order.config, schedule.rules)
     entry = ScheduleEntry(
-        generation=_next_generation(schedule),
+        generation=next_generation(schedule),
         predecessor=order.predecessor,
         config=order.config,
         order=order.digest(),
@@ -239,17 +140,12 @@ def record_upgrade(
         upgrade_at=order.upgrade_at,
         since=order.upgrade_at,
         status=EntryStatus.PENDING,
+        bundle=order.bundle,
+        source=order.source,
     )
-    after = _changed(schedule, (*schedule.entries, entry), serial=schedule.serial + 1)
-    size = len(encode(after))
-    if size > MAX_SCHEDULE_BYTES:
-        raise ScheduleFullError(
-            "schedule grows too large",
-            got=f"{size} B",
-            expected=f"≤ {MAX_SCHEDULE_BYTES} B",
-            hint="Configurations with fewer operators and advisories take less.",
-        )
-    return after
+    return _fitting(
+        changed(schedule, (*schedule.entries, entry), serial=schedule.serial + 1)
+    )
 
 
 def record_cancel(
@@ -265,25 +161,14 @@ def record_cancel(
         CancelTooLateError: It runs or ran.
         NotPendingError: It is dead already.
     """
-    entry = schedule.entry(order.generation)
-    if entry.status in _RAN:
-        raise CancelTooLateError(
-            "entry took effect already",
-            got=f"generation {entry.generation} {entry.status}",
-            expected=f"a cancel before block {entry.upgrade_at}",
-        )
-    if entry.status is not EntryStatus.PENDING:
-        raise NotPendingError(
-            "entry is not pending",
-            got=f"generation {entry.generation} {entry.status}",
-        )
-    entries = _marked(schedule.entries, {entry.generation}, EntryStatus.CANCELLED)
-    entries, lapsed = _lapse_orphans(entries)
-    return _changed(schedule, entries, serial=schedule.serial + 1), lapsed
+    entry = _pending(schedule, order.generation)
+    entries = marked(schedule.entries, {entry.generation}, EntryStatus.CANCELLED)
+    entries, lapsed = lapse_orphans(entries)
+    return changed(schedule, entries, serial=schedule.serial + 1), lapsed
 
 
 def record_status(
-    schedule: Schedule, standing: ShardStatus, order: StatusOrder
+    schedule: Schedule, standing: ShardStatus, order: StatusOrder, *, height: int
 ) -> Schedule:
     """The schedule with the serial raised; the status acts from the next block.
 
@@ -291,181 +176,201 @@ def record_status(
         schedule: As it is.
         standing: What would act from the next block without this order.
         order: The order.
+        height: This block.
 
     Raises:
-        FloorLoweredError: A floor would fall.
+        FloorLoweredError: A floor would fall, or can be met by nobody.
+        RotationError: The rotation it asks for can be made by nobody.
     """
     wanted = order.status
-    if (
-        wanted.min_isv_svn < standing.min_isv_svn
-        or wanted.min_tcb_evaluation_number < standing.min_tcb_evaluation_number
-    ):
+    if wanted.lowers(standing):
         raise FloorLoweredError(
-            "floors only rise",
-            got=f"{wanted.min_isv_svn}, {wanted.min_tcb_evaluation_number}",
-            expected=f"≥ {standing.min_isv_svn}, {standing.min_tcb_evaluation_number}",
+            "floors only rise", got=_floors(wanted), expected=f"≥ {_floors(standing)}"
         )
-    return _changed(schedule, schedule.entries, serial=schedule.serial + 1)
-
-
-def raise_serial(schedule: Schedule) -> Schedule:
-    """The schedule after an act that no order asked for."""
-    return _changed(schedule, schedule.entries, serial=schedule.serial + 1)
-
-
-def promote(schedule: Schedule, *, height: int) -> tuple[Schedule, Generation | None]:
-    """The schedule in which a due entry runs; ``None`` if none was due.
-
-    A due entry whose predecessor is not the running generation lapses.
-    """
-    promoted: Generation | None = None
-    for due in schedule.entries:
-        if due.status is not EntryStatus.PENDING or due.upgrade_at > height:
-            continue
-        running = active_entry(schedule)
-        if due.predecessor == running.generation:
-            entries = _marked(
-                schedule.entries, {running.generation}, EntryStatus.RETIRED
+    if wanted.not_before > height:
+        raise FloorLoweredError(
+            "not_before lies ahead: nobody could be attested",
+            got=wanted.not_before,
+            expected=f"≤ {height}",
+        )
+    after = changed(schedule, schedule.entries, serial=schedule.serial + 1)
+    if order.rotate is not None:
+        if order.rotate.not_before > height:
+            raise RotationError(
+                "a rotation can't ask for attestations from ahead",
+                got=order.rotate.not_before,
+                expected=f"≤ {height}",
             )
-            entries = _marked(entries, {due.generation}, EntryStatus.ACTIVE)
-            promoted = due.generation
-        else:
-            entries = _marked(schedule.entries, {due.generation}, EntryStatus.LAPSED)
-        schedule = _changed(schedule, entries)
-    return schedule, promoted
+        after = owe_rotation(
+            after,
+            "order",
+            generation=active_entry(after).generation,
+            not_before=order.rotate.not_before,
+            grace=order.rotate.grace,
+        )
+    return _fitting(after)
 
 
-def rescue(
-    schedule: Schedule, *, height: int, confirmed: int | None
-) -> tuple[Schedule, Rescue | None]:
-    """Void a generation that did not come, and let its predecessor go on.
-
-    Due when ``rescue_after`` blocks after XYZ no block from XYZ on is confirmed.
-    Whatever followed the voided generation is void or lapses with it. The
-    rescuer is a new generation with the predecessor's configuration; it is not
-    rescued itself, because there is nobody else.
-
-    Args:
-        schedule: As it is.
-        height: The block that begins.
-        confirmed: The last confirmed block; ``None`` before the shard's birth,
-            when nothing waits to be rescued.
-    """
-    late = next(
-        (e for e in schedule.entries if _is_late(schedule, e, height, confirmed)), None
-    )
-    if late is None or late.predecessor is None:
-        return schedule, None
-    dead = _descendants(schedule.entries, late.generation)
-    voided = tuple(
-        e for e in schedule.entries if e.generation in dead and e.status in _RAN
-    )
-    lapsed = tuple(
-        e.generation
-        for e in schedule.entries
-        if e.generation in dead and e.status is EntryStatus.PENDING
-    )
-    entries = _marked(
-        schedule.entries, {e.generation for e in voided}, EntryStatus.VOID
-    )
-    entries = _marked(entries, set(lapsed), EntryStatus.LAPSED)
-    entries = _marked(entries, {late.predecessor}, EntryStatus.RETIRED)
-    now = Height(height)
-    rescuer = ScheduleEntry(
-        generation=_next_generation(schedule),
-        predecessor=late.predecessor,
-        config=schedule.entry(late.predecessor).config,
-        order=late.order,
-        recorded_at=now,
-        release_from=now,
-        upgrade_at=now,
-        since=late.since,
-        status=EntryStatus.ACTIVE,
-    )
-    outcome = Rescue(voided=voided, lapsed=lapsed, rescuer=rescuer)
-    return _changed(schedule, (*entries, rescuer)), outcome
-
-
-def with_status(schedule: Schedule, status: ShardStatus) -> Schedule:
-    """The schedule under another status."""
-    return msgspec.structs.replace(schedule, status=status)
-
-
-def active_entry(schedule: Schedule) -> ScheduleEntry:
-    """The one active entry."""
-    return next(e for e in schedule.entries if e.status is EntryStatus.ACTIVE)
-
-
-def is_rescuer(entry: ScheduleEntry) -> bool:
-    """Whether an entry came by rescue: it runs blocks from before it was made."""
-    return entry.since != entry.upgrade_at
-
-
-def _is_late(
-    schedule: Schedule, entry: ScheduleEntry, height: int, confirmed: int | None
-) -> bool:
-    return (
-        confirmed is not None
-        and entry.status in _RAN
-        and entry.predecessor is not None
-        and not is_rescuer(entry)
-        and confirmed < entry.since
-        and height >= entry.since + schedule.rules.rescue_after
-    )
-
-
-def _descendants(entries: Iterable[ScheduleEntry], root: int) -> set[int]:
-    """A generation and all that name it, or each other, as predecessor."""
-    found = {root}
-    for entry in entries:  # ascending: a predecessor always comes before
-        if entry.predecessor in found:
-            found.add(entry.generation)
-    return found
-
-
-def _lapse_orphans(
-    entries: tuple[ScheduleEntry, ...],
-) -> tuple[tuple[ScheduleEntry, ...], tuple[Generation, ...]]:
-    """Pending entries whose predecessor can no longer run lapse, in order."""
-    able = {e.generation for e in entries if e.status in (*_STANDING, *_RAN)}
-    lapsed: list[Generation] = []
-    for entry in entries:
-        if entry.status is EntryStatus.PENDING and entry.predecessor not in able:
-            able.discard(entry.generation)
-            lapsed.append(entry.generation)
-    return _marked(entries, set(lapsed), EntryStatus.LAPSED), tuple(lapsed)
-
-
-def _last_standing(schedule: Schedule) -> ScheduleEntry:
-    return max(
-        (e for e in schedule.entries if e.status in _STANDING),
-        key=lambda e: e.generation,
-    )
-
-
-def _next_generation(schedule: Schedule) -> Generation:
-    return Generation(max(e.generation for e in schedule.entries) + 1)
-
-
-def _marked(
-    entries: tuple[ScheduleEntry, ...],
-    which: set[Generation] | set[int],
-    status: EntryStatus,
-) -> tuple[ScheduleEntry, ...]:
-    return tuple(
-        msgspec.structs.replace(e, status=status) if e.generation in which else e
-        for e in entries
-    )
-
-
-def _changed(
-    schedule: Schedule,
-    entries: tuple[ScheduleEntry, ...],
-    *,
-    serial: int | None = None,
+def record_postponement(
+    schedule: Schedule, order: PostponeOrder, *, height: int
 ) -> Schedule:
-    return msgspec.structs.replace(
-        schedule,
-        entries=entries,
-        serial=schedule.serial if serial is None else serial,
+    """The schedule in which a pending entry runs later.
+
+    Counts up to the state after XYZ-1, as a cancel does.
+
+    Raises:
+        NoGenerationError: No such entry.
+        CancelTooLateError: It runs or ran.
+        NotPendingError: It is dead already.
+        PostponementError: Not later, or not before the entry that follows.
+    """
+    entry = _pending(schedule, order.generation)
+    following = [
+        e.upgrade_at
+        for e in schedule.entries
+        if e.status is EntryStatus.PENDING and e.generation > entry.generation
+    ]
+    latest = min(following, default=None)
+    later = max(entry.upgrade_at, height) < order.upgrade_at
+    if not later or (latest is not None and order.upgrade_at >= latest):
+        raise PostponementError(
+            "entry can't be put off to this block",
+            got=order.upgrade_at,
+            expected=f"> {max(entry.upgrade_at, height)}"
+            + (f" and < {latest}" if latest is not None else ""),
+        )
+    put_off = msgspec.structs.replace(
+        entry, upgrade_at=order.upgrade_at, since=order.upgrade_at
+    )
+    entries = tuple(put_off if e is entry else e for e in schedule.entries)
+    return changed(schedule, entries, serial=schedule.serial + 1)
+
+
+def record_rules(schedule: Schedule, order: RulesOrder, *, height: Height) -> Schedule:
+    """The schedule with a change of rules ahead; it replaces one that was.
+
+    Raises:
+        ShardRulesError: No shard could live by them.
+        RulesFixedError: What never changes would change.
+        NoticeError: Sooner than the longest notice.
+    """
+    old, new = schedule.rules, order.rules
+    verify_rules(new, active_entry(schedule).config)
+    for field in ("genesis", "page_bits", "emergency_floor"):
+        if getattr(old, field) != getattr(new, field):
+            raise RulesFixedError(
+                f"{field} was fixed when the shard was created",
+                got=getattr(new, field),
+                expected=getattr(old, field),
+            )
+    notice = old.longest_notice
+    if order.effective_at < height + notice:
+        raise NoticeError(
+            "too little notice for other rules",
+            got=order.effective_at,
+            expected=f"≥ {height + notice}",
+        )
+    change = RulesChange(
+        rules=new,
+        effective_at=order.effective_at,
+        recorded_at=height,
+        order=order.digest(),
+    )
+    after = changed(schedule, schedule.entries, serial=schedule.serial + 1)
+    return _fitting(msgspec.structs.replace(after, change=change))
+
+
+def record_withdrawal(schedule: Schedule) -> Schedule:
+    """The schedule without the change of rules that was ahead.
+
+    Raises:
+        NoChangeError: None was.
+    """
+    if schedule.change is None:
+        raise NoChangeError("no change of rules is pending")
+    after = changed(schedule, schedule.entries, serial=schedule.serial + 1)
+    return msgspec.structs.replace(after, change=None)
+
+
+def apply_change(schedule: Schedule, *, height: int) -> Schedule:
+    """The schedule under the rules that are due; orders under the old ones end."""
+    change = schedule.change
+    if change is None or change.effective_at > height:
+        return schedule
+    after = changed(schedule, schedule.entries, serial=schedule.serial + 1)
+    return msgspec.structs.replace(after, rules=change.rules, change=None)
+
+
+def owe_rotation(
+    schedule: Schedule,
+    why: Why,
+    *,
+    generation: Generation,
+    not_before: int,
+    grace: int,
+) -> Schedule:
+    """The schedule in which new keys are owed; before the birth, nothing is.
+
+    What was staged and does not act yet is dropped: whoever is to be shut out may
+    hold it. Of two demands the stricter one stands.
+    """
+    if not schedule.epochs:
+        return schedule
+    old = schedule.rotation
+    stricter = old is not None and old.why != "upgrade"
+    due = RotationDue(
+        epoch=Epoch(schedule.epochs[-1].epoch + 1),
+        why=old.why if stricter and why == "upgrade" and old is not None else why,
+        generation=Generation(max(generation, old.generation if old else 0)),
+        not_before=Height(max(not_before, old.not_before if old else 0)),
+        grace=min(grace, old.grace) if old is not None else grace,
+    )
+    return msgspec.structs.replace(schedule, rotation=due, staged=None)
+
+
+def _notice(rules: ShardRules, *, emergency: bool) -> int:
+    if not emergency:
+        return rules.min_notice
+    if not rules.emergency_notice:
+        raise NoticeError(
+            "this shard has no emergency notice for code",
+            expected=f"the ordinary notice of {rules.min_notice} blocks",
+        )
+    return rules.emergency_notice
+
+
+def _pending(schedule: Schedule, generation: int) -> ScheduleEntry:
+    entry = schedule.entry(generation)
+    if entry.status in RAN:
+        raise CancelTooLateError(
+            "entry took effect already",
+            got=f"generation {entry.generation} {entry.status}",
+            expected=f"an order before block {entry.upgrade_at}",
+        )
+    if entry.status is not EntryStatus.PENDING:
+        raise NotPendingError(
+            "entry is not pending",
+            got=f"generation {entry.generation} {entry.status}",
+        )
+    return entry
+
+
+def _fitting(schedule: Schedule) -> Schedule:
+    size = len(encode(schedule))
+    if size > MAX_SCHEDULE_BYTES:
+        raise ScheduleFullError(
+            "schedule grows too large",
+            got=f"{size} B",
+            expected=f"≤ {MAX_SCHEDULE_BYTES} B",
+            hint="Configurations with fewer operators and advisories take less.",
+        )
+    return schedule
+
+
+def _floors(status: ShardStatus) -> str:
+    return (
+        f"SVN {status.min_isv_svn}, evaluation {status.min_tcb_evaluation_number}, "
+        f"not before {status.not_before}, "
+        f"{len(status.rejected_advisories)} advisories, "
+        f"{len(status.revoked_signers)} vendors"
     )

@@ -27,6 +27,7 @@ from sealift.base import (
 )
 
 from ._statement import Statement
+from .schedule import EpochKeysPublic
 
 #: Most bytes of one L1 transaction.
 MAX_TX_BYTES = 1024 * 1024
@@ -103,7 +104,11 @@ class RegistrationStatement(Statement):
 
 
 class EnclaveRecord(Message):
-    """A registered enclave instance, as L1 keeps it under :func:`enclave_key`."""
+    """A registered enclave instance, as L1 keeps it under :func:`enclave_key`.
+
+    ``unbroken_since`` is the height of the first of the attestations that
+    followed each other without one lapsing.
+    """
 
     statement: RegistrationStatement
     operator: AccountId
@@ -119,6 +124,7 @@ class EnclaveRecord(Message):
     registered_at: Height
     attested_at: Height
     url: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    unbroken_since: Height = Height(0)
 
 
 class PublishKeyStatement(Statement):
@@ -140,8 +146,33 @@ class PublishKeyStatement(Statement):
     genesis_root: StateRoot
 
 
+class StageKeysStatement(Statement):
+    """The public side of the next epoch, by the instance that made its keys."""
+
+    DOMAIN: ClassVar[str] = "sealift/stage-keys/v1"
+    chain_id: ChainId
+    shard: ShardId
+    epoch: Epoch
+    keys: EpochKeysPublic
+    signing_key: AccountId
+
+
+class HoldKeysStatement(Statement):
+    """An instance's word that it holds the keys of a staged epoch, sealed."""
+
+    DOMAIN: ClassVar[str] = "sealift/hold-keys/v1"
+    chain_id: ChainId
+    shard: ShardId
+    epoch: Epoch
+    keys: EpochKeysPublic
+    signing_key: AccountId
+
+
 class KeyEpochRecord(Message):
-    """A key epoch as L1 keeps it under :func:`keys_key`."""
+    """The birth of a shard as L1 keeps it under :func:`keys_key`, epoch 0.
+
+    Later epochs stand in the schedule.
+    """
 
     statement: PublishKeyStatement
     valid_from: Height

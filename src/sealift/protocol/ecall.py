@@ -25,10 +25,13 @@ from .calls import SealedReceipt
 from .chain import (
     Confirmation,
     HandoverCertificate,
+    HoldKeysStatement,
     PublishKeyStatement,
     RegistrationStatement,
+    StageKeysStatement,
 )
-from .schedule import SignedOrder
+from .effects import BlockEffects
+from .orders import SignedOrder
 
 #: Versions of this table that this release speaks.
 ECALL_VERSIONS = (1, 1)
@@ -198,6 +201,7 @@ class Executed(Message):
     checkpoint: bytes
     calls: int
     last_of_generation: bool
+    effects: BlockEffects | None = None
 
 
 class Idle(Message):
@@ -262,6 +266,29 @@ class KeysPublished(Message):
     statement: PublishKeyStatement
     signature: _Signature
     key_store: bytes
+
+
+class StageKeys(Message):
+    """Make the keys of the epoch that is due, or publish again what was made."""
+
+
+class KeysStaged(Message):
+    """The public side of the next epoch; ``key_store`` made durable first."""
+
+    statement: StageKeysStatement
+    signature: _Signature
+    key_store: bytes
+
+
+class HoldKeys(Message):
+    """Say on L1 that this instance holds the staged epoch's keys, sealed."""
+
+
+class KeysHeld(Message):
+    """An instance's word for the staged epoch."""
+
+    statement: HoldKeysStatement
+    signature: _Signature
 
 
 class GetStatus(Message):
@@ -382,6 +409,8 @@ Request = (
     | Confirm
     | Register
     | BornKeys
+    | StageKeys
+    | HoldKeys
     | GetStatus
     | DumpRa
     | Ask
@@ -403,6 +432,8 @@ Reply = (
     | Confirmed
     | Registration
     | KeysPublished
+    | KeysStaged
+    | KeysHeld
     | EnclaveStatus
     | RaDump
     | Answer
@@ -424,6 +455,8 @@ ECALLS: dict[type[Message], tuple[type[Message], ...]] = {
     Confirm: (Confirmed,),
     Register: (Registration,),
     BornKeys: (KeysPublished,),
+    StageKeys: (KeysStaged,),
+    HoldKeys: (KeysHeld,),
     GetStatus: (EnclaveStatus,),
     DumpRa: (RaDump,),
     Ask: (Answer,),

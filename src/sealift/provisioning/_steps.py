@@ -300,7 +300,8 @@ def _check_own_entitlement(me: Instance, standing: Standing, generation: int) ->
             got=me.fingerprint,
             expected="the code of the frontier's generation or of the one before",
         )
-    if own[0].config.handover == "forbid" and generation > own[0].generation:
+    forbids = standing.schedule.rules.handover.forbids
+    if forbids and generation > own[0].generation:
         raise HandoverForbiddenError(
             "this generation does not hand its keys over",
             got=f"generation {generation}",

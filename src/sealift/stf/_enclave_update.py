@@ -5,8 +5,6 @@ key's own signature, for anybody to carry to L1 (DESIGN §4.5). L1 judges it
 again; what is checked here only spares a useless journey.
 """
 
-from typing import TypeAlias
-
 from sealift.base import AccountId, DecodeError, canonical_decode, decode, encode
 from sealift.frame import (
     Context,
@@ -18,16 +16,18 @@ from sealift.frame import (
 )
 from sealift.protocol import (
     CancelOrder,
+    KeyEndorsement,
+    Order,
     Schedule,
     SignedOrder,
     StatusOrder,
+    SudoAuthority,
     UpgradeOrder,
+    leaves,
 )
 
 from ._getters import getter
 from ._sudo import SudoKey
-
-Order: TypeAlias = UpgradeOrder | CancelOrder | StatusOrder
 
 
 class OrderIssued(Event, kw_only=True):
@@ -57,7 +57,7 @@ class OrderHeightsError(PalletError):
 
 
 class NotAuthorityError(PalletError):
-    """The sudo key is not the shard's upgrade authority on L1."""
+    """The sudo key has not signed, or is no member of the authority on L1."""
 
 
 class EnclaveUpdate(Pallet):
@@ -156,7 +156,12 @@ class EnclaveUpdate(Pallet):
             raise OrderElsewhereError("order is for another shard or chain")
         if order.expiry < ctx.block.height:
             raise OrderExpiredError("order has expired", got=order.expiry)
-        order.verify(key, signed.signature)
+        signed.verify_endorsements()
+        if not any(
+            isinstance(one, KeyEndorsement) and one.key == key
+            for one in signed.endorsements
+        ):
+            raise NotAuthorityError("order is not signed by the sudo key")
         self._check_current(ctx, key, order)
         return order
 
@@ -169,8 +174,16 @@ class EnclaveUpdate(Pallet):
         schedule = self.schedule(ctx)
         if schedule is None:
             return
-        if schedule.rules.authority.key != key:
-            raise NotAuthorityError("sudo key is not the upgrade authority on L1")
+        members = schedule.rules.authority, schedule.rules.emergency
+        keys = [
+            leaf.key
+            for member in members
+            if member is not None
+            for leaf in leaves(member)
+            if isinstance(leaf, SudoAuthority)
+        ]
+        if key not in keys:
+            raise NotAuthorityError("sudo key is no member of the authority on L1")
         if order.serial != schedule.serial:
             raise OrderStaleError(
                 "serial is not current", got=order.serial, expected=schedule.serial

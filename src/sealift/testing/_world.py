@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from sealift.attestation import parse_collateral, parse_trust_anchor
 from sealift.base import (
@@ -27,6 +27,8 @@ from sealift.protocol import (
     CancelOrder,
     EntryStatus,
     Frontier,
+    HandoverPolicy,
+    Order,
     Schedule,
     ScheduleEntry,
     SealedReceipt,
@@ -40,6 +42,7 @@ from sealift.protocol import (
     config_at,
     frontier_key,
     schedule_key,
+    sign_order,
 )
 
 from ._chain import Sent, WorldChain
@@ -72,6 +75,7 @@ class World:
         min_notice: Blocks from an order's record to its release.
         rescue_after: Blocks after XYZ until a generation is void.
         root_quorum: Platforms that must agree on a root.
+        handover: What becomes of the secrets at an upgrade.
         confirm_every: Blocks without calls that are confirmed together.
         block_seconds: From one block to the next.
     """
@@ -85,6 +89,7 @@ class World:
         min_notice: int = 2,
         rescue_after: int = 8,
         root_quorum: int = 1,
+        handover: HandoverPolicy | None = None,
         confirm_every: int = 4,
         block_seconds: int = 2,
     ) -> None:
@@ -96,6 +101,7 @@ class World:
         self.genesis = b""
         self._seed = seed
         self._rules = (page_bits, min_notice, rescue_after, root_quorum)
+        self._handover = handover or HandoverPolicy()
         self._users: dict[str, WorldUser] = {}
         self._shards: list[ShardId] = []
         self._clones = 0
@@ -251,7 +257,6 @@ class World:
         self,
         release: Release,
         *,
-        handover: Literal["pass", "forbid"] = "pass",
         min_isv_svn: int = 0,
         policy: AttestationPolicy | None = None,
         max_instances: int = 0,
@@ -261,7 +266,6 @@ class World:
             code={PLATFORM_KIND: release.fingerprint},
             min_isv_svn=min_isv_svn,
             attestation=policy or AttestationPolicy(),
-            handover=handover,
             max_instances=max_instances,
         )
 
@@ -294,6 +298,7 @@ class World:
                 rescue_after=rescue_after,
                 root_quorum=root_quorum,
                 page_bits=page_bits,
+                handover=self._handover,
             ),
             config=config or self.config(release),
         )
@@ -441,11 +446,9 @@ class World:
             )
         )
 
-    def sign_order(
-        self, order: UpgradeOrder | CancelOrder | StatusOrder, *, who: str = "authority"
-    ) -> SignedOrder:
+    def sign_order(self, order: Order, *, who: str = "authority") -> SignedOrder:
         """An order with a signature."""
-        return SignedOrder(order=order, signature=order.sign(self.secret(who)))
+        return sign_order(order, self.secret(who))
 
     def submit(self, order: SignedOrder) -> Sent:
         """Bring an order to L1; makes a block.
