@@ -107,6 +107,15 @@ _BRIDGE = (
     "NoChangeError",
     "RotationError",
 )
+_COUNCIL = (
+    "NoCouncilError",
+    "MotionOpenError",
+    "MotionLimitError",
+    "MotionClosedError",
+    "MotionLiveError",
+    "UnknownMotionError",
+    "SeatRefusedError",
+)
 
 #: First number of each family; families only grow at their end.
 _FAMILIES = (
@@ -117,6 +126,7 @@ _FAMILIES = (
     (100, _ATTESTATION),
     (140, _TEEREX),
     (200, _BRIDGE),
+    (300, _COUNCIL),
 )
 
 #: Number of each error class, by name.

@@ -136,6 +136,14 @@ class Teerex(TeerexStorage):
             )
         return record
 
+    def all_instances(self, ctx: Context, shard: ShardId) -> tuple[EnclaveRecord, ...]:
+        """The records of all instances of a shard, in order of signing keys."""
+        found = []
+        for signing_key in self._members(ctx, shard):
+            ctx.charge(10)
+            found.append(self.enclaves.get(ctx, signing_key))
+        return tuple(found)
+
     def find_instance(
         self, ctx: Context, shard: ShardId, signing_key: AccountId
     ) -> EnclaveRecord | None:
