@@ -148,6 +148,16 @@ def test_a_card_is_changed_without_a_bundle(card: Path, sealift: Any) -> None:
     assert sealift("shard", "card", "-o", card).code == 2
 
 
+def test_an_address_that_is_none_does_not_spoil_the_card(
+    card: Path, sealift: Any
+) -> None:
+    before = card.read_bytes()
+    said = sealift("shard", "card", "--from", card, "--worker", "w:1", "-o", card)
+    assert said.code == 4
+    assert "workers" in said.err
+    assert card.read_bytes() == before
+
+
 def test_a_shard_is_created_from_a_bundle(
     world: World, tiny_bundle: Path, tmp_path: Path, sealift: Any
 ) -> None:
