@@ -27,6 +27,7 @@ from sealift.protocol import Receipt, SealedReceipt, seal_receipt
 from sealift.relay import header_hash
 from sealift.stf import open_and_verify, open_and_verify_getter
 from sealift.transport.account import L1RefusedError
+from sealift.transport.http import make_app, serve
 
 BOB = account_of(sha256(b"bob"))
 
@@ -320,6 +321,23 @@ def test_the_next_worker_is_asked_when_one_is_gone(world: World, play: Any) -> N
     async def story() -> Any:
         gone = ("http://127.0.0.1:9", "http://127.0.0.1:10")
         async with world.user(RICH, paid=False, workers=gone) as user:
+            return await user.transfer(BOB, 1)
+
+    assert play(story()).outcome == OK
+
+
+def test_the_next_worker_is_asked_when_one_answers_without_end(
+    world: World, play: Any
+) -> None:
+    async def endless(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(5 * 1024 * 1024))
+
+    async def story() -> Any:
+        app = make_app([web.post("/v1/submit", endless), web.post("/v1/ask", endless)])
+        async with (
+            serve(app) as liar,
+            world.user(RICH, paid=False, workers=(liar.url,)) as user,
+        ):
             return await user.transfer(BOB, 1)
 
     assert play(story()).outcome == OK

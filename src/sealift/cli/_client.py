@@ -10,6 +10,7 @@ from sealift.base import AccountId, Amount, Fingerprint, Height
 from sealift.client import (
     OK,
     CallResult,
+    WorkerAnswerError,
     WorkerRefusedError,
     WorkerUnreachableError,
     find_instances,
@@ -353,7 +354,7 @@ async def _instances(card: Path, blocks: int) -> list[dict[str, object]]:
                 answers = "yes"
             except WorkerRefusedError:
                 answers = "unwell"
-            except WorkerUnreachableError:
+            except (WorkerUnreachableError, WorkerAnswerError):
                 answers = "no"
             rows.append(
                 {
