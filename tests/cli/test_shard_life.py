@@ -186,6 +186,21 @@ def test_a_shard_is_created_from_a_bundle(
     )
 
 
+def test_another_shards_genesis_blob_is_not_written_over(
+    world: World, tiny_bundle: Path, tmp_path: Path, sealift: Any
+) -> None:
+    genesis = tmp_path / "genesis.bin"
+    genesis.write_bytes(b"what the first worker of another shard needs")
+    said = sealift(
+        "shard", "create", "--rpc", world.url, "--authority", world.key("payer"),
+        "--bundle", tiny_bundle, "--genesis", genesis, "--card", tmp_path / "c.json",
+    )  # fmt: skip
+    assert said.code == 4
+    assert str(genesis) in said.err
+    assert genesis.read_bytes() == b"what the first worker of another shard needs"
+    assert not (tmp_path / "c.json").exists()
+
+
 # --- the authority ---
 
 
