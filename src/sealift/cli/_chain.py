@@ -11,7 +11,6 @@ import msgspec
 from sealift.attestation import TrustAnchor, parse_trust_anchor
 from sealift.base import AccountId, Amount, ChainId, Height
 from sealift.crypto import system_entropy
-from sealift.insecure_sim import SimIntel
 from sealift.ledger import DcapVerifier, LedgerGenesis, LedgerParams, render_genesis
 from sealift.node import (
     SOLO_NOTICE,
@@ -30,6 +29,7 @@ from sealift.transport.process import wait_for_stop
 from ._errors import EXIT_INTERRUPTED
 from ._output import emit, json_option, say
 from ._params import DEFAULT_RPC, PATH, open_l1, run, wall_clock
+from ._sim import existing_intel
 
 #: What the accounts of a new chain have.
 _FUNDS = Amount(10**15)
@@ -104,7 +104,7 @@ def init(
     ]
     if sim is not None:
         anchors.append(
-            TrustAnchor(root_der=SimIntel(sim).root_der, kind="insecure-sim")
+            TrustAnchor(root_der=existing_intel(sim).root_der, kind="insecure-sim")
         )
     if not anchors:
         raise click.UsageError("Whose evidence counts? Give --sim, or --root.")
