@@ -279,6 +279,32 @@ def test_an_order_that_nobody_carries_is_not_taken_for_recorded(
         run(_gov._decide(card, world.key("sudo"), None, make, workers=()))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("gov", "cancel", 2**64),
+        ("gov", "status", "--mode", "normal", "--min-tcb-evaluation", 2**64),
+    ],
+)
+def test_a_number_that_no_order_can_hold_is_wrong_usage(
+    world: World, card: Path, sealift: Any, words: tuple[object, ...]
+) -> None:
+    said = sealift(*words, "--card", card, "--authority", world.key("sudo"))
+    assert said.code == 2
+    assert "range" in said.err
+
+
+def test_a_height_that_no_block_can_have_is_wrong_usage(
+    card: Path, rich: Path, sealift: Any
+) -> None:
+    said = sealift(
+        "client", "ask", "system.nonce", "--min-height", 2**64,
+        "--card", card, "--key", rich,
+    )  # fmt: skip
+    assert said.code == 2
+    assert "range" in said.err
+
+
 # --- the operator ---
 
 

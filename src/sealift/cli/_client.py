@@ -26,7 +26,7 @@ from ._cards import card_option, key_option, open_user, open_workers, payer_opti
 from ._chain import rpc_option
 from ._errors import EXIT_REFUSED
 from ._output import emit, emit_rows, json_option
-from ._params import ACCOUNT, AMOUNT, HEX32, PATH, open_l1, run
+from ._params import ACCOUNT, AMOUNT, HEX32, NUMBER, PATH, open_l1, run
 
 _SEED = 32
 _SECONDS = 60.0
@@ -281,7 +281,7 @@ def call(
 @click.option("--args", "args_json", help="All arguments as one JSON object.")
 @click.option(
     "--min-height",
-    type=click.IntRange(min=0),
+    type=NUMBER,
     default=0,
     help="The state must have executed this block.",
 )
