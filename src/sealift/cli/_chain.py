@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -231,10 +232,7 @@ async def _serve(home: Path) -> int:
 
 def stop_code(signal_number: int) -> int:
     """Exit code of a service that was asked to end: Ctrl-C 130, SIGTERM 0."""
-    return EXIT_INTERRUPTED if signal_number == _SIGINT else 0
-
-
-_SIGINT = 2
+    return EXIT_INTERRUPTED if signal_number == signal.SIGINT else 0
 
 
 async def _status(rpc: str) -> dict[str, object]:
