@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sealift.base import DecodeError, Message, SealiftError, decode, encode
 from sealift.frame import (
     GETTER_MARK,
+    MAX_DISPATCH_DEPTH,
     BlockInfo,
     CallArgumentsError,
     Context,
@@ -228,6 +229,18 @@ def test_deep_bytes_are_refused_for_display(metadata: RuntimeMetadata) -> None:
     deep = b"\x92\xa3red" + b"\x91" * 5000 + b"\x01"
     with pytest.raises(CallArgumentsError):
         metadata.decode_call(RuntimeCall(name="trouble.paint", args=deep))
+
+
+def test_calls_wrapped_too_deep_to_run_are_shown_as_bytes(
+    runtime: Runtime, metadata: RuntimeMetadata
+) -> None:
+    made = runtime.encode_call("bank.inscribe", motto="hold")
+    for _ in range(400):
+        made = runtime.encode_call("sudo.sudo", call=made)
+    shown = metadata.decode_call(made).args["call"]
+    for _ in range(MAX_DISPATCH_DEPTH):
+        shown = shown["args"]["call"]
+    assert shown["args"].startswith("0x")
 
 
 def test_events_and_state_are_readable_from_metadata(
