@@ -4,7 +4,7 @@ import enum
 import typing
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -360,6 +360,8 @@ def twin() -> type[Message]:
         bytearray,
         list,
         tuple[Twin, twin()],
+        Annotated[str, msgspec.Meta(pattern="a+")],
+        list[Annotated[int, msgspec.Meta(multiple_of=2)]],
     ],
     ids=str,
 )
