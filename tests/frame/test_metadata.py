@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealift.base import DecodeError, Message, SealiftError, decode, encode
+from sealift.base import (
+    MAX_MESSAGE_BYTES,
+    DecodeError,
+    Message,
+    SealiftError,
+    decode,
+    encode,
+)
 from sealift.frame import (
     GETTER_MARK,
     MAX_DISPATCH_DEPTH,
@@ -551,3 +558,24 @@ def test_maps_may_be_keyed_by_a_choice_of_words() -> None:
     )
     with pytest.raises(CallArgumentsError):
         runtime.metadata().encode_call("shop.fix", {"prices": {"of": {"gin": 1}}})
+
+
+class Swapped(enum.Enum):
+    LEFT = "RIGHT"
+    RIGHT = "LEFT"
+
+
+def test_a_choice_whose_name_is_anothers_value_is_not_mistaken() -> None:
+    class Turns(Pallet):
+        name = "turns"
+
+        @call(weight=1)
+        def turn(self, ctx: Context, *, to: Swapped) -> None: ...
+
+    runtime = Runtime(name="t", version=1, pallets=[Turns()])
+    for to in Swapped:
+        typed = runtime.encode_call("turns.turn", to=to)
+        for friendly in (to, to.name):
+            made = runtime.metadata().encode_call("turns.turn", {"to": friendly})
+            assert made == typed
+        assert runtime.metadata().decode_call(typed).args == {"to": to.name}
