@@ -579,3 +579,22 @@ def test_a_choice_whose_name_is_anothers_value_is_not_mistaken() -> None:
             made = runtime.metadata().encode_call("turns.turn", {"to": friendly})
             assert made == typed
         assert runtime.metadata().decode_call(typed).args == {"to": to.name}
+
+
+class Large(Message):
+    motto: bytes
+
+
+def test_a_genesis_may_be_larger_than_a_message(bank: ModuleType) -> None:
+    class Holds(Pallet):
+        name = "holds"
+        motto = StorageValue("motto", bytes)
+
+        def genesis(self, ctx: Context, config: Large) -> None:
+            self.motto.put(ctx, config.motto)
+
+    store = SimpleTreeStore()
+    large = Large(motto=bytes(MAX_MESSAGE_BYTES))
+    runtime = Runtime(name="t", version=1, pallets=[Holds()])
+    runtime.apply_genesis(store, bank.block(0), {"holds": large})
+    assert len(store.get(Holds.motto.key()) or b"") > MAX_MESSAGE_BYTES
