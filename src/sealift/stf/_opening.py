@@ -21,6 +21,7 @@ from sealift.base import (
     decode,
 )
 from sealift.crypto import sha256, verify_by_account
+from sealift.frame import MAX_ARGUMENT_DEPTH, depth_exceeds
 from sealift.protocol import (
     SIZE_CLASSES,
     Envelope,
@@ -186,6 +187,9 @@ def _parse_envelope(raw: bytes, keys: Mapping[int, bytes]) -> tuple[Envelope, by
         envelope = decode(Envelope, raw, limit=MAX_ENVELOPE_BYTES)
     except (DecodeError, TooLargeError) as error:
         raise EnvelopeError("not an envelope") from error
+    # What a decoder skips must not depend on how deep the stack already is.
+    if depth_exceeds(raw, MAX_ARGUMENT_DEPTH):
+        raise EnvelopeError("envelope is nested too deep")
     secret = keys.get(envelope.epoch)
     if secret is None:
         raise UnknownEpochError(
