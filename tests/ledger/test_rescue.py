@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from sealift.ledger._bridge import EnclaveBridge
 from sealift.ledger._errors import (
     CertificateError,
     VoidedGenerationError,
@@ -118,6 +119,18 @@ def test_an_upgrade_after_a_rescue_follows_the_rescuer(late: Any) -> None:
 def test_a_rescue_owes_a_rotation(late: Any) -> None:
     late.blocks_until(late.xyz + RESCUE_AFTER)
     assert len(late.store.items(b"enclave_bridge/rotations_owed/")) == 1
+
+
+def test_a_rescue_owes_a_rotation_for_what_lapses_after_its_release(late: Any) -> None:
+    """It may have been given the keys, though it never ran."""
+    rescued_at = late.xyz + RESCUE_AFTER
+    late.upgrade(late.shard, code=late.CODE_C, release_from=rescued_at, upgrade_at=110)
+    late.upgrade(late.shard, release_from=rescued_at + 1, upgrade_at=130)
+    late.blocks_until(rescued_at)
+    assert statuses(late) == [RETIRED, VOID, LAPSED, LAPSED, ACTIVE]
+    for generation, owed in ((1, True), (2, True), (3, False)):
+        key = EnclaveBridge.rotations_owed.key((late.shard, generation))
+        assert (late.store.get(key) is not None) is owed
 
 
 def test_no_certificate_leads_to_a_void_or_rescuing_generation(late: Any) -> None:

@@ -87,7 +87,7 @@ class ScheduleKeeper(BridgeStorage):
                 schedule, height=ctx.block.height, confirmed=confirmed
             )
             if rescued is not None:
-                self._note_rescue(ctx, shard, rescued)
+                self._note_rescue(ctx, schedule, rescued)
             schedule, promoted = promote(schedule, height=ctx.block.height)  # 3
             if promoted is not None:
                 ctx.emit(GenerationActivated(shard=shard, generation=promoted))
@@ -245,7 +245,8 @@ class ScheduleKeeper(BridgeStorage):
         ctx.emit(StatusChanged(shard=shard, status=status))
         return with_status(schedule, status)
 
-    def _note_rescue(self, ctx: Context, shard: ShardId, rescued: Rescue) -> None:
+    def _note_rescue(self, ctx: Context, schedule: Schedule, rescued: Rescue) -> None:
+        shard = schedule.shard
         self.votes.delete(ctx, shard)
         disputed = self.disputes.find(ctx, shard)
         if disputed is not None and disputed >= rescued.rescuer.since:
@@ -259,6 +260,9 @@ class ScheduleKeeper(BridgeStorage):
                     rescuer=rescued.rescuer.generation,
                 )
             )
+        for generation in rescued.lapsed:
+            if schedule.entry(generation).release_from <= ctx.block.height:
+                self._owe_rotation(ctx, shard, schedule.entry(generation))
 
     def _owe_rotation(self, ctx: Context, shard: ShardId, entry: ScheduleEntry) -> None:
         self.rotations_owed.put(ctx, (shard, entry.generation), ctx.block.height)
