@@ -309,21 +309,23 @@ class RootKeeper(OrderKeeper):
                 self._keep_evidence(ctx, schedule, other, vote)
                 return
         agreeing = {vote.platform_id}  # 7
+        repeated = False
         for other in votes:
             if not same_claim(other.confirmation, claim):
                 continue
-            if other.platform_id == vote.platform_id:
-                raise StaleConfirmationError(
-                    "this platform confirmed the range already",
-                    got=f"{claim.first} … {claim.last}",
-                )
             if self._still_counts(ctx, schedule, entry, other):
+                repeated |= other.platform_id == vote.platform_id
                 agreeing.add(other.platform_id)
-        if len(agreeing) < schedule.rules.root_quorum:
-            self.votes.put(ctx, shard, add_vote(votes, vote))
-            ctx.emit(RootVoted(shard=shard, last=claim.last, agreeing=len(agreeing)))
+        if len(agreeing) >= schedule.rules.root_quorum:
+            self._accept(ctx, vote)
             return
-        self._accept(ctx, vote)
+        if repeated:
+            raise StaleConfirmationError(
+                "this platform confirmed the range already",
+                got=f"{claim.first} … {claim.last}",
+            )
+        self.votes.put(ctx, shard, add_vote(votes, vote))
+        ctx.emit(RootVoted(shard=shard, last=claim.last, agreeing=len(agreeing)))
 
     def _still_counts(
         self,
