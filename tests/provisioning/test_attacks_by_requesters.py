@@ -14,6 +14,7 @@ from mura_world import (
     Talk,
     World,
     entry,
+    reconfigured,
     seeded,
 )
 
@@ -151,6 +152,35 @@ def test_a_fingerprint_of_another_platform_kind(talk: Talk) -> None:
 def test_the_generation_does_not_hand_over(talk: Talk) -> None:
     talk.world.configure(0, handover="forbid")
     talk.run().refused("provider", "HandoverForbiddenError")
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "ahead"])
+def test_the_generation_before_hands_nothing_past_one_that_forbids(
+    world: World, provider: Node, node: Callable[..., Node], *, running: bool
+) -> None:
+    """The predecessor of a generation that keeps its keys still holds them."""
+    begun = {"status": EntryStatus.ACTIVE, "since": 60, "upgrade_at": 60}
+    middle = entry(1, OTHER, **(begun if running else {}))
+    world.entries(
+        entry(0, OLD),
+        reconfigured(middle, handover="forbid"),
+        entry(2, NEW, upgrade_at=300, since=300),
+    )
+    talk = Talk(world, provider, node("requester", NEW)).run()
+    talk.refused("provider", "HandoverForbiddenError")
+
+
+def test_what_a_voided_generation_forbade_binds_nobody(
+    world: World, provider: Node, node: Callable[..., Node]
+) -> None:
+    voided = entry(1, OTHER, status=EntryStatus.VOID)
+    world.entries(
+        entry(0, OLD),
+        reconfigured(voided, handover="forbid"),
+        entry(2, NEW, predecessor=0, upgrade_at=300, since=300),
+    )
+    talk = Talk(world, provider, node("requester", NEW)).run()
+    assert talk.done == {"provider", "requester"}
 
 
 def test_forbidding_does_not_keep_keys_from_the_same_generation(

@@ -96,6 +96,12 @@ def requester_entry(
     )
 
 
+def live_entries(standing: Standing) -> tuple[ScheduleEntry, ...]:
+    """All generations that were not cancelled, lapsed or voided."""
+    entries = standing.schedule.entries
+    return tuple(entry for entry in entries if entry.status not in _DEAD)
+
+
 def provider_entries(standing: Standing) -> tuple[ScheduleEntry, ...]:
     """The generations that may give keys: the frontier's, and its predecessor.
 

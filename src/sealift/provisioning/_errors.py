@@ -52,7 +52,7 @@ class ProviderNotEntitledError(ProvisioningError):
 
 
 class HandoverForbiddenError(ProvisioningError):
-    """The provider's generation does not hand its keys to a later one."""
+    """A generation up to the requester's does not hand its keys to a later one."""
 
 
 class IsvSvnTooLowError(ProvisioningError):

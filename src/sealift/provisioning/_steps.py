@@ -55,6 +55,7 @@ from ._checks import check_checkpoint, check_commitments, check_registration
 from ._entitled import (
     Standing,
     judge_instance,
+    live_entries,
     provider_entries,
     provider_entry,
     requester_entry,
@@ -288,7 +289,10 @@ def request(me: Instance) -> Steps:
 
 
 def _check_own_entitlement(me: Instance, standing: Standing, generation: int) -> None:
-    """P itself must still be entitled, and its generation hand over."""
+    """P itself must still be entitled, and its generation hand over.
+
+    So must every live one between P's and R's: the keys are theirs too.
+    """
     own = [
         entry
         for entry in provider_entries(standing)
@@ -300,12 +304,16 @@ def _check_own_entitlement(me: Instance, standing: Standing, generation: int) ->
             got=me.fingerprint,
             expected="the code of the frontier's generation or of the one before",
         )
-    if own[0].config.handover == "forbid" and generation > own[0].generation:
-        raise HandoverForbiddenError(
-            "this generation does not hand its keys over",
-            got=f"generation {generation}",
-            expected=f"generation {own[0].generation}",
-        )
+    for entry in live_entries(standing):
+        if (
+            own[0].generation <= entry.generation < generation
+            and entry.config.handover == "forbid"
+        ):
+            raise HandoverForbiddenError(
+                f"generation {entry.generation} does not hand its keys over",
+                got=f"generation {generation}",
+                expected=f"at most generation {entry.generation}",
+            )
 
 
 def _common_version(hello: MuRaHello) -> int:
