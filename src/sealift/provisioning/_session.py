@@ -16,6 +16,7 @@ from sealift.attestation import (
 )
 from sealift.base import (
     FrameReader,
+    InvariantError,
     Message,
     SealiftError,
     TooLargeError,
@@ -124,6 +125,8 @@ class MuRaSession:
             if self.state in ENDED:
                 raise SessionOrderError("the session is over", got=self.state.value)
             act()
+        except InvariantError:
+            raise  # a bug is no refusal: the process ends before anything leaves
         except SealiftError as error:
             self._fail(error)
         return self._output
