@@ -283,10 +283,10 @@ def _parse(data: bytes) -> Message:
 
 def _not_refused(message: Message) -> Message:
     if isinstance(message, MuRaRefusal):
-        raise RefusedByPeerError(
-            "the other end refused",
-            got=f"{message.code}: {message.message}"[:_SHOWN_REFUSAL],
-        )
+        words = f"{message.code}: {message.message}"[:_SHOWN_REFUSAL]
+        # A stranger's words, on their way to logs and terminals.
+        shown = "".join(each if each.isprintable() else "?" for each in words)
+        raise RefusedByPeerError("the other end refused", got=shown)
     return message
 
 
