@@ -64,7 +64,7 @@ class CommitmentMismatchError(ProvisioningError):
 
 
 class CheckpointMismatchError(ProvisioningError):
-    """The provider's chain, schedule or frontier is not the requester's."""
+    """The provider's chain or frontier is not the requester's."""
 
 
 class RefusedByPeerError(ProvisioningError):
