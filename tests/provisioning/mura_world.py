@@ -110,11 +110,6 @@ def entry(generation: int, code: bytes, **changes: Any) -> ScheduleEntry:
     return ScheduleEntry(**(values | changes))
 
 
-def reconfigured(each: ScheduleEntry, **changes: Any) -> ScheduleEntry:
-    config = msgspec.structs.replace(each.config, **changes)
-    return msgspec.structs.replace(each, config=config)
-
-
 class Node:
     """One enclave instance: the port ``Instance``, with attacks as attributes."""
 

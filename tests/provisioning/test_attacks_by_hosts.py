@@ -360,6 +360,18 @@ def test_a_forged_refusal_ends_the_session_and_is_cut(talk: Talk) -> None:
     assert len(sentence) < 3000
 
 
+def test_a_forged_refusal_writes_no_line_of_its_own_into_logs_and_terminals(
+    talk: Talk,
+) -> None:
+    refusal = MuRaRefusal(code="Any\n", message="\x1b[2J\rkeys received\u202e")
+    output = talk.ends["requester"].feed([b"\x00" + encode(refusal)])
+    assert output.error is not None
+    name, sentence = output.error
+    assert name == "RefusedByPeerError"
+    assert "keys received" in sentence
+    assert sentence.isprintable()
+
+
 def test_a_refusal_is_not_answered_by_a_refusal(talk: Talk) -> None:
     end = talk.ends["provider"]
     end.start()

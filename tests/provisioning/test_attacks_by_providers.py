@@ -25,6 +25,7 @@ from sealift.protocol import (
     AttestationPolicy,
     EntryStatus,
     Frontier,
+    KeyPackage,
     MuRaChallenge,
     SealedKeyPackage,
     enclave_key,
@@ -238,6 +239,29 @@ def test_a_key_that_is_not_the_published_one(talk: Talk, name: str) -> None:
     wrong = msgspec.structs.replace(epoch_keys(0), **{name: sha256(b"wrong")})
     talk.provider_node.epochs = (wrong,)
     refused_after_keys(talk, "CommitmentMismatchError")
+
+
+class LaterPackage(KeyPackage, tag="KeyPackage"):
+    """What a later code may send: one field more."""
+
+    more: int = 1
+
+
+def test_a_package_that_is_not_understood_shows_no_byte_of_a_key(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal goes to both hosts."""
+    node = talk.provider_node
+    honest = node.key_package
+
+    def later(*, checkpoint_at: Any) -> KeyPackage:
+        package = honest(checkpoint_at=checkpoint_at)
+        return LaterPackage(**msgspec.structs.asdict(package))
+
+    monkeypatch.setattr(node, "key_package", later)
+    refused_after_keys(talk, "NonCanonicalError")
+    first = epoch_keys(0).shielding_secret[:3].hex()
+    assert first not in str(talk.errors)
 
 
 def test_two_keys_exchanged(talk: Talk) -> None:

@@ -3,7 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import TypeVar, cast
 
-from sealift.attestation import parse_trust_anchor
+from sealift.attestation import (
+    Failure,
+    Rule,
+    TrustAnchor,
+    TrustAnchorError,
+    parse_trust_anchor,
+)
 from sealift.base import (
     InvariantError,
     Message,
@@ -11,7 +17,7 @@ from sealift.base import (
     decode,
     encode,
 )
-from sealift.bundle import Manifest
+from sealift.bundle import AttestationRoot, Manifest
 from sealift.crypto import Entropy
 from sealift.frame import Runtime
 from sealift.protocol.ecall import (
@@ -75,7 +81,8 @@ class Enclave:
 
     Raises:
         PlatformRefusedError: The platform does not say who this is.
-        TrustAnchorError: An attestation root of the manifest cannot be read.
+        TrustAnchorError: An attestation root of the manifest cannot be read, or
+            is of another kind than the manifest says.
     """
 
     def __init__(
@@ -90,10 +97,7 @@ class Enclave:
         self._platform = platform
         self._entropy = entropy
         self._runtime = runtime
-        self._anchors = tuple(
-            parse_trust_anchor(root.certificate())
-            for root in manifest.attestation_roots
-        )
+        self._anchors = tuple(_anchor(root) for root in manifest.attestation_roots)
         self._me = platform.identity()
         self._shard: Shard | None = None
         self._handlers: Mapping[type[Message], _Handler] = {
@@ -167,6 +171,17 @@ class Enclave:
             **_table(shard, Sessions(shard, self._anchors)),
         }
         return started
+
+
+def _anchor(root: AttestationRoot) -> TrustAnchor:
+    """A measured root, if it is of the kind that readers of the manifest see."""
+    anchor = parse_trust_anchor(root.certificate())
+    if anchor.kind != root.kind:
+        raise TrustAnchorError(
+            "a root of the manifest is of another kind",
+            [Failure(rule=Rule.TRUST_ANCHOR, got=anchor.kind, expected=root.kind)],
+        )
+    return anchor
 
 
 def _table(shard: Shard, sessions: Sessions) -> dict[type[Message], _Handler]:

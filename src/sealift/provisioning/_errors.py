@@ -52,7 +52,7 @@ class ProviderNotEntitledError(ProvisioningError):
 
 
 class HandoverForbiddenError(ProvisioningError):
-    """The provider's generation does not hand its keys to a later one."""
+    """A generation up to the requester's does not hand its keys to a later one."""
 
 
 class IsvSvnTooLowError(ProvisioningError):
@@ -64,7 +64,7 @@ class CommitmentMismatchError(ProvisioningError):
 
 
 class CheckpointMismatchError(ProvisioningError):
-    """The provider's chain, schedule or frontier is not the requester's."""
+    """The provider's chain or frontier is not the requester's."""
 
 
 class RefusedByPeerError(ProvisioningError):

@@ -20,10 +20,12 @@ from sealift.attestation import (
 )
 from sealift.base import (
     AccountId,
+    DecodeError,
     Digest,
     InvariantError,
     Message,
     ShardId,
+    TooLargeError,
     canonical_decode,
     encode,
 )
@@ -279,7 +281,7 @@ def request(me: Instance) -> Steps:
     opened = me.open_package(
         sealed.sealed, info=_package_info(hello, challenge, channel)
     )
-    package = canonical_decode(KeyPackage, opened)
+    package = _package(opened)
     # 8. R checks what it got against L1, seals, acknowledges
     check_commitments(package, state, me.shard)
     check_checkpoint(package, standing, challenge=challenge, header_hash=me.header_hash)
@@ -288,7 +290,10 @@ def request(me: Instance) -> Steps:
 
 
 def _check_own_entitlement(me: Instance, standing: Standing, generation: int) -> None:
-    """P itself must still be entitled, and its generation hand over."""
+    """P itself must still be entitled, and its generation hand over.
+
+    So must every live one between P's and R's: the keys are theirs too.
+    """
     own = [
         entry
         for entry in provider_entries(standing)
@@ -386,6 +391,19 @@ def _package_info(
     hello: MuRaHello, challenge: MuRaChallenge, channel: Channel
 ) -> bytes:
     return PACKAGE_DOMAIN + encode((hello, challenge, channel.exporter))
+
+
+def _package(opened: bytes) -> KeyPackage:
+    """A key package; the refusal of another, as a later code may send, shows no byte.
+
+    Both hosts read it, and such bytes begin with a secret.
+    """
+    try:
+        return canonical_decode(KeyPackage, opened)
+    except (DecodeError, TooLargeError) as error:
+        raise type(error)(
+            "what was sealed is no key package", expected="one that this code knows"
+        ) from None
 
 
 def _instance_keys(shard: ShardId, signing_key: AccountId) -> tuple[bytes, ...]:
