@@ -122,7 +122,7 @@ def test_a_challenge_from_before_the_release_is_not_good_after_it(
 
 
 def test_a_generation_that_does_not_hand_over(new_story: Callable[..., Story]) -> None:
-    story = new_story(handover=HandoverPolicy(state="forbid"))
+    story = new_story(rules={"handover": HandoverPolicy(state="forbid")})
     entry = story.schedule()
     story.business_until(entry.release_from)
     new = story.world.worker("new", story.b)
