@@ -32,7 +32,7 @@ class Unshield(Message):
     """Funds leave the shard's vault for an account on L1."""
 
     beneficiary: AccountId
-    amount: Annotated[Amount, msgspec.Meta(ge=1)]
+    amount: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class Tally(Message):
