@@ -156,6 +156,12 @@ class Instances(Protocol):
     ) -> EnclaveRecord | None:
         """The record of an instance of this shard, if there is one."""
 
+    def all_instances(self, ctx: Context, shard: ShardId) -> tuple[EnclaveRecord, ...]:
+        """Records of all instances of a shard, live or not, by signing key.
+
+        Charges weight for each.
+        """
+
 
 class Vault(Protocol):
     """What the bridge asks of balances."""
