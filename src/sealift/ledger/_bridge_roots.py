@@ -259,16 +259,17 @@ class RootKeeper(SpeakerKeeper):
                 return
         agreeing = {vote.platform_id}  # 7
         for other in votes:
-            if not same_claim(other.confirmation, claim):
+            voter = other.confirmation.signing_key
+            if not same_claim(other.confirmation, claim) or not self._counts_still(
+                ctx, schedule, entry, voter
+            ):
                 continue
             if other.platform_id == vote.platform_id:
                 raise StaleConfirmationError(
                     "this platform confirmed the range already",
                     got=f"{claim.first} … {claim.last}",
                 )
-            voter = other.confirmation.signing_key
-            if self._counts_still(ctx, schedule, entry, voter):
-                agreeing.add(other.platform_id)
+            agreeing.add(other.platform_id)
         if len(agreeing) < schedule.rules.root_quorum:
             self.votes.put(ctx, shard, add_vote(votes, vote))
             ctx.emit(RootVoted(shard=shard, last=claim.last, agreeing=len(agreeing)))
