@@ -21,11 +21,13 @@ from sealift.frame import (
 from sealift.protocol import (
     CancelOrder,
     EntryStatus,
+    KeyEndorsement,
     Schedule,
     ScheduleEntry,
     ShardConfig,
     ShardRules,
     ShardStatus,
+    SignedOrder,
     StatusOrder,
     SudoAuthority,
     UpgradeOrder,
@@ -212,6 +214,14 @@ def signed(order: Any, secret: bytes) -> bytes:
     return encode(sign_order(order, secret))
 
 
+def forged(order: Any, world: Any) -> bytes:
+    """Sudo's key beside somebody else's signature."""
+    endorsement = KeyEndorsement(
+        key=world.sudo.id, signature=order.sign(world.alice.secret)
+    )
+    return encode(SignedOrder(order=order, endorsements=(endorsement,)))
+
+
 def schedule(world: Any, *, serial: int = 0, key: bytes | None = None) -> Schedule:
     return Schedule(
         chain_id="test-chain",
@@ -251,7 +261,8 @@ def test_an_order_of_sudo_leaves_for_l1_with_its_own_signature(world: Any) -> No
     assert [r.receipt.outcome for r in outcome.receipts] == ["ok"]
     (carried,) = outcome.orders
     assert carried.order == order
-    carried.order.verify(world.sudo.id, carried.signature)
+    carried.verify_endorsements()
+    assert [one.key for one in carried.endorsements] == [world.sudo.id]
 
 
 def test_a_copy_of_the_call_does_not_issue_the_order_again(world: Any) -> None:
@@ -271,7 +282,8 @@ def test_orders_that_would_not_be_accepted_do_not_leave(world: Any) -> None:
     )
     cases = {
         "NotSudoError": (world.alice, signed(upgrade(), world.alice.secret)),
-        "SignatureInvalidError": (world.sudo, signed(upgrade(), world.alice.secret)),
+        "NotAuthorityError": (world.sudo, signed(upgrade(), world.alice.secret)),
+        "SignatureInvalidError": (world.sudo, forged(upgrade(), world)),
         "OrderElsewhereError": (world.sudo, signed(upgrade(shard=b"x" * 32), mine)),
         "OrderExpiredError": (world.sudo, signed(upgrade(expiry=3), mine)),
         "OrderHeightsError": (world.sudo, signed(upgrade(release_from=60), mine)),

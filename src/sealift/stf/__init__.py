@@ -14,9 +14,12 @@ from ._balances import (
     Funds,
     InsufficientFundsError,
     InsufficientReserveError,
+    Issuance,
     IssuanceOverflowError,
     NegativeAmountError,
+    TotalWatcher,
     Transferred,
+    Unshielded,
 )
 from ._block import (
     BlockCounts,
@@ -27,6 +30,14 @@ from ._block import (
     Limits,
     ShardBlock,
     ShieldedFunds,
+)
+from ._effects import (
+    RESERVED_BYTES,
+    RESERVED_EFFECTS,
+    EffectIssued,
+    Effects,
+    EffectsFullError,
+    EffectsPort,
 )
 from ._enclave_update import (
     EnclaveUpdate,
@@ -58,6 +69,7 @@ from ._errors import (
     ValidityTooLongError,
     WrongShardError,
 )
+from ._escapes import escape
 from ._executor import Executor
 from ._getters import getter
 from ._opening import (
@@ -77,6 +89,8 @@ from ._timestamp import Moment, Timestamp
 __all__ = [
     "MAX_ENVELOPE_BYTES",
     "OK",
+    "RESERVED_BYTES",
+    "RESERVED_EFFECTS",
     "Account",
     "Accounts",
     "Balances",
@@ -90,6 +104,10 @@ __all__ = [
     "Currency",
     "DepositOutcome",
     "Deposited",
+    "EffectIssued",
+    "Effects",
+    "EffectsFullError",
+    "EffectsPort",
     "EnclaveUpdate",
     "Endowment",
     "EnvelopeError",
@@ -102,6 +120,7 @@ __all__ = [
     "GetterRefusedError",
     "InsufficientFundsError",
     "InsufficientReserveError",
+    "Issuance",
     "IssuanceOverflowError",
     "Item",
     "Limits",
@@ -131,13 +150,16 @@ __all__ = [
     "SudoKeyChanged",
     "System",
     "Timestamp",
+    "TotalWatcher",
     "Transferred",
     "UnknownEpochError",
     "UnknownGetterError",
     "UnreadableCallError",
+    "Unshielded",
     "ValidityTooLongError",
     "VerifiedGetter",
     "WrongShardError",
+    "escape",
     "getter",
     "open_and_verify",
     "open_and_verify_getter",

@@ -3,6 +3,7 @@
 from sealift.frame import Pallet
 
 from ._balances import Balances
+from ._effects import Effects
 from ._enclave_update import EnclaveUpdate
 from ._sudo import Sudo
 from ._system import System
@@ -25,7 +26,8 @@ class StandardPallets:
     def __init__(self) -> None:
         self.system = System()
         self.timestamp = Timestamp()
-        self.balances = Balances(accounts=self.system)
+        self.effects = Effects()
+        self.balances = Balances(accounts=self.system, effects=self.effects)
         self.sudo = Sudo()
         self.enclave_update = EnclaveUpdate(sudo=self.sudo)
 
@@ -38,4 +40,5 @@ class StandardPallets:
             self.balances,
             self.sudo,
             self.enclave_update,
+            self.effects,
         )
