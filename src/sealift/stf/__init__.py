@@ -39,16 +39,7 @@ from ._effects import (
     EffectsFullError,
     EffectsPort,
 )
-from ._enclave_update import (
-    EnclaveUpdate,
-    NotAuthorityError,
-    OrderElsewhereError,
-    OrderExpiredError,
-    OrderHeightsError,
-    OrderIssued,
-    OrderKindError,
-    OrderStaleError,
-)
+from ._enclave_update import EnclaveUpdate, NotAuthorityError, OrderIssued
 from ._errors import (
     BlockFullError,
     CallExpiredError,
@@ -59,6 +50,7 @@ from ._errors import (
     GetterBoundsError,
     GetterFailedError,
     GetterRefusedError,
+    KeyEpochExpiredError,
     MaintenanceError,
     NonceAheadError,
     NonceConsumedError,
@@ -79,6 +71,13 @@ from ._opening import (
     VerifiedGetter,
     open_and_verify,
     open_and_verify_getter,
+)
+from ._orders import (
+    OrderElsewhereError,
+    OrderExpiredError,
+    OrderHeightsError,
+    OrderKindError,
+    OrderStaleError,
 )
 from ._run import OK
 from ._standard import StandardPallets
@@ -123,6 +122,7 @@ __all__ = [
     "Issuance",
     "IssuanceOverflowError",
     "Item",
+    "KeyEpochExpiredError",
     "Limits",
     "MaintenanceError",
     "Moment",
