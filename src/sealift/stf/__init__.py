@@ -31,6 +31,18 @@ from ._block import (
     ShardBlock,
     ShieldedFunds,
 )
+from ._democracy import (
+    Democracy,
+    NoStakeError,
+    OrderTooLargeError,
+    PollEnded,
+    PollExistsError,
+    PollNotOpenError,
+    Proposed,
+    TooManyPollsError,
+    UnknownPollError,
+    Voted,
+)
 from ._effects import (
     RESERVED_BYTES,
     RESERVED_EFFECTS,
@@ -39,7 +51,12 @@ from ._effects import (
     EffectsFullError,
     EffectsPort,
 )
-from ._enclave_update import EnclaveUpdate, NotAuthorityError, OrderIssued
+from ._enclave_update import (
+    EnclaveUpdate,
+    NotAuthorityError,
+    OrderIssued,
+    ScheduleView,
+)
 from ._errors import (
     BlockFullError,
     CallExpiredError,
@@ -79,14 +96,27 @@ from ._orders import (
     OrderKindError,
     OrderStaleError,
 )
+from ._polls import (
+    MARGIN,
+    MAX_ORDER_BYTES,
+    MAX_POLLS,
+    MyVote,
+    NoStakeVoteError,
+    OpenPoll,
+    PollResult,
+)
 from ._run import OK
+from ._stake import StakeBook
 from ._standard import StandardPallets
 from ._sudo import NotSudoError, Sudo, SudoGenesis, SudoKey, SudoKeyChanged
 from ._system import RememberedReceipt, System
 from ._timestamp import Moment, Timestamp
 
 __all__ = [
+    "MARGIN",
     "MAX_ENVELOPE_BYTES",
+    "MAX_ORDER_BYTES",
+    "MAX_POLLS",
     "OK",
     "RESERVED_BYTES",
     "RESERVED_EFFECTS",
@@ -101,6 +131,7 @@ __all__ = [
     "CallReceipt",
     "CallRefusedError",
     "Currency",
+    "Democracy",
     "DepositOutcome",
     "Deposited",
     "EffectIssued",
@@ -126,11 +157,15 @@ __all__ = [
     "Limits",
     "MaintenanceError",
     "Moment",
+    "MyVote",
     "NegativeAmountError",
+    "NoStakeError",
+    "NoStakeVoteError",
     "NonceAheadError",
     "NonceConsumedError",
     "NotAuthorityError",
     "NotSudoError",
+    "OpenPoll",
     "OpenedCall",
     "OrderElsewhereError",
     "OrderExpiredError",
@@ -138,11 +173,19 @@ __all__ = [
     "OrderIssued",
     "OrderKindError",
     "OrderStaleError",
+    "OrderTooLargeError",
+    "PollEnded",
+    "PollExistsError",
+    "PollNotOpenError",
+    "PollResult",
+    "Proposed",
     "RefusedCall",
     "RememberedReceipt",
+    "ScheduleView",
     "ShardBlock",
     "ShardRuntimeError",
     "ShieldedFunds",
+    "StakeBook",
     "StandardPallets",
     "Sudo",
     "SudoGenesis",
@@ -150,14 +193,17 @@ __all__ = [
     "SudoKeyChanged",
     "System",
     "Timestamp",
+    "TooManyPollsError",
     "TotalWatcher",
     "Transferred",
     "UnknownEpochError",
     "UnknownGetterError",
+    "UnknownPollError",
     "UnreadableCallError",
     "Unshielded",
     "ValidityTooLongError",
     "VerifiedGetter",
+    "Voted",
     "WrongShardError",
     "escape",
     "getter",

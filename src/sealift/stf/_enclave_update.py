@@ -4,6 +4,8 @@ The sudo key's order travels in a TrustedCall and leaves the enclave with that
 key's own signature, for anybody to carry to L1 (DESIGN §4.5).
 """
 
+from typing import Protocol
+
 from sealift.base import AccountId, decode, encode
 from sealift.frame import (
     Context,
@@ -50,6 +52,14 @@ _ENDORSEMENT_WEIGHT = 150
 
 class NotAuthorityError(PalletError):
     """The sudo key has not signed, or is no member of the authority on L1."""
+
+
+class ScheduleView(Protocol):
+    """Port: the shard's schedule as the enclave last saw it proven."""
+
+    def schedule(self, ctx: Context) -> Schedule | None:
+        """The schedule; ``None`` before any was seen."""
+        ...
 
 
 class EnclaveUpdate(Pallet):

@@ -32,6 +32,7 @@ from sealift.protocol import MAX_VALIDITY, GetterBody
 
 from ._balances import Balances
 from ._block import BlockOutcome, Limits, ShardBlock
+from ._democracy import Democracy
 from ._effects import Effects
 from ._enclave_update import EnclaveUpdate
 from ._errors import GetterBoundsError, GetterFailedError, ShardRuntimeError
@@ -84,6 +85,7 @@ class Executor:
         self._fingerprint = fingerprint
         self._shard = shard
         self._getters = GetterTable(runtime.pallets)
+        _the_one(runtime, Democracy)
         self._bench = Workbench(
             runtime=runtime,
             system=_the_one(runtime, System),

@@ -3,8 +3,10 @@
 from sealift.frame import Pallet
 
 from ._balances import Balances
+from ._democracy import Democracy
 from ._effects import Effects
 from ._enclave_update import EnclaveUpdate
+from ._stake import StakeBook
 from ._sudo import Sudo
 from ._system import System
 from ._timestamp import Timestamp
@@ -27,9 +29,18 @@ class StandardPallets:
         self.system = System()
         self.timestamp = Timestamp()
         self.effects = Effects()
-        self.balances = Balances(accounts=self.system, effects=self.effects)
+        stake = StakeBook()
+        self.balances = Balances(
+            accounts=self.system, effects=self.effects, watcher=stake
+        )
         self.sudo = Sudo()
         self.enclave_update = EnclaveUpdate(sudo=self.sudo)
+        self.democracy = Democracy(
+            currency=self.balances,
+            stake=stake,
+            schedules=self.enclave_update,
+            effects=self.effects,
+        )
 
     @property
     def pallets(self) -> tuple[Pallet, ...]:
@@ -41,4 +52,5 @@ class StandardPallets:
             self.sudo,
             self.enclave_update,
             self.effects,
+            self.democracy,
         )
