@@ -13,11 +13,12 @@ from sealift.base import (
     UnixSeconds,
 )
 from sealift.frame import CallFailure, EmittedEvent, MigrationReport
-from sealift.protocol import Receipt, Schedule, ShardStatus, SignedOrder
+from sealift.protocol import Effect, Receipt, Schedule, ShardStatus, SignedOrder
 
 from ._opening import OpenedCall, RefusedCall
 
 _NORMAL = ShardStatus()
+_NEVER = Height(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,8 @@ class BlockOutcome:
         events: Events of hooks and deposits: for tests and operators.
         hook_failures: Hooks that failed and were rolled back.
         migration: What was migrated first, if anything was.
+        effects: What the block does on L1, in order.
+        effects_before: The block before with effects; 0: there was none.
     """
 
     height: Height
@@ -142,3 +145,5 @@ class BlockOutcome:
     events: tuple[EmittedEvent, ...]
     hook_failures: tuple[tuple[str, CallFailure], ...]
     migration: MigrationReport | None
+    effects: tuple[Effect, ...] = ()
+    effects_before: Height = _NEVER

@@ -5,7 +5,7 @@ one function and no pool; an enclave hides its latency by calling it while it
 waits for the header that commits to the results.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sealift.base import (
@@ -105,6 +105,7 @@ def open_and_verify(
     keys: Mapping[int, bytes],
     chain_id: str,
     shard: ShardId,
+    accepted: Collection[int] | None = None,
 ) -> list[OpenedCall | RefusedCall]:
     """Open envelopes in order; never raises for a bad one.
 
@@ -117,13 +118,16 @@ def open_and_verify(
 
     Args:
         envelopes: Encoded envelopes as they stand in ``invoke`` on L1.
-        keys: Secret shielding key of every accepted epoch.
+        keys: Secret shielding key of every epoch that is held.
         chain_id: The L1 chain.
         shard: This shard.
+        accepted: Epochs whose calls are taken; ``None``: all of ``keys``.
 
     Returns:
         One item for every envelope, in the same order.
     """
+    if accepted is not None:
+        keys = {epoch: keys[epoch] for epoch in keys if epoch in accepted}
     return [_open_one(raw, keys, chain_id, shard) for raw in envelopes]
 
 
