@@ -525,7 +525,22 @@ class Host:
 
     # --- what users do ---
 
-    def seal(self, who: bytes, call: str, *, nonce: int, **args: Any) -> bytes:
+    def newest_epoch(self) -> KeyEpoch:
+        """What L1 shows as acting in the next block: what an honest user seals to."""
+        acting = [
+            one for one in self.l1.ledger.epochs if one.valid_from <= self.l1.height + 1
+        ]
+        return acting[-1] if acting else self.l1.ledger.epochs[0]
+
+    def seal(
+        self,
+        who: bytes,
+        call: str,
+        *,
+        nonce: int,
+        epoch: KeyEpoch | None = None,
+        **args: Any,
+    ) -> bytes:
         body = TrustedCallBody(
             chain_id=CHAIN,
             shard=self.shard,
@@ -537,15 +552,36 @@ class Host:
             reply_key=sha256(who),
         )
         sealed = TrustedCall(body=body, signature=body.sign(who))
-        key = self.status().shielding_key
-        return encode(seal_message(sealed, shielding_key=key, epoch=0))
+        return self.sealed(sealed, epoch)
 
-    def transfer(self, amount: int, *, nonce: int, who: bytes = ALICE) -> bytes:
+    def sealed(self, message: Any, epoch: KeyEpoch | None) -> bytes:
+        if self.shard == SHARD:
+            epoch = epoch or self.newest_epoch()
+            key, number = epoch.keys.shielding_key, epoch.epoch
+        else:  # over the real ledger
+            key, number = self.status().shielding_key, max(self.status().epochs)
+        return encode(seal_message(message, shielding_key=key, epoch=number))
+
+    def transfer(
+        self,
+        amount: int,
+        *,
+        nonce: int,
+        who: bytes = ALICE,
+        epoch: KeyEpoch | None = None,
+    ) -> bytes:
         return self.seal(
-            who, "balances.transfer", nonce=nonce, dest=account_of(BOB), amount=amount
+            who,
+            "balances.transfer",
+            nonce=nonce,
+            epoch=epoch,
+            dest=account_of(BOB),
+            amount=amount,
         )
 
-    def getter(self, who: bytes = ALICE, **changes: Any) -> bytes:
+    def getter(
+        self, who: bytes = ALICE, *, epoch: KeyEpoch | None = None, **changes: Any
+    ) -> bytes:
         fields: dict[str, Any] = {
             "chain_id": CHAIN,
             "shard": self.shard,
@@ -558,8 +594,7 @@ class Host:
         }
         body = GetterBody(**(fields | changes))
         getter = Getter(body=body, signature=body.sign(who))
-        key = self.status().shielding_key
-        return encode(seal_message(getter, shielding_key=key, epoch=0))
+        return self.sealed(getter, epoch)
 
     def read(self, who: bytes = ALICE, **changes: Any) -> GetterReply:
         answer = self.call(e.Ask(envelope=self.getter(who, **changes)))
