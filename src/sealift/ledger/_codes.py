@@ -120,6 +120,7 @@ _BRIDGE = (
     "NothingStagedError",
     "StagedKeysError",
     "EpochHeldError",
+    "RotationDemandError",
 )
 _COUNCIL = (
     "NoCouncilError",

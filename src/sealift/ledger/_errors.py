@@ -331,6 +331,10 @@ class NoRotationError(PalletError):
     """No rotation of the shard's keys is owed."""
 
 
+class RotationDemandError(PalletError):
+    """The keys were made for another rotation than the one that is owed."""
+
+
 class RotationEarlyError(PalletError):
     """The generation that owes the rotation has confirmed no block yet."""
 
