@@ -530,6 +530,22 @@ def test_a_vote_whose_voter_lost_its_standing_does_not_count(agreeing: Any) -> N
     assert agreeing.frontier(agreeing.shard).confirmed == last
 
 
+def test_a_machine_set_up_anew_has_not_lost_its_voice(agreeing: Any) -> None:
+    """Its former instance's vote counts no more, so it may vote again."""
+    last = agreeing.height
+    agreeing.confirm(agreeing.shard, agreeing.one, last)
+    agreeing.call(
+        "teerex.unregister_enclave", by="operator", signing_key=agreeing.one.key
+    )
+    anew = agreeing.instance("anew")
+    anew.machine = agreeing.one.machine
+    agreeing.register(agreeing.shard, anew)
+    agreeing.confirm(agreeing.shard, anew, last)
+    assert agreeing.frontier(agreeing.shard).confirmed < last
+    agreeing.confirm(agreeing.shard, agreeing.two, last)
+    assert agreeing.frontier(agreeing.shard).confirmed == last
+
+
 def test_a_vote_from_below_a_floor_that_rose_since_does_not_count(
     agreeing: Any,
 ) -> None:

@@ -274,7 +274,7 @@ def test_in_maintenance_calls_fail_by_name_and_the_handover_takes_place(
     world.set_status(ShardStatus(mode="maintenance"))
     world.block()
     call = story.carol.call("balances.transfer", dest=story.bob.account, amount=1)
-    world.run_until(entry.upgrade_at + 2)
+    world.run_until(entry.upgrade_at + 3)
     assert call.receipt().outcome == "MaintenanceError"
     assert new.executions[0] == entry.upgrade_at
     world.set_status(ShardStatus())
