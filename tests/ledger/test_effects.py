@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sealift.base import decode
 from sealift.ledger import vault_account
@@ -789,3 +791,47 @@ def test_a_decision_and_a_payment_of_later_blocks_go_on_after_it(staked: Any) ->
     staked.confirm(staked.shard, staked.one, staked.height)
     assert len(staked.schedule(staked.shard).entries) == 2
     assert (balance(staked), cursor(staked)) == (100, second)
+
+
+# whatever the order
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_in_whatever_order_words_and_roots_come_each_effect_is_paid_once(
+    new_world: Any, data: Any
+) -> None:
+    """What is paid is at any time what the first blocks owe, and none beyond the
+    confirmed ones; in the end it is everything, once.
+    """
+    world = make(new_world())
+    heights = [world.birth + 1 + step for step in (0, 1, 3, 4)]
+    previous = [0, *heights[:-1]]
+    owed = [1, 10, 100, 1000]
+    words: list[Any] = [
+        (which, instance)
+        for which in range(4)
+        for instance in (world.one, world.two, world.three)
+    ]
+    roots = [None] * 4
+    for act in data.draw(st.permutations(words + roots)):
+        if act is None:
+            last = world.frontier(world.shard).confirmed + 1
+            world.confirm(world.shard, world.one, last)
+        else:
+            which, instance = act
+            arguments = posted(
+                world,
+                instance,
+                heights[which],
+                pay(owed[which]),
+                previous=previous[which],
+            )
+            world.block(world.tx("enclave_bridge.post_effects", **arguments))
+        done = [h for h in heights if h <= cursor(world)]
+        assert balance(world) == sum(owed[: len(done)])
+        assert cursor(world) <= world.frontier(world.shard).confirmed
+    world.confirm(world.shard, world.one, heights[-1])
+    assert (balance(world), cursor(world)) == (1111, heights[-1])
+    assert waiting(world) == 0
+    assert mode(world) == "normal"
