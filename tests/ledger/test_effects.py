@@ -7,11 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealift.base import decode
-from sealift.ledger import vault_account
+from sealift.ledger import EffectsConflict, SignedEffects, vault_account
 from sealift.ledger._effects import (
     KEPT_EFFECTS,
     MAX_OPEN_EFFECT_BLOCKS,
-    EffectsConflict,
     contradict,
     weight_of,
 )
@@ -545,6 +544,26 @@ def test_who_may_not_speak_cannot_cry_wolf(born: Any) -> None:
     assert mode(born) == "normal"
 
 
+def test_an_instance_that_contradicts_itself_convicts_itself(born: Any) -> None:
+    top = born.height
+    post(born, born.one, top)
+    post(born, born.one, top, pay(9))
+    assert mode(born) == "maintenance"
+    assert len(born.store.items(b"enclave_bridge/effect_conflicts/")) == 1
+
+
+def test_a_liar_cannot_raise_the_serial_again_and_again(born: Any) -> None:
+    """Else one machine could keep every order of the authority from counting."""
+    top = born.height
+    post(born, born.one, top)
+    post(born, born.two, top, pay(9))
+    serial = born.schedule(born.shard).serial
+    post(born, born.two, top - 1)
+    post(born, born.two, top - 1, pay(9))
+    assert len(born.store.items(b"enclave_bridge/effect_conflicts/")) == 2
+    assert born.schedule(born.shard).serial == serial
+
+
 @pytest.mark.parametrize(
     ("left", "right", "at_odds"),
     [
@@ -603,7 +622,7 @@ def test_words_on_executed_blocks_are_kept_up_to_a_bound(alone: Any) -> None:
     for height in range(alone.birth + 1, alone.birth + KEPT_EFFECTS + 6):
         post(alone, alone.one, height, pay(1))
     ((_, raw),) = alone.store.items(b"enclave_bridge/effects_told/")
-    assert len(decode(tuple[Any, ...], raw)) == KEPT_EFFECTS
+    assert len(decode(tuple[SignedEffects, ...], raw)) == KEPT_EFFECTS
     with pytest.raises(EffectsDoneError):
         post(alone, alone.two, alone.birth + 1, pay(9), previous=0)
 
@@ -780,6 +799,19 @@ def test_where_a_key_must_agree_too_the_decision_waits_for_it(world: Any) -> Non
     assert len(told(world, "OrderEndorsed")) == 1
     world.submit(order)
     assert world.schedule(world.shard).entries[-1].order == order.digest()
+
+
+def test_holders_may_be_those_that_decide_in_an_emergency(world: Any) -> None:
+    """The key decides what runs; the holders may pause it at once."""
+    plain = world.rules
+    world.rules = lambda **fields: world.replace(plain(**fields), emergency=STAKE)
+    world = make(world, effects_quorum=1)
+    decide(world, decision(later(world)))
+    assert len(world.schedule(world.shard).entries) == 1
+    pause = world.status_order(world.shard, mode="maintenance")
+    post(world, world.one, world.height - 1, decision(pause))
+    world.confirm(world.shard, world.one, world.height)
+    assert mode(world) == "maintenance"
 
 
 def test_a_decision_and_a_payment_of_later_blocks_go_on_after_it(staked: Any) -> None:

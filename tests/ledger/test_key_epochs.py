@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sealift.attestation import PolicyRefusedError
-from sealift.base import encode
+from sealift.base import SealiftError, encode
 from sealift.crypto import sha256
 from sealift.ledger._errors import (
     EpochHeldError,
@@ -577,3 +579,62 @@ def test_the_policy_is_judged_against_every_epoch(owing: Any) -> None:
     verify_keys(schedule, keys("new"), schedule.rotation)
     with pytest.raises(KeyPolicyError):
         verify_keys(schedule, first_keys(owing), schedule.rotation)
+
+
+# whatever comes
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_epochs_never_skip_fork_or_come_again(new_world: Any, data: Any) -> None:
+    """Under any order of rotations, words, departures and time: epochs ascend, no
+    key acts twice, and only eligible instances made one act.
+    """
+    world = make(new_world(), rotation_quorum=2)
+    instances = (world.one, world.two, world.three)
+    acts = ("rotate", "stage", "hold", "hold", "leave", "join", "wait")
+    for step in range(data.draw(st.integers(5, 25))):
+        act = data.draw(st.sampled_from(acts))
+        who = data.draw(st.sampled_from(instances))
+        before = world.schedule(world.shard)
+        epoch = before.epochs[-1].epoch + 1
+        public = before.staged.keys if before.staged else keys(f"{step}")
+        try:
+            if act == "rotate":
+                late = data.draw(st.sampled_from((0, world.height)))
+                rotate(world, not_before=late)
+            elif act == "stage":
+                stage_keys(world, who, keys(f"{step}"), epoch=epoch)
+            elif act == "hold":
+                hold_keys(world, who, public, epoch=epoch)
+            elif act == "leave":
+                world.call(
+                    "teerex.unregister_enclave", by="operator", signing_key=who.key
+                )
+            elif act == "join":
+                world.register(world.shard, who)
+            else:
+                world.blocks_until(world.height + 11)
+        except SealiftError:
+            pass
+        after = world.schedule(world.shard)
+        check_step(world, before, after)
+
+
+def check_step(world: Any, before: Any, after: Any) -> None:
+    assert after.epochs[: len(before.epochs)] == before.epochs
+    assert [one.epoch for one in after.epochs] == list(range(len(after.epochs)))
+    heights = [one.valid_from for one in after.epochs]
+    assert heights == sorted(set(heights))
+    for field in FIELDS:
+        made = [getattr(one.keys, field) for one in after.epochs]
+        assert len(set(made)) == len(made)
+    assert world.record(world.shard).schedule == after.digest()
+    if after.staged is not None:
+        assert after.rotation == after.staged.due
+        assert after.staged.epoch == after.epochs[-1].epoch + 1
+        assert len(after.staged.holders) < after.rules.rotation_quorum
+    if len(after.epochs) > len(before.epochs):
+        assert before.staged is not None
+        assert after.epochs[-1].keys == before.staged.keys
+        assert (after.staged, after.rotation) == (None, None)
