@@ -491,6 +491,18 @@ def test_once_the_authority_has_decided_effects_go_on(born: Any) -> None:
     assert balance(born) == 100
 
 
+def test_of_many_conflicts_about_a_block_the_first_is_kept(born: Any) -> None:
+    post(born, born.one, born.birth + 2)
+    post(born, born.two, born.birth + 2, pay(9))
+    (first,) = born.store.items(b"enclave_bridge/effect_conflicts/")
+    born.submit(born.status_order(born.shard, mode="normal"))
+    born.block()
+    post(born, born.one, born.birth + 2)
+    post(born, born.three, born.birth + 2, pay(8))
+    assert born.store.items(b"enclave_bridge/effect_conflicts/") == [first]
+    assert mode(born) == "maintenance"
+
+
 def test_a_dispute_leaves_earlier_blocks_alone(born: Any) -> None:
     born.confirm(born.shard, born.one, born.height)
     early, late = born.birth + 2, born.birth + 4

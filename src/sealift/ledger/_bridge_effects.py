@@ -247,14 +247,14 @@ class EffectKeeper(RootKeeper):
             self._execute(ctx, due)
 
     def _due(self, ctx: Context, shard: ShardId) -> OpenEffects | None:
-        """The effects that are to be executed next, if they may be now."""
+        """The effects that are to be executed next, if they may be now.
+
+        What is disputed does not wait: it was dropped, and is refused.
+        """
         cursor = self.effects_cursor.get(ctx, shard)
         waiting = self.effects_waiting.get(ctx, shard)
         head = next((one for one in waiting if one.previous == cursor), None)
         if head is None or head.height > self._frontier(ctx, shard).confirmed:
-            return None
-        disputed = self.effect_disputes.find(ctx, shard)
-        if disputed is not None and disputed <= head.height:
             return None
         schedule = self.schedule_of(ctx, shard)
         entry = schedule.entry(head.generation)
