@@ -40,6 +40,7 @@ from sealift.transport.bundle_folder import (
     read_folder,
     verify_folder,
 )
+from sealift.transport.files import FileError, UnreadableFileError
 
 WHEEL = "thing-1-py3-none-any.whl"
 METADATA = b"metadata"
@@ -265,6 +266,30 @@ def test_a_wheel_with_another_hash_is_not_fetched(
     with pytest.raises(WheelFetchError, match="pip cannot fetch"):
         fetch_wheels(lock, running_target(), tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, lock: bytes) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileError):
+        fetch_wheels(lock, running_target(), tmp_path / "file" / "cache")
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = tmp_path / "app" / "auction"
+    hidden.mkdir(parents=True)
+    (tmp_path / "app" / "main.py").write_bytes(b"")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if Path(path) == hidden:
+            raise PermissionError(13, "Permission denied", str(hidden))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UnreadableFileError, match="Permission denied"):
+        collect_application(tmp_path / "app")
 
 
 def test_the_lock_of_this_release_is_found_and_hashes_everything() -> None:

@@ -135,6 +135,17 @@ def test_a_chain_is_never_made_over_another(place: Path, sealift: Any) -> None:
     assert shown.json["chain_id"] == "sealift-local"
 
 
+def test_a_chain_of_a_simulated_intel_that_is_not_there(
+    tmp_path: Path, sealift: Any
+) -> None:
+    """A mistyped folder would be another Intel, whose machines nobody has."""
+    said = sealift("chain", "init", tmp_path / "chain", "--sim", tmp_path / "smi")
+    assert said.code == 4
+    assert "insecure-sim init" in said.err
+    assert not (tmp_path / "smi").exists()
+    assert not (tmp_path / "chain").exists()
+
+
 def test_machines_fall_behind_and_catch_up(place: Path, sealift: Any) -> None:
     sim = place / "sim"
     assert sealift("insecure-sim", "platform", sim, "alpha").code == 0

@@ -210,11 +210,14 @@ def test_ctrl_c_ends_a_running_chain_with_130(tmp_path: Path, sealift: Any) -> N
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         ) as process:  # fmt: skip
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith("ready http://127.0.0.1:")
-            assert "chain=sealift-local" in line
-            process.send_signal(number)
-            _, err = process.communicate(timeout=20)
+            try:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                assert line.startswith("ready http://127.0.0.1:")
+                assert "chain=sealift-local" in line
+                process.send_signal(number)
+                _, err = process.communicate(timeout=20)
+            finally:
+                process.kill()
             assert process.returncode == code
             assert "Traceback" not in err

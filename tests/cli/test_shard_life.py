@@ -148,6 +148,16 @@ def test_a_card_is_changed_without_a_bundle(card: Path, sealift: Any) -> None:
     assert sealift("shard", "card", "-o", card).code == 2
 
 
+def test_an_address_that_is_none_does_not_spoil_the_card(
+    card: Path, sealift: Any
+) -> None:
+    before = card.read_bytes()
+    said = sealift("shard", "card", "--from", card, "--worker", "w:1", "-o", card)
+    assert said.code == 4
+    assert "workers" in said.err
+    assert card.read_bytes() == before
+
+
 def test_a_shard_is_created_from_a_bundle(
     world: World, tiny_bundle: Path, tmp_path: Path, sealift: Any
 ) -> None:
@@ -174,6 +184,21 @@ def test_a_shard_is_created_from_a_bundle(
     assert (
         rows["generations"][0]["code"] == f"insecure-sim={made['code']['insecure-sim']}"
     )
+
+
+def test_another_shards_genesis_blob_is_not_written_over(
+    world: World, tiny_bundle: Path, tmp_path: Path, sealift: Any
+) -> None:
+    genesis = tmp_path / "genesis.bin"
+    genesis.write_bytes(b"what the first worker of another shard needs")
+    said = sealift(
+        "shard", "create", "--rpc", world.url, "--authority", world.key("payer"),
+        "--bundle", tiny_bundle, "--genesis", genesis, "--card", tmp_path / "c.json",
+    )  # fmt: skip
+    assert said.code == 4
+    assert str(genesis) in said.err
+    assert genesis.read_bytes() == b"what the first worker of another shard needs"
+    assert not (tmp_path / "c.json").exists()
 
 
 # --- the authority ---
@@ -230,7 +255,7 @@ def test_only_the_authority_decides(world: World, card: Path, sealift: Any) -> N
     key = world.key("payer")
     said = sealift("gov", "cancel", 1, "--card", card, "--authority", key)
     assert said.code == 1
-    assert "not the shard's upgrade authority" in said.err
+    assert "no member of the shard's upgrade authority" in said.err
     with pytest.raises(NotAuthorityKeyError):
         run(_gov._decide(card, key, None, lambda *_: None, workers=None))
 
@@ -252,6 +277,32 @@ def test_an_order_that_nobody_carries_is_not_taken_for_recorded(
 
     with pytest.raises(OrderNotRecordedError):
         run(_gov._decide(card, world.key("sudo"), None, make, workers=()))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("gov", "cancel", 2**64),
+        ("gov", "status", "--mode", "normal", "--min-tcb-evaluation", 2**64),
+    ],
+)
+def test_a_number_that_no_order_can_hold_is_wrong_usage(
+    world: World, card: Path, sealift: Any, words: tuple[object, ...]
+) -> None:
+    said = sealift(*words, "--card", card, "--authority", world.key("sudo"))
+    assert said.code == 2
+    assert "range" in said.err
+
+
+def test_a_height_that_no_block_can_have_is_wrong_usage(
+    card: Path, rich: Path, sealift: Any
+) -> None:
+    said = sealift(
+        "client", "ask", "system.nonce", "--min-height", 2**64,
+        "--card", card, "--key", rich,
+    )  # fmt: skip
+    assert said.code == 2
+    assert "range" in said.err
 
 
 # --- the operator ---

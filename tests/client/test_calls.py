@@ -11,6 +11,7 @@ from sealift.base import Height, encode
 from sealift.client import (
     OK,
     CallFailedError,
+    CardTrustRoot,
     NotConfirmedError,
     ReceiptMismatchError,
     ReceiptTimeoutError,
@@ -23,8 +24,10 @@ from sealift.client import (
 from sealift.crypto import account_of, sha256
 from sealift.frame import CallArgumentsError, UnknownCallError
 from sealift.protocol import Receipt, SealedReceipt, seal_receipt
+from sealift.relay import header_hash
 from sealift.stf import open_and_verify, open_and_verify_getter
 from sealift.transport.account import L1RefusedError
+from sealift.transport.http import make_app, serve
 
 BOB = account_of(sha256(b"bob"))
 
@@ -160,6 +163,34 @@ def test_a_receipt_that_was_made_up_is_not_believed(world: World, play: Any) -> 
         play(story())
 
 
+@pytest.mark.parametrize("height", [1, 2**40])
+def test_a_receipt_of_a_block_that_is_not_there_harms_nobody(
+    world: World, play: Any, height: int
+) -> None:
+    """The genuine one, of another worker or of the same a moment later, counts."""
+    asked = 0
+
+    async def forged(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            return await world.enclave.receipt(request)
+        name = bytes.fromhex(request.match_info["envelope"])
+        made_up = SealedReceipt(envelope=name, height=height, index=0, sealed=b"junk")
+        return web.Response(body=encode(made_up))
+
+    async def story() -> Any:
+        world.enclave.lies["receipt"] = forged
+        second = (await world.l1.commit(Height(2))).signed_header.header
+        root = CardTrustRoot(height=2, header_hash=header_hash(second).hex())
+        card = msgspec.structs.replace(world.card, trust_root=root)
+        async with world.user(RICH, card=card) as user:
+            return await user.transfer(BOB, 1)
+
+    assert play(story()).outcome == OK
+    assert asked > 1
+
+
 def test_a_receipt_of_another_call_is_refused(world: World, play: Any) -> None:
     """A broken enclave that swaps calls is not believed either."""
 
@@ -290,6 +321,23 @@ def test_the_next_worker_is_asked_when_one_is_gone(world: World, play: Any) -> N
     async def story() -> Any:
         gone = ("http://127.0.0.1:9", "http://127.0.0.1:10")
         async with world.user(RICH, paid=False, workers=gone) as user:
+            return await user.transfer(BOB, 1)
+
+    assert play(story()).outcome == OK
+
+
+def test_the_next_worker_is_asked_when_one_answers_without_end(
+    world: World, play: Any
+) -> None:
+    async def endless(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(5 * 1024 * 1024))
+
+    async def story() -> Any:
+        app = make_app([web.post("/v1/submit", endless), web.post("/v1/ask", endless)])
+        async with (
+            serve(app) as liar,
+            world.user(RICH, paid=False, workers=(liar.url,)) as user,
+        ):
             return await user.transfer(BOB, 1)
 
     assert play(story()).outcome == OK

@@ -118,6 +118,7 @@ def test_hpke_round_trip(suite: HpkeSuite) -> None:
     assert len(data) == len(b"secret") + OVERHEAD[suite]
     assert len(pair.public) == PUBLIC_BYTES[suite]
     assert len(pair.secret) == 32
+    assert "secret" not in repr(pair)
 
 
 @pytest.mark.parametrize("suite", SUITES)

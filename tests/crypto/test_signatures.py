@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from base64 import b64encode
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -224,6 +225,9 @@ def test_vendor_keys_of_other_kinds(vendor: bytes) -> None:
         pem(rsa.generate_private_key(3, 2048)),
         pem(ec.generate_private_key(ec.SECP256R1())),
         pem(ec.generate_private_key(ec.SECP256R1()), b"password"),
+        b"-----BEGIN PRIVATE KEY-----\n"
+        + b64encode(bytes.fromhex("3012020100300706052a0304050604046b657973"))
+        + b"\n-----END PRIVATE KEY-----\n",
     ]
     for other in others:
         with pytest.raises(RsaKeyError):

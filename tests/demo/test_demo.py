@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -227,3 +228,42 @@ def _some_public_key() -> bytes:
     from sealift.crypto import HpkeSuite, hpke_generate, system_entropy  # noqa: PLC0415
 
     return hpke_generate(HpkeSuite.X25519, system_entropy).public
+
+
+_PLAYING = """
+import asyncio, sys
+from types import SimpleNamespace
+from sealift.cli import _demo, run_cli
+
+class Story:
+    def __init__(self, *_):
+        pass
+    async def play(self):
+        try:
+            print("playing", flush=True)
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            print("processes stopped", flush=True)
+
+_demo.set_stage = lambda *_: SimpleNamespace(old=SimpleNamespace(metadata=b""))
+_demo.decode = lambda *_: None
+_demo.Story = Story
+sys.exit(run_cli(["demo", "--json"]))
+"""
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+def test_whoever_ends_the_demo_ends_its_processes(which: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _PLAYING], stdout=subprocess.PIPE, text=True
+    ) as demo:
+        try:
+            assert demo.stdout is not None
+            assert demo.stdout.readline() == "playing\n"
+            demo.send_signal(which)
+            said, _ = demo.communicate(timeout=20)
+        finally:
+            demo.kill()
+    assert said == "processes stopped\n"
+    assert demo.returncode == 130

@@ -197,6 +197,13 @@ class Trouble(Pallet):
                 raise kinds["memory"]
             except MemoryError:
                 raise HomemadeError from None
+        if how == "memory behind a cause":
+            try:
+                raise kinds["memory"]
+            except MemoryError:
+                raise HomemadeError from kinds["key"]
+        if how == "its own cause":
+            raise kinds["zero"] from kinds["zero"]
         raise kinds[how]
 
     @call(weight=1)

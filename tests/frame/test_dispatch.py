@@ -127,6 +127,7 @@ def test_a_call_that_wrote_before_it_failed_is_rolled_back(world: World) -> None
         ("homemade", "HomemadeError"),
         ("stop", "StopIteration"),
         ("os", "OSError"),
+        ("its own cause", "ZeroDivisionError"),
     ],
 )
 def test_a_bug_in_a_pallet_fails_the_call_and_names_only_its_class(
@@ -147,6 +148,7 @@ def test_a_bug_in_a_pallet_fails_the_call_and_names_only_its_class(
         ("invariant", InvariantError),
         ("interrupt", KeyboardInterrupt),
         ("hidden memory", Exception),
+        ("memory behind a cause", Exception),
     ],
 )
 def test_what_ends_the_process_is_never_an_outcome(

@@ -4,16 +4,24 @@ import enum
 import typing
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealift.base import DecodeError, Message, SealiftError, decode, encode
+from sealift.base import (
+    MAX_MESSAGE_BYTES,
+    DecodeError,
+    Message,
+    SealiftError,
+    decode,
+    encode,
+)
 from sealift.frame import (
     GETTER_MARK,
+    MAX_DISPATCH_DEPTH,
     BlockInfo,
     CallArgumentsError,
     Context,
@@ -230,6 +238,18 @@ def test_deep_bytes_are_refused_for_display(metadata: RuntimeMetadata) -> None:
         metadata.decode_call(RuntimeCall(name="trouble.paint", args=deep))
 
 
+def test_calls_wrapped_too_deep_to_run_are_shown_as_bytes(
+    runtime: Runtime, metadata: RuntimeMetadata
+) -> None:
+    made = runtime.encode_call("bank.inscribe", motto="hold")
+    for _ in range(400):
+        made = runtime.encode_call("sudo.sudo", call=made)
+    shown = metadata.decode_call(made).args["call"]
+    for _ in range(MAX_DISPATCH_DEPTH):
+        shown = shown["args"]["call"]
+    assert shown["args"].startswith("0x")
+
+
 def test_events_and_state_are_readable_from_metadata(
     runtime: Runtime, metadata: RuntimeMetadata, bank: ModuleType
 ) -> None:
@@ -347,6 +367,8 @@ def twin() -> type[Message]:
         bytearray,
         list,
         tuple[Twin, twin()],
+        Annotated[str, msgspec.Meta(pattern="a+")],
+        list[Annotated[int, msgspec.Meta(multiple_of=2)]],
     ],
     ids=str,
 )
@@ -536,3 +558,43 @@ def test_maps_may_be_keyed_by_a_choice_of_words() -> None:
     )
     with pytest.raises(CallArgumentsError):
         runtime.metadata().encode_call("shop.fix", {"prices": {"of": {"gin": 1}}})
+
+
+class Swapped(enum.Enum):
+    LEFT = "RIGHT"
+    RIGHT = "LEFT"
+
+
+def test_a_choice_whose_name_is_anothers_value_is_not_mistaken() -> None:
+    class Turns(Pallet):
+        name = "turns"
+
+        @call(weight=1)
+        def turn(self, ctx: Context, *, to: Swapped) -> None: ...
+
+    runtime = Runtime(name="t", version=1, pallets=[Turns()])
+    for to in Swapped:
+        typed = runtime.encode_call("turns.turn", to=to)
+        for friendly in (to, to.name):
+            made = runtime.metadata().encode_call("turns.turn", {"to": friendly})
+            assert made == typed
+        assert runtime.metadata().decode_call(typed).args == {"to": to.name}
+
+
+class Large(Message):
+    motto: bytes
+
+
+def test_a_genesis_may_be_larger_than_a_message(bank: ModuleType) -> None:
+    class Holds(Pallet):
+        name = "holds"
+        motto = StorageValue("motto", bytes)
+
+        def genesis(self, ctx: Context, config: Large) -> None:
+            self.motto.put(ctx, config.motto)
+
+    store = SimpleTreeStore()
+    large = Large(motto=bytes(MAX_MESSAGE_BYTES))
+    runtime = Runtime(name="t", version=1, pallets=[Holds()])
+    runtime.apply_genesis(store, bank.block(0), {"holds": large})
+    assert len(store.get(Holds.motto.key()) or b"") > MAX_MESSAGE_BYTES

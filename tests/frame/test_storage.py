@@ -52,6 +52,30 @@ def test_what_is_no_key_is_refused(key: Any) -> None:
         encode_key(key)
 
 
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        (bytes, "ab"),
+        (str, b"ab"),
+        (int, "1"),
+        (AccountId, 1),
+        (tuple[bytes, int], (1, b"ab")),
+        (tuple[bytes, int], (b"ab",)),
+        (tuple[bytes, int], b"ab"),
+        (tuple[bytes, tuple[str, int]], (b"ab", (1, "c"))),
+    ],
+)
+def test_a_key_of_another_type_finds_and_stores_nothing(kind: Any, key: Any) -> None:
+    table = StorageMap("t", key=kind, value=int).of("p")
+    ctx = Ctx()
+    for act in (table.find, table.delete, table.contains):
+        with pytest.raises(StorageValueError):
+            act(ctx, key)
+    with pytest.raises(StorageValueError):
+        table.put(ctx, key, 1)
+    assert not ctx.storage.changes
+
+
 key_parts = st.tuples(st.binary(max_size=9), st.integers(0, 2**64 - 1), st.text())
 
 

@@ -320,9 +320,13 @@ class World:
         )
 
     def rules(self, **fields: Any) -> ShardRules:
-        base = {"min_notice": 5, "rescue_after": 10, "genesis": b"g" * 32}
-        authority = SudoAuthority(key=self.account("authority"))
-        return ShardRules(authority=authority, **(base | fields))
+        base = {
+            "authority": SudoAuthority(key=self.account("authority")),
+            "min_notice": 5,
+            "rescue_after": 10,
+            "genesis": b"g" * 32,
+        }
+        return ShardRules(**(base | fields))
 
     def create_shard(self, config: ShardConfig | None = None, **rules: Any) -> bytes:
         index = len(self.read(tuple[bytes, ...], b"enclave_bridge/shards/") or ())

@@ -17,6 +17,7 @@ from sealift.ledger._errors import (
     NoRotationError,
     NothingStagedError,
     NotRegisteredError,
+    RotationDemandError,
     RotationEarlyError,
     ScheduleFullError,
     ShardNotBornError,
@@ -36,6 +37,7 @@ from sealift.protocol import (
     StageKeysStatement,
     accepted_epochs,
     epoch_at,
+    rotation_demand,
 )
 
 FIELDS = ("shielding_key", "state_key_commitment", "root_key_commitment")
@@ -109,6 +111,8 @@ def stated(
         "keys": public,
         "signing_key": instance.key,
     }
+    if kind is StageKeysStatement:
+        base["demand"] = rotation_demand(world.schedule(world.shard))
     statement = kind(**base | fields)
     return {"statement": statement, "signature": statement.sign(instance.secret)}
 
@@ -207,7 +211,13 @@ def test_two_rotations_in_one_block_act_one_after_the_other(world: Any) -> None:
         world.status_order(world.shard), rotate=RotationRequest(not_before=0)
     )
     first = stated(StageKeysStatement, world, world.one, keys("a"))
-    second = stated(StageKeysStatement, world, world.one, keys("b"), epoch=2)
+    schedule = world.schedule(world.shard)
+    due = world.replace(schedule.rotation, epoch=2, grace=0)
+    later = world.replace(schedule, rotation=due, serial=schedule.serial + 1)
+    demand = rotation_demand(later)
+    second = stated(
+        StageKeysStatement, world, world.one, keys("b"), epoch=2, demand=demand
+    )
     world.block(
         world.tx("enclave_bridge.stage_keys", **first),
         world.tx("enclave_bridge.submit_order", order=world.signed(order)),
@@ -497,6 +507,18 @@ def test_derived_keys_are_others_too(world: Any) -> None:
     with pytest.raises(KeyPolicyError):
         stage_keys(world, world.new, keys("n", state_key_commitment=old))
     stage_keys(world, world.new)
+
+
+def test_keys_made_for_another_demand_are_not_staged(owing: Any) -> None:
+    """Who is shut out by the stricter one may hold them."""
+    early = stated(StageKeysStatement, owing, owing.one, keys("new"))
+    rotate(owing, not_before=owing.height)
+    owing.register(owing.shard, owing.one)
+    with pytest.raises(RotationDemandError):
+        owing.call("enclave_bridge.stage_keys", **early)
+    with pytest.raises(RotationDemandError):
+        stage_keys(owing, owing.one, demand=None)
+    stage_keys(owing, owing.one)
 
 
 # who dies on the way

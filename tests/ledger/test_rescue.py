@@ -10,7 +10,7 @@ from sealift.ledger._errors import (
     WrongFingerprintForShardError,
     WrongGenerationError,
 )
-from sealift.ledger._orders import rescue
+from sealift.ledger._succession import rescue
 from sealift.protocol import EntryStatus, config_at
 
 PENDING, ACTIVE, RETIRED, CANCELLED, LAPSED, VOID = EntryStatus
@@ -117,7 +117,18 @@ def test_an_upgrade_after_a_rescue_follows_the_rescuer(late: Any) -> None:
 
 def test_a_rescue_owes_a_rotation(late: Any) -> None:
     late.blocks_until(late.xyz + RESCUE_AFTER)
-    assert len(late.store.items(b"enclave_bridge/rotations_owed/")) == 1
+    due = late.schedule(late.shard).rotation
+    assert (due.why, due.epoch, due.generation) == ("rescue", 1, 2)
+
+
+def test_a_rescue_owes_keys_that_what_lapses_with_it_never_had(late: Any) -> None:
+    """It may have been given the old ones, though it never ran."""
+    rescued_at = late.xyz + RESCUE_AFTER
+    late.upgrade(late.shard, code=late.CODE_C, release_from=rescued_at, upgrade_at=110)
+    late.blocks_until(rescued_at)
+    assert statuses(late) == [RETIRED, VOID, LAPSED, ACTIVE]
+    due = late.schedule(late.shard).rotation
+    assert (due.why, due.generation) == ("rescue", 3)
 
 
 def test_no_certificate_leads_to_a_void_or_rescuing_generation(late: Any) -> None:

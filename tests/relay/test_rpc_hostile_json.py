@@ -1,6 +1,7 @@
 """Whatever a node answers, the parser gives a value or one refusal."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -276,3 +277,10 @@ def test_abci_query_with_proof_is_read_back() -> None:
     }
     bare = replace(value, proof_ops=None)
     assert rpc.ABCI_QUERY.parse(rpc.ABCI_QUERY.render(bare)) == bare
+
+
+def test_no_depth_of_nesting_is_too_deep_to_be_refused() -> None:
+    for depth in range(1, sys.getrecursionlimit()):
+        nested = b"[" * depth + b"]" * depth
+        with pytest.raises(RpcFormatError):
+            rpc.STATUS.parse(parse_reply(b'{"result":' + nested + b"}").open())

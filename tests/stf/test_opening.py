@@ -158,6 +158,20 @@ def test_an_oversized_envelope_is_no_envelope(world: Any) -> None:
     assert refusal(world, raw).code == EnvelopeError.code
 
 
+def test_what_an_envelope_comes_to_does_not_depend_on_the_stack(world: Any) -> None:
+    def opened(raw: bytes, frames: int) -> type:
+        if frames:
+            return opened(raw, frames - 1)
+        (item,) = world.open(raw)
+        return type(item)
+
+    good = world.sealed(world.alice, "balances.transfer", dest=world.bob.id, amount=1)
+    for depth, kind in ((1, OpenedCall), (500, RefusedCall), (900, RefusedCall)):
+        appended = b"\x91" * depth + b"\xc0"
+        raw = bytes([good[0] + 1]) + good[1:] + appended
+        assert {opened(raw, frames) for frames in (0, 300)} == {kind}, depth
+
+
 def test_one_bad_call_leaves_the_others_alone(world: Any) -> None:
     good = world.sealed(world.alice, "balances.transfer", dest=world.bob.id, amount=1)
     items = world.open(b"", good, b"junk", good)

@@ -233,6 +233,7 @@ def test_a_receipt_that_comes_while_one_waits_is_delivered(play) -> None:
         "/v1/receipts/zz",
         "/v1/receipts/00",
         "/v1/receipts/" + "00" * 32 + "?wait=soon",
+        "/v1/receipts/" + "00" * 32 + "?wait=nan",
         "/v1/state/diffs?after=-1",
         "/v1/state/diffs?after=" + "9" * 40,
         "/v1/state/snapshot?fresh_at=x",

@@ -226,3 +226,11 @@ def test_a_registration_that_l1_refuses_ends_the_session() -> None:
     with pytest.raises(LostError):
         request(fake, FakeWire(b"a"), register, [])
     assert fake.count(CloseSession) == 1
+
+
+def test_a_session_whose_first_word_finds_nobody_is_closed_too() -> None:
+    """The enclave has room for a few sessions only."""
+    fake = enclave()
+    with pytest.raises(UpstreamError):
+        serve(fake, FakeChain(), FakeWire(gone=UpstreamError("gone")))
+    assert isinstance(fake.asked[-1], CloseSession)

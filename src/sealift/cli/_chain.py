@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import msgspec
 from sealift.attestation import TrustAnchor, parse_trust_anchor
 from sealift.base import AccountId, Amount, ChainId, Height
 from sealift.crypto import system_entropy
-from sealift.insecure_sim import SimIntel
 from sealift.ledger import DcapVerifier, LedgerGenesis, LedgerParams, render_genesis
 from sealift.node import (
     SOLO_NOTICE,
@@ -30,6 +30,7 @@ from sealift.transport.process import wait_for_stop
 from ._errors import EXIT_INTERRUPTED
 from ._output import emit, json_option, say
 from ._params import DEFAULT_RPC, PATH, open_l1, run, wall_clock
+from ._sim import existing_intel
 
 #: What the accounts of a new chain have.
 _FUNDS = Amount(10**15)
@@ -104,7 +105,7 @@ def init(
     ]
     if sim is not None:
         anchors.append(
-            TrustAnchor(root_der=SimIntel(sim).root_der, kind="insecure-sim")
+            TrustAnchor(root_der=existing_intel(sim).root_der, kind="insecure-sim")
         )
     if not anchors:
         raise click.UsageError("Whose evidence counts? Give --sim, or --root.")
@@ -231,10 +232,7 @@ async def _serve(home: Path) -> int:
 
 def stop_code(signal_number: int) -> int:
     """Exit code of a service that was asked to end: Ctrl-C 130, SIGTERM 0."""
-    return EXIT_INTERRUPTED if signal_number == _SIGINT else 0
-
-
-_SIGINT = 2
+    return EXIT_INTERRUPTED if signal_number == signal.SIGINT else 0
 
 
 async def _status(rpc: str) -> dict[str, object]:

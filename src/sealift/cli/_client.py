@@ -10,6 +10,7 @@ from sealift.base import AccountId, Amount, Fingerprint, Height
 from sealift.client import (
     OK,
     CallResult,
+    WorkerAnswerError,
     WorkerRefusedError,
     WorkerUnreachableError,
     find_instances,
@@ -25,7 +26,7 @@ from ._cards import card_option, key_option, open_user, open_workers, payer_opti
 from ._chain import rpc_option
 from ._errors import EXIT_REFUSED
 from ._output import emit, emit_rows, json_option
-from ._params import ACCOUNT, AMOUNT, HEX32, PATH, open_l1, run
+from ._params import ACCOUNT, AMOUNT, HEX32, NUMBER, PATH, open_l1, run
 
 _SEED = 32
 _SECONDS = 60.0
@@ -280,7 +281,7 @@ def call(
 @click.option("--args", "args_json", help="All arguments as one JSON object.")
 @click.option(
     "--min-height",
-    type=click.IntRange(min=0),
+    type=NUMBER,
     default=0,
     help="The state must have executed this block.",
 )
@@ -353,7 +354,7 @@ async def _instances(card: Path, blocks: int) -> list[dict[str, object]]:
                 answers = "yes"
             except WorkerRefusedError:
                 answers = "unwell"
-            except WorkerUnreachableError:
+            except (WorkerUnreachableError, WorkerAnswerError):
                 answers = "no"
             rows.append(
                 {

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -99,10 +100,21 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 async def _play(story: Story, console: Console, *, quiet: bool) -> None:
-    if quiet:
-        await story.play()
-        return
     task = asyncio.create_task(story.play())
+    # Its processes live in sessions of their own: who ends us must not leave them.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        await _show(task, story, console, quiet=quiet)
+    except asyncio.CancelledError:
+        raise click.Abort from None
+
+
+async def _show(
+    task: asyncio.Task[None], story: Story, console: Console, *, quiet: bool
+) -> None:
+    if quiet:
+        await task
+        return
     pace = _Pace()
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         while not task.done():

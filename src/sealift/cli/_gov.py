@@ -50,7 +50,7 @@ from ._cards import (
     read_policy,
 )
 from ._output import emit, emit_rows, json_option, say
-from ._params import PATH, open_l1, run
+from ._params import HEIGHT, NUMBER, PATH, open_l1, run
 
 Order: TypeAlias = UpgradeOrder | CancelOrder | StatusOrder
 #: The calls that carry orders through the shard.
@@ -173,7 +173,7 @@ def schedule(
 @payer_option
 @via_option
 @worker_option
-@click.argument("generation", type=click.IntRange(min=1))
+@click.argument("generation", type=HEIGHT)
 @json_option
 def cancel(
     *,
@@ -218,7 +218,7 @@ def cancel(
 @worker_option
 @click.option("--mode", type=click.Choice(["normal", "maintenance"]))
 @click.option("--min-isv-svn", type=click.IntRange(0, 65_535), help="Raise the floor.")
-@click.option("--min-tcb-evaluation", type=click.IntRange(0), help="Raise the floor.")
+@click.option("--min-tcb-evaluation", type=NUMBER, help="Raise the floor.")
 @json_option
 def status(
     *,

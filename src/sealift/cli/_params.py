@@ -106,6 +106,7 @@ HEX32: Final = Hex32()
 ACCOUNT: Final = AccountParam()
 TIME: Final = TimeParam()
 AMOUNT: Final = click.IntRange(min=0, max=_MOST)
+NUMBER: Final = click.IntRange(min=0, max=_MOST)
 HEIGHT: Final = click.IntRange(min=1, max=_MOST)
 
 

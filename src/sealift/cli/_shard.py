@@ -29,7 +29,11 @@ from sealift.protocol import (
 )
 from sealift.transport.account import L1Account
 from sealift.transport.clock import format_time
-from sealift.transport.files import UnreadableFileError, read_or_explain, write_durably
+from sealift.transport.files import (
+    UnreadableFileError,
+    create_durably,
+    read_or_explain,
+)
 from sealift.transport.keys import read_account_key
 
 from ._authority import describe_authority
@@ -158,7 +162,7 @@ def create(
         root_quorum=root_quorum,
         page_bits=page_bits,
     )
-    write_durably(genesis, blob)
+    _keep_genesis(genesis, blob)
     paying = secret if payer is None else read_account_key(payer)
     made = run(_create(rpc, paying, rules, config))
     write_card(card, card_of_bundle(first, shard=made, l1=rpc, workers=()))
@@ -255,6 +259,18 @@ def _genesis_blob(path: Path | None, sudo: AccountId) -> bytes:
             got=str(path),
             expected="a JSON object: pallet to its genesis",
         ) from error
+
+
+def _keep_genesis(path: Path, blob: bytes) -> None:
+    """Write the blob, never over another: a shard may still need that one.
+
+    Raises:
+        FileExistsAlreadyError: Something else is there.
+        FileError: It cannot be written.
+    """
+    if path.is_file() and read_or_explain(path, what="genesis blob") == blob:
+        return
+    create_durably(path, blob)
 
 
 async def _create(

@@ -70,7 +70,7 @@ def platform(
       sealift insecure-sim platform sim
       sealift insecure-sim platform sim alpha --update
     """
-    intel = _existing(folder)
+    intel = existing_intel(folder)
     if machine is None:
         rows = [_row(intel, name) for name in intel.machines()]
         emit_rows("machines", rows, as_json=as_json)
@@ -111,7 +111,7 @@ def tcb_recovery(
     Example:
       sealift insecure-sim tcb-recovery sim --advisory INTEL-SA-00001
     """
-    intel = _existing(folder)
+    intel = existing_intel(folder)
     now = unix_seconds(wall_clock())
     answer: dict[str, object] = {}
     if status is not None:
@@ -142,7 +142,7 @@ def revoke(
     """
     if (machine is None) == (not platform_ca):
         raise click.UsageError("Give MACHINE, or --platform-ca.")
-    intel = _existing(folder)
+    intel = existing_intel(folder)
     if machine is None:
         intel.revoke_platform_ca()
     else:
@@ -156,7 +156,7 @@ def revoke(
     )
 
 
-def _existing(folder: Path) -> SimIntel:
+def existing_intel(folder: Path) -> SimIntel:
     """The simulated Intel of a folder that has one.
 
     Raises:

@@ -174,6 +174,9 @@ def write_card(path: Path, card: ShardCard) -> None:
     """Replace the card in a file, whole or not at all.
 
     Raises:
+        CardError: It could not be read again; what was there is untouched.
         FileError: It cannot be written.
     """
-    write_durably(path, render_card(card))
+    data = render_card(card)
+    parse_card(data)
+    write_durably(path, data)

@@ -41,6 +41,7 @@ from sealift.protocol import (
     open_reply,
     seal_message,
 )
+from sealift.relay import HeaderNotKeptError, RpcRemoteError
 from sealift.transport.account import L1Account, L1RefusedError, TxOutcome
 
 from ._card import ShardCard
@@ -491,7 +492,10 @@ class ShardClient:
 
     async def _opened(self, sent: SealedCall, sealed: SealedReceipt) -> Receipt | None:
         """The receipt, or ``None`` for one that a worker made up."""
-        block_hash = await self.chain.block_hash(sealed.height)
+        try:
+            block_hash = await self.chain.block_hash(sealed.height)
+        except (HeaderNotKeptError, RpcRemoteError):
+            return None  # before the trust root, or not there (yet)
         try:
             receipt = open_receipt(
                 sealed, reply_key=sent.body.reply_key, block_hash=block_hash

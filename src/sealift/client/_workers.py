@@ -121,13 +121,13 @@ class Workers:
 
     async def _first(self, method: str, path: str, body: bytes) -> bytes:
         refusal: WorkerRefusedError | None = None
-        failure: WorkerUnreachableError | None = None
+        failure: WorkerUnreachableError | WorkerAnswerError | None = None
         for url in list(self.urls):
             try:
                 return await self._request(method, url, path, body)
             except WorkerRefusedError as error:
                 refusal = refusal or error
-            except WorkerUnreachableError as error:
+            except (WorkerUnreachableError, WorkerAnswerError) as error:
                 failure = failure or error
         raise (
             refusal

@@ -7,7 +7,7 @@ bytes; a secret is a 32-byte seed in both suites.
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
@@ -44,10 +44,10 @@ class HpkeSuite(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HpkeKeyPair:
-    """A 32-byte secret seed and its public key (32 or 1,216 bytes)."""
+    """A 32-byte secret seed (never shown) and its public key (32 or 1,216 bytes)."""
 
     suite: HpkeSuite
-    secret: bytes
+    secret: bytes = field(repr=False)
     public: bytes
 
 

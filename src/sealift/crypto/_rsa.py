@@ -6,7 +6,7 @@ uses RSA.
 
 from functools import lru_cache
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import (
     RSAPrivateKey,
@@ -88,7 +88,7 @@ def _load(pem: bytes) -> RSAPrivateKey:
     wanted = "PEM of an unencrypted RSA-3072 private key with exponent 3"
     try:
         key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RsaKeyError("vendor key cannot be read", expected=wanted) from error
     if (
         not isinstance(key, RSAPrivateKey)

@@ -249,9 +249,14 @@ class CallGuard:
 def _ends_process(error: Exception) -> bool:
     if isinstance(error, PROCESS_ENDING):
         return True
-    behind: BaseException | None = error
-    while behind is not None:
-        if isinstance(behind, MemoryError):
+    behind: list[BaseException | None] = [error]
+    seen: set[int] = set()  # ``raise error from error`` is its own cause
+    while behind:
+        one = behind.pop()
+        if one is None or id(one) in seen:
+            continue
+        if isinstance(one, MemoryError):
             return True
-        behind = behind.__cause__ or behind.__context__
+        seen.add(id(one))
+        behind += (one.__cause__, one.__context__)
     return False

@@ -140,13 +140,14 @@ def _fields(raw: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at < len(raw):
         tag = raw[at]
-        if tag & _LOW != tag or tag & ((1 << _WIRE_BITS) - 1) != _BYTES_FIELD:
+        number, kind = tag >> _WIRE_BITS, tag & ((1 << _WIRE_BITS) - 1)
+        if tag > _LOW or kind != _BYTES_FIELD or not number:
             raise ProofFormatError("unknown field in a proof", got=f"tag {tag}")
         size, start = _length(raw, at + 1)
         at = start + size
         if at > len(raw):
             raise ProofFormatError("proof is cut")
-        yield tag >> _WIRE_BITS, raw[start:at]
+        yield number, raw[start:at]
 
 
 def _single_fields(

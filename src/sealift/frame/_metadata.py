@@ -8,6 +8,7 @@ from sealift.base import DecodeError, Digest, Message, encode
 from sealift.crypto import sha256
 
 from ._calls import MAX_ARGUMENT_DEPTH, EmittedEvent, RuntimeCall, depth_exceeds
+from ._context import MAX_DISPATCH_DEPTH
 from ._errors import (
     CallArgumentsError,
     MetadataLookupError,
@@ -216,17 +217,13 @@ class RuntimeMetadata(Message, kw_only=True):
     def decode_call(self, call: RuntimeCall) -> DecodedCall:
         """A call for display; total over all calls.
 
+        Calls wrapped deeper than a runtime dispatches are shown as bytes.
+
         Raises:
             UnknownCallError: No such call.
             CallArgumentsError: Not arguments of this call.
         """
-        spec = self.call(call.name)
-        try:
-            wire = _plain(call.args)
-            shown = self._values().fields_from_wire(spec.args, wire, call.name)
-        except ValueMismatchError as error:
-            raise CallArgumentsError(str(error), got=call.args) from error
-        return DecodedCall(name=call.name, args=shown)
+        return _RuntimeValues(self).call_from_wire(call)
 
     def decode_event(self, event: EmittedEvent) -> dict[str, object]:
         """Fields of an event for display.
@@ -289,6 +286,19 @@ class _RuntimeValues(Values):
     def __init__(self, metadata: RuntimeMetadata) -> None:
         super().__init__({spec.name: spec for spec in metadata.types})
         self._metadata = metadata
+        self._depth = 0
+
+    def call_from_wire(self, call: RuntimeCall) -> DecodedCall:
+        """As :meth:`RuntimeMetadata.decode_call`; knows how deep it is."""
+        spec = self._metadata.call(call.name)
+        self._depth += 1
+        try:
+            args = self.fields_from_wire(spec.args, _plain(call.args), call.name)
+        except ValueMismatchError as error:
+            raise CallArgumentsError(str(error), got=call.args) from error
+        finally:
+            self._depth -= 1
+        return DecodedCall(name=call.name, args=args)
 
     def struct_to_wire(self, name: str, value: object, path: str) -> list[object]:
         if name == _CALL_STRUCT and isinstance(value, dict):
@@ -300,10 +310,14 @@ class _RuntimeValues(Values):
 
     def struct_from_wire(self, name: str, wire: object, path: str) -> dict[str, object]:
         shown = super().struct_from_wire(name, wire, path)
-        if name == _CALL_STRUCT and isinstance(wire, list):
+        if (
+            name == _CALL_STRUCT
+            and isinstance(wire, list)
+            and self._depth <= MAX_DISPATCH_DEPTH
+        ):
             try:
                 call = msgspec.convert(wire, RuntimeCall)
-                shown["args"] = self._metadata.decode_call(call).args
+                shown["args"] = self.call_from_wire(call).args
             except (UnknownCallError, CallArgumentsError, msgspec.ValidationError):
                 return shown
         return shown

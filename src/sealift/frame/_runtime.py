@@ -302,8 +302,8 @@ def _run_genesis(pallet: Pallet, ctx: Context, config: Mapping[str, object]) -> 
     spec = registry.describe(kind, label)
     values = Values({struct.name: struct for struct in registry.structs()})
     try:
-        wire = values.to_wire(spec, config[pallet.name], label)
-        typed = decode(kind, encode(wire))
+        raw = encode(values.to_wire(spec, config[pallet.name], label))
+        typed = decode(kind, raw, limit=len(raw))
     except (ValueMismatchError, DecodeError) as error:
         raise GenesisError(str(error)) from error
     method(ctx, typed)

@@ -35,11 +35,6 @@ def leaf_hash(key: bytes, value: bytes) -> bytes:
     ).digest()
 
 
-def split_point(count: int) -> int:
-    """The largest power of two below ``count`` (which is at least 2)."""
-    return 1 << ((count - 1).bit_length() - 1)
-
-
 def tree_levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
     """All levels, leaves first; an odd last node is carried up unchanged.
 

@@ -72,7 +72,7 @@ class Overlay:
     """Changes over a reader, which stays untouched until they are committed.
 
     Use: ``Overlay.over(store)`` for a block, ``child()`` for a call,
-    ``commit()`` to hand a child's changes to its parent; dropping a child is
+    ``commit_to()`` to hand a child's changes to its parent; dropping a child is
     the rollback. What is below an overlay must not change while it lives.
     """
 

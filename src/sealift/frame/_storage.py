@@ -142,6 +142,24 @@ def _key_reader(kind: object) -> Callable[[bytes], object]:
     )
 
 
+def _key_shape(kind: object) -> object:
+    """The Python type of one key type, or a tuple of those of its parts."""
+    plain = _plain(kind)
+    if typing.get_origin(plain) is tuple:
+        return tuple(_key_shape(arg) for arg in typing.get_args(plain))
+    return plain
+
+
+def _has_shape(key: object, shape: object) -> bool:
+    if isinstance(shape, tuple):
+        return (
+            type(key) is tuple
+            and len(key) == len(shape)
+            and all(map(_has_shape, key, shape))
+        )
+    return type(key) is shape
+
+
 def _read_int(raw: bytes) -> int:
     if len(raw) != _INT_BYTES:
         raise StorageValueError("stored key is not a number", got=raw)
@@ -321,7 +339,7 @@ class StorageMap(StorageItem, Generic[K, V]):
         super().__init__(name)
         self.key_kind = key
         self._read_key = _key_reader(key)
-        self._raw_key = _plain(key) is bytes
+        self._key_shape = _key_shape(key)
         self._codec: _Codec[V] = _Codec(value, name)
         self._default = (
             None if isinstance(default, _Unset) else self._codec.encode(default)
@@ -352,12 +370,10 @@ class StorageMap(StorageItem, Generic[K, V]):
         Raises:
             StorageValueError: Not a key of this map.
         """
-        if self._raw_key:
-            if type(key) is not bytes:
-                raise StorageValueError(
-                    f"key of {self.name} is not bytes", got=type(key).__name__
-                )
-            return self.prefix + typing.cast("bytes", key)
+        if not _has_shape(key, self._key_shape):
+            raise StorageValueError(
+                f"key of {self.name} is of another type", got=type(key).__name__
+            )
         return self.prefix + encode_key(key)
 
     def get(self, ctx: HasStorage, key: K) -> V:

@@ -120,7 +120,7 @@ class TypeRegistry:
     def _describe_form(self, kind: object, where: str) -> TypeSpec:
         origin, args = typing.get_origin(kind), typing.get_args(kind)
         if origin is typing.Annotated:
-            return _constrained(self.describe(args[0], where), args[1:])
+            return _constrained(self.describe(args[0], where), args[1:], where)
         if origin in (typing.Union, types.UnionType):
             return TypeSpec(kind="union", parts=self._describe_all(args, where))
         if origin is typing.Literal and all(type(arg) in (str, int) for arg in args):
@@ -181,11 +181,17 @@ def _default_of(field: msgspec.structs.FieldInfo) -> bytes | None:
     return None
 
 
-def _constrained(spec: TypeSpec, notes: Iterable[object]) -> TypeSpec:
+def _constrained(spec: TypeSpec, notes: Iterable[object], where: str) -> TypeSpec:
     low, high = spec.low, spec.high
     for note in notes:
         if not isinstance(note, msgspec.Meta):
             continue
+        if note.pattern is not None or note.multiple_of is not None:
+            raise RuntimeDefinitionError(
+                f"constraint of {where} cannot be described to clients",
+                got=note,
+                hint="Bound it by size, and check the rest in the call",
+            )
         if spec.kind == "int":
             low = _whole(note.ge, low)
             high = _whole(note.le, high)

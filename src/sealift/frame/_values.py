@@ -297,14 +297,20 @@ def _check_length(spec: TypeSpec, value: Sized, path: str) -> None:
 
 
 def _choice(spec: TypeSpec, value: object, path: str) -> str | int:
-    """A choice by its name or by its value.
+    """A choice by its name, else by its value; a typed one by its value alone.
 
     Raises:
         ValueMismatchError: None of the choices.
     """
-    plain = value.value if isinstance(value, enum.Enum) else value
-    for name, known in spec.choices:
-        if plain == name or (plain == known and type(plain) is type(known)):
+    plain = value
+    if isinstance(value, enum.Enum):
+        plain = value.value
+    else:
+        for name, known in spec.choices:
+            if plain == name:
+                return known
+    for _, known in spec.choices:
+        if plain == known and type(plain) is type(known):
             return known
     names = ", ".join(name for name, _ in spec.choices)
     raise _mismatch(path, value, f"one of {names}")

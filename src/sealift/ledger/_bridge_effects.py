@@ -117,9 +117,10 @@ class EffectKeeper(RootKeeper):
         super()._accept(ctx, vote)
         self._execute_due(ctx, vote.confirmation.shard)
 
-    def _note_rescue(self, ctx: Context, shard: ShardId, rescued: Rescue) -> None:
+    def _note_rescue(self, ctx: Context, schedule: Schedule, rescued: Rescue) -> None:
         """What a voided generation said of its blocks is said by nobody."""
-        super()._note_rescue(ctx, shard, rescued)
+        super()._note_rescue(ctx, schedule, rescued)
+        shard = schedule.shard
         since = rescued.rescuer.since
         self._drop_effects(ctx, shard, since)
         disputed = self.effect_disputes.find(ctx, shard)

@@ -19,6 +19,7 @@ from ._rotation import (
     require_due,
     require_staged,
     stage,
+    verify_demand,
     verify_keys,
 )
 
@@ -41,7 +42,8 @@ class EpochKeeper(EffectKeeper):
 
         1. For this chain and a born shard of it.
         2. A rotation to this epoch is owed; the generation that owes it has
-           confirmed a block; no other keys are staged, or they are given up.
+           confirmed a block; no other keys are staged, or they are given up; and
+           the keys were made for this very demand.
         3. Signed by an instance that is eligible for the active generation, and
            attested as late as the rotation asks for.
         4. The keys follow the handover policy; none is an old one.
@@ -55,6 +57,7 @@ class EpochKeeper(EffectKeeper):
         due = require_due(  # 2
             schedule, statement.epoch, frontier=frontier, height=height
         )
+        verify_demand(schedule, statement.demand)
         self._verify_keeper(ctx, schedule, statement, signature, due)  # 3
         verify_keys(schedule, statement.keys, due)  # 4
         after = stage(  # 5

@@ -252,29 +252,35 @@ class RootKeeper(SpeakerKeeper):
             )
         votes = self.votes.get(ctx, shard)
         for other in votes:
-            if conflicting(other.confirmation, claim):  # 6
+            voter = other.confirmation.signing_key
+            if not conflicting(other.confirmation, claim):
+                continue
+            if self._counts_still(ctx, schedule, entry, voter):  # 6
                 self.votes.delete(ctx, shard)
                 self.disputes.put(ctx, shard, claim.first)
                 self._keep_evidence(ctx, schedule, other, vote)
                 return
+            self._note_conflict(ctx, other, vote)  # evicted: evidence, no dispute
         agreeing = {vote.platform_id}  # 7
+        repeated = False
         for other in votes:
             voter = other.confirmation.signing_key
             if not same_claim(other.confirmation, claim) or not self._counts_still(
                 ctx, schedule, entry, voter
             ):
                 continue
-            if other.platform_id == vote.platform_id:
-                raise StaleConfirmationError(
-                    "this platform confirmed the range already",
-                    got=f"{claim.first} … {claim.last}",
-                )
+            repeated |= other.platform_id == vote.platform_id
             agreeing.add(other.platform_id)
-        if len(agreeing) < schedule.rules.root_quorum:
-            self.votes.put(ctx, shard, add_vote(votes, vote))
-            ctx.emit(RootVoted(shard=shard, last=claim.last, agreeing=len(agreeing)))
+        if len(agreeing) >= schedule.rules.root_quorum:
+            self._accept(ctx, vote)
             return
-        self._accept(ctx, vote)
+        if repeated:
+            raise StaleConfirmationError(
+                "this platform confirmed the range already",
+                got=f"{claim.first} … {claim.last}",
+            )
+        self.votes.put(ctx, shard, add_vote(votes, vote))
+        ctx.emit(RootVoted(shard=shard, last=claim.last, agreeing=len(agreeing)))
 
     def _accept(self, ctx: Context, vote: SignedConfirmation) -> None:
         claim = vote.confirmation
@@ -310,14 +316,20 @@ class RootKeeper(SpeakerKeeper):
         second: SignedConfirmation,
     ) -> None:
         """Keep the first conflict about a block, and stop taking calls."""
-        key = (schedule.shard, first.confirmation.last)
-        if not self.conflicts.contains(ctx, key):
-            conflict = RootConflict(
-                first=first, second=second, recorded_at=ctx.block.height
-            )
-            self.conflicts.put(ctx, key, conflict)
+        self._note_conflict(ctx, first, second)
         self.enter_maintenance(ctx, schedule)
         ctx.emit(RootsConflicting(shard=schedule.shard, last=first.confirmation.last))
+
+    def _note_conflict(
+        self, ctx: Context, first: SignedConfirmation, second: SignedConfirmation
+    ) -> None:
+        key = (first.confirmation.shard, first.confirmation.last)
+        if not self.conflicts.contains(ctx, key):
+            self.conflicts.put(
+                ctx,
+                key,
+                RootConflict(first=first, second=second, recorded_at=ctx.block.height),
+            )
 
     def _confirmed_root(
         self, ctx: Context, shard: ShardId, frontier: Frontier, height: Height

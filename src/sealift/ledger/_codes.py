@@ -120,6 +120,16 @@ _BRIDGE = (
     "NothingStagedError",
     "StagedKeysError",
     "EpochHeldError",
+    "RotationDemandError",
+)
+_COUNCIL = (
+    "NoCouncilError",
+    "MotionOpenError",
+    "MotionLimitError",
+    "MotionClosedError",
+    "MotionLiveError",
+    "UnknownMotionError",
+    "SeatRefusedError",
 )
 
 #: First number of each family; families only grow at their end.
@@ -131,6 +141,7 @@ _FAMILIES = (
     (100, _ATTESTATION),
     (140, _TEEREX),
     (200, _BRIDGE),
+    (300, _COUNCIL),
 )
 
 #: Number of each error class, by name.

@@ -227,6 +227,34 @@ class RotationError(PalletError):
     """No instance could make or hold these keys."""
 
 
+class NoCouncilError(PalletError):
+    """Workers have no vote in this shard."""
+
+
+class MotionOpenError(PalletError):
+    """The order is before the council already."""
+
+
+class MotionLimitError(PalletError):
+    """As many motions stand as a shard's council takes."""
+
+
+class MotionClosedError(PalletError):
+    """The motion is over: expired, overtaken, or its electorate's time is."""
+
+
+class MotionLiveError(PalletError):
+    """The motion is not over."""
+
+
+class UnknownMotionError(PalletError):
+    """No such motion stands before the council."""
+
+
+class SeatRefusedError(PalletError):
+    """The instance has no seat: not of an operator, too new, or lapsed."""
+
+
 class EpochPublishedError(PalletError):
     """The key epoch was published already."""
 
@@ -301,6 +329,10 @@ class DisputedEffectsError(PalletError):
 
 class NoRotationError(PalletError):
     """No rotation of the shard's keys is owed."""
+
+
+class RotationDemandError(PalletError):
+    """The keys were made for another rotation than the one that is owed."""
 
 
 class RotationEarlyError(PalletError):

@@ -15,7 +15,14 @@ from sealift.base import (
     UnixSeconds,
 )
 from sealift.frame import Context
-from sealift.protocol import EnclaveRecord, Schedule, ScheduleEntry
+from sealift.protocol import (
+    EnclaveRecord,
+    Order,
+    Schedule,
+    ScheduleEntry,
+    StakeAuthority,
+    WorkersAuthority,
+)
 
 
 class CollateralVerdict(Message, kw_only=True):
@@ -160,6 +167,26 @@ class Instances(Protocol):
         """Records of all instances of a shard, live or not, by signing key.
 
         Charges weight for each.
+        """
+
+
+class Orders(Protocol):
+    """What the council asks about shards, and tells of votes."""
+
+    def schedule_of(self, ctx: Context, shard: ShardId) -> Schedule:
+        """The schedule.
+
+        Raises:
+            UnknownShardError: No such shard.
+        """
+
+    def note_vote(
+        self, ctx: Context, order: Order, voted: StakeAuthority | WorkersAuthority
+    ) -> None:
+        """A vote was for an order; carry it out if that is enough.
+
+        Raises:
+            SealiftError: The order is not for here and now.
         """
 
 

@@ -18,6 +18,7 @@ from sealift.protocol import (
     ShardRules,
     ShardStatus,
     StagedEpoch,
+    rotation_demand,
 )
 
 from ._errors import (
@@ -27,6 +28,7 @@ from ._errors import (
     KeyPolicyError,
     NoRotationError,
     NothingStagedError,
+    RotationDemandError,
     RotationEarlyError,
     ScheduleFullError,
     StagedKeysError,
@@ -78,6 +80,23 @@ def require_due(
                 expected=f"≥ {given_up}, if they don't act by then",
             )
     return due
+
+
+def verify_demand(schedule: Schedule, demand: Digest | None) -> None:
+    """Return if keys were made for the rotation that is owed now.
+
+    Keys that were made before a stricter demand may be held by whom it shuts out.
+
+    Raises:
+        RotationDemandError: They were made for another one.
+    """
+    wanted = rotation_demand(schedule)
+    if demand != wanted:
+        raise RotationDemandError(
+            "keys were made for another demand than the one that stands",
+            got=demand or "none",
+            expected=wanted,
+        )
 
 
 def restage_after(rules: ShardRules) -> int:

@@ -9,6 +9,7 @@ from sealift.frame import Runtime
 from ._balances import Balances, BalancesGenesis
 from ._bridge import EnclaveBridge
 from ._bridge_storage import BridgeGenesis
+from ._council import Council
 from ._errors import LedgerGenesisError, UnknownFmspcError
 from ._genesis import LedgerGenesis
 from ._ports import CollateralVerdict, Evidence, QuoteVerifier
@@ -33,6 +34,7 @@ class LedgerPallets:
     balances: Balances
     sudo: Sudo
     teerex: Teerex
+    council: Council
     runtime: Runtime
 
 
@@ -46,10 +48,11 @@ def compose(verifier: QuoteVerifier) -> LedgerPallets:
     bridge = EnclaveBridge(vault=balances)
     teerex = Teerex(verifier=verifier, hashes=system, shards=bridge)
     bridge.instances = teerex
+    council = Council(orders=bridge, instances=teerex)
     runtime = Runtime(
         name=RUNTIME_NAME,
         version=RUNTIME_VERSION,
-        pallets=[bridge, system, balances, sudo, teerex],
+        pallets=[bridge, system, balances, sudo, teerex, council],
     )
     return LedgerPallets(
         bridge=bridge,
@@ -57,6 +60,7 @@ def compose(verifier: QuoteVerifier) -> LedgerPallets:
         balances=balances,
         sudo=sudo,
         teerex=teerex,
+        council=council,
         runtime=runtime,
     )
 

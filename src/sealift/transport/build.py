@@ -17,12 +17,19 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from sealift.base import SealiftError
 from sealift.bundle import Bundle, Manifest, check_path, make_bundle
 from sealift.crypto import sha256
 
-from .files import make_folder, write_durably
+from .files import (
+    UnreadableFileError,
+    make_folder,
+    read_or_explain,
+    refuse_write,
+    write_durably,
+)
 
 #: Packages of Sealift that may stand in an enclave (DESIGN §3).
 ENCLAVE_WING = frozenset({
@@ -151,6 +158,7 @@ def collect_application(folder: Path) -> dict[str, bytes]:
         BuildError: No such folder, a link, or a module named like one of the
             standard library or like Sealift.
         BundlePathError: A path that may not stand in a bundle.
+        UnreadableFileError: A file or folder of it cannot be read.
     """
     if not folder.is_dir():
         raise BuildError("there is no application folder", got=folder)
@@ -158,7 +166,7 @@ def collect_application(folder: Path) -> dict[str, bytes]:
     for path in _walk(folder):
         name = path.relative_to(folder).as_posix()
         check_path(name)
-        files[name] = path.read_bytes()
+        files[name] = read_or_explain(path, what="application file")
     taken = {"sealift", *sys.stdlib_module_names}
     for name in files:
         if name.endswith(".py") and name.partition("/")[0].removesuffix(".py") in taken:
@@ -222,10 +230,15 @@ def fetch_wheels(lock: bytes, target: str, cache: Path) -> dict[str, bytes]:
 
     Raises:
         WheelFetchError: pip fails, or a wheel is not one the lock names.
+        FileError: The cache cannot be written.
     """
     folder = cache / sha256(target.encode() + b"\0" + lock).hex()
     if not folder.is_dir():
-        _download(lock, target, folder)
+        make_folder(cache)
+        try:
+            _download(lock, target, folder)
+        except OSError as error:
+            refuse_write(error, folder)
     text = lock.decode()
     allowed = set(_LOCK_HASH.findall(text))
     wheels = {path.name: path.read_bytes() for path in sorted(folder.glob("*.whl"))}
@@ -270,7 +283,6 @@ def platform_tags(target: str) -> list[str]:
 
 def _download(lock: bytes, target: str, folder: Path) -> None:
     version = target.partition("-")[0]
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
         fresh = Path(scratch, "wheels")
         fresh.mkdir()
@@ -308,7 +320,7 @@ def _source_root() -> Path:
 
 def _walk(folder: Path) -> list[Path]:
     found = []
-    for base, folders, names in os.walk(folder):
+    for base, folders, names in os.walk(folder, onerror=_refuse_folder):
         folders[:] = [n for n in folders if n not in _IGNORED and n[0] != "."]
         for name in (*folders, *names):
             path = Path(base, name)
@@ -316,6 +328,13 @@ def _walk(folder: Path) -> list[Path]:
                 raise BuildError("application holds a link", got=path)
         found += [Path(base, name) for name in names if name[0] != "."]
     return found
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    """What cannot be read is not left out: the bundle would be another."""
+    raise UnreadableFileError(
+        f"application folder cannot be read ({error.strerror})", got=error.filename
+    ) from error
 
 
 def _find_module(root: Path, module: str) -> Path | None:

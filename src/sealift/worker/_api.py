@@ -5,6 +5,7 @@ sealed for somebody else. Binary bodies are canonical MessagePack.
 """
 
 import asyncio
+import math
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
@@ -292,4 +293,6 @@ def _wait(request: web.Request) -> float:
         seconds = float(request.query.get("wait", "0"))
     except ValueError as error:
         raise web.HTTPBadRequest(reason="wait is a number of seconds") from error
+    if math.isnan(seconds):  # it would put the event loop's timers out of order
+        raise web.HTTPBadRequest(reason="wait is a number of seconds")
     return min(max(seconds, 0.0), _MAX_WAIT_SECONDS)

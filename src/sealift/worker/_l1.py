@@ -2,7 +2,14 @@
 
 import asyncio
 
-from sealift.base import AccountId, Amount, Height, ShardId, canonical_decode
+from sealift.base import (
+    AccountId,
+    Amount,
+    Height,
+    SealiftError,
+    ShardId,
+    canonical_decode,
+)
 from sealift.frame import storage_key
 from sealift.protocol import Frontier, frontier_key
 from sealift.relay import LightBlock, TxResult
@@ -24,9 +31,17 @@ class L1View:
         self._news = asyncio.Event()
 
     async def watch(self) -> None:
-        """Hear of new blocks for ever; a lost connection is made again."""
-        async for event in self.client.new_blocks():
-            self._note(event.block.header.height)
+        """Hear of new blocks for ever; a lost connection is made again.
+
+        So is a subscription that the node refuses, or ends because we were slow;
+        meanwhile its height is asked for.
+        """
+        while True:
+            try:
+                async for event in self.client.new_blocks():
+                    self._note(event.block.header.height)
+            except SealiftError:
+                await asyncio.sleep(_FALLBACK_SECONDS)
 
     def _note(self, height: Height) -> None:
         if height > self.head:

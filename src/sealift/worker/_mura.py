@@ -121,10 +121,9 @@ class _Session:
         self.keep: Callable[[bytes], None] | None = None
 
     async def run(self, first: SessionReply) -> None:
-        over = await self._settle(first)
-        if over:
-            return
         try:
+            if await self._settle(first):
+                return
             async for data in self._wire.receive():
                 reply = await self._channel.call(
                     FeedSession(session=self._number, data=(data,)), SessionReply

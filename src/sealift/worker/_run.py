@@ -25,7 +25,12 @@ from sealift.relay import LightBlock
 from sealift.relay import header_hash as header_hash_of
 from sealift.transport.account import L1Account
 from sealift.transport.clock import Clock
-from sealift.transport.files import hold_lock, read_or_explain, write_durably
+from sealift.transport.files import (
+    PRIVATE_MODE,
+    hold_lock,
+    read_or_explain,
+    write_durably,
+)
 from sealift.transport.http import serve
 from sealift.transport.keys import read_account_key
 from sealift.transport.rpc import Backoff, L1Client, NodeUnreachableError, system_jitter
@@ -48,8 +53,6 @@ from ._platform import InsecureSim
 from ._state import restore_state
 from ._store import WorkerStore
 from ._upstream import Upstream
-
-PRIVATE_MODE = 0o600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

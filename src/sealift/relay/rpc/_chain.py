@@ -44,6 +44,7 @@ from ._shapes import (
     many,
     number,
     record,
+    shown,
     wrong,
 )
 
@@ -80,7 +81,7 @@ def _read_public_key(value: object, where: str) -> bytes:
     if kind != ED25519_TYPE:
         raise UnsupportedKeyError(
             f"key at {where} is not Ed25519",
-            got=repr(kind)[:80],
+            got=shown(kind),
             expected=ED25519_TYPE,
         )
     return _KEY_BYTES.read(value.get("value"), f"{where}.value")

@@ -7,6 +7,7 @@ Reading is total: any JSON gives a value or :class:`RpcFormatError`.
 
 import binascii
 import re
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -18,6 +19,8 @@ from sealift.relay._errors import RpcFormatError
 from sealift.relay._types import ZERO_TIME_SECONDS, Timestamp
 
 T = TypeVar("T")
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = 80
 _REQUIRED: Final = object()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,19})", re.ASCII)
@@ -155,9 +158,14 @@ def wrong(where: str, got: object, expected: str) -> RpcFormatError:
     """The refusal of what stands at a place."""
     return RpcFormatError(
         f"not CometBFT's JSON at {where or 'the top'}",
-        got=repr(got)[:80],
+        got=shown(got),
         expected=expected,
     )
+
+
+def shown(value: object) -> str:
+    """A value for a refusal, short however long or deep the value is."""
+    return _SHOWN.repr(value)[:80]
 
 
 def number(low: int, high: int) -> Shape[int]:
