@@ -491,6 +491,78 @@ def test_once_the_authority_has_decided_effects_go_on(born: Any) -> None:
     assert balance(born) == 100
 
 
+def test_who_was_evicted_is_convicted_and_stops_nothing(born: Any) -> None:
+    """Else its old words would put the shard into maintenance again and again."""
+    height = born.birth + 2
+    born.confirm(born.shard, born.one, born.height)
+    post(born, born.two, height, pay(9_999, b"t" * 32))
+    born.call("teerex.unregister_enclave", by="operator", signing_key=born.two.key)
+    post(born, born.one, height)
+    assert mode(born) == "normal"
+    assert len(born.store.items(b"enclave_bridge/effect_conflicts/")) == 1
+    post(born, born.three, height)
+    assert (balance(born), balance(born, b"t" * 32)) == (100, 0)
+    assert cursor(born) == height
+
+
+def test_a_lie_that_was_executed_stops_the_shard_once(alone: Any) -> None:
+    """Once the authority knows and has evicted it, the truth alarms nobody."""
+    alone.confirm(alone.shard, alone.one, alone.height)
+    height = alone.birth + 2
+    post(alone, alone.two, height, pay(50, b"t" * 32))
+    post(alone, alone.one, height, previous=0)
+    assert mode(alone) == "maintenance"
+    alone.call("teerex.unregister_enclave", by="operator", signing_key=alone.two.key)
+    alone.submit(alone.status_order(alone.shard, mode="normal"))
+    alone.block()
+    with pytest.raises(EffectsDoneError):
+        post(alone, alone.one, height, previous=0)
+    assert mode(alone) == "normal"
+    post(alone, alone.one, height + 1)
+    assert balance(alone) == 100
+
+
+def test_evidence_of_who_left_in_time_is_kept_all_the_same(alone: Any) -> None:
+    alone.confirm(alone.shard, alone.one, alone.height)
+    height = alone.birth + 2
+    post(alone, alone.two, height, pay(50, b"t" * 32))
+    alone.call("teerex.unregister_enclave", by="operator", signing_key=alone.two.key)
+    post(alone, alone.one, height, previous=0)
+    assert len(alone.store.items(b"enclave_bridge/effect_conflicts/")) == 1
+    assert mode(alone) == "normal"
+    with pytest.raises(EffectsDoneError):
+        post(alone, alone.one, height, previous=0)
+    assert balance(alone) == 0
+
+
+def test_of_a_block_the_word_that_counts_is_the_one_contradicted(born: Any) -> None:
+    """That its first speaker left does not make the second one's word nothing."""
+    height = born.birth + 2
+    post(born, born.one, height)
+    post(born, born.two, height)
+    born.call("teerex.unregister_enclave", by="operator", signing_key=born.one.key)
+    post(born, born.three, height, pay(1))
+    assert mode(born) == "maintenance"
+    ((_, raw),) = born.store.items(b"enclave_bridge/effect_conflicts/")
+    assert decode(EffectsConflict, raw).first.statement.signing_key == born.two.key
+
+
+def test_words_that_regained_their_standing_are_counted_again(born: Any) -> None:
+    """Both have spoken, never both in good standing; either may say it again."""
+    born.confirm(born.shard, born.one, born.height)
+    height = born.birth + 2
+    post(born, born.one, height)
+    born.submit(born.status_order(born.shard, min_isv_svn=4))
+    born.register(born.shard, born.two, isv_svn=4)
+    post(born, born.two, height)
+    assert balance(born) == 0
+    with pytest.raises(EffectsRepeatedError):
+        post(born, born.two, height)
+    born.register(born.shard, born.one, isv_svn=4)
+    post(born, born.two, height)
+    assert balance(born) == 100
+
+
 def test_of_many_conflicts_about_a_block_the_first_is_kept(born: Any) -> None:
     post(born, born.one, born.birth + 2)
     post(born, born.two, born.birth + 2, pay(9))
