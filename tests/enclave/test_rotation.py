@@ -19,7 +19,7 @@ from enclave_world import (
 )
 from rotation_world import GRACE, Rotation, held_keys, secrets
 
-from sealift.base import decode
+from sealift.base import Message, decode
 from sealift.enclave import (
     DivergedStateError,
     KeysContradictedError,
@@ -27,6 +27,7 @@ from sealift.enclave import (
     NoRotationDueError,
     NothingStagedError,
     NotNamedError,
+    PlatformRefusedError,
     RotationTooEarlyError,
     ScheduleNotBroughtError,
     StagedElsewhereError,
@@ -57,6 +58,10 @@ def rotation(world: World) -> Rotation:
 
 def epoch_of_diff(diff: bytes) -> int:
     return decode(DiffHeader, decode(SealedDiff, diff).header).epoch
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise PlatformRefusedError("no key today")
 
 
 def hand_diffs(giver: Host, taker: Host) -> None:
@@ -559,6 +564,26 @@ class TestStaging:
         rotation.act()
         assert not rotation.take_staged(first)
         assert rotation.take_staged(rotation.stage(a))
+
+    def test_a_refusal_changes_nothing(self, rotation: Rotation) -> None:
+        a, b = rotation.a, rotation.b
+
+        def refused(host: Host, request: Message, error: type[Exception]) -> None:
+            before = host.enclave._shard.keys
+            with pytest.raises(error):
+                host.call(request)
+            assert host.enclave._shard.keys == before
+
+        rotation.demand()
+        b.follow()
+        refused(b, e.HoldKeys(), NothingStagedError)
+        b.platform.seal_key = refuse  # type: ignore[method-assign]
+        refused(b, e.StageKeys(), PlatformRefusedError)
+        del b.platform.seal_key
+        assert rotation.take_staged(rotation.stage(a))
+        b.follow()
+        refused(b, e.StageKeys(), StagedElsewhereError)
+        refused(b, e.HoldKeys(), NoKeysError)
 
     def test_two_rotations_in_a_row(self, rotation: Rotation) -> None:
         a = rotation.a
