@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealift.crypto import sha256
-from sealift.enclave import KeysContradictedError, WrongEpochError
+from sealift.enclave import KeysContradictedError, NoKeysError, WrongEpochError
 from sealift.enclave._epochs import (
     check_epoch,
     epoch_of,
     missing_epochs,
+    secrets_of,
     settle_epochs,
     staged_here,
     taken_epochs,
@@ -197,6 +198,16 @@ class TestSettling:
         mine = store(keys(0), staged=keys(1))
         once = settle_epochs(mine, acting(1, 20))
         assert settle_epochs(once, acting(1, 20)) == once
+
+    def test_a_proof_that_is_ahead_of_the_record_finds_staged_keys(self) -> None:
+        first, second = acting(1, 20).epochs
+        mine = store(keys(0), staged=keys(1))
+        assert secrets_of(mine, first) == keys(0)
+        assert secrets_of(mine, second) == keys(1)
+        other = store(keys(0), staged=keys(1, b"other"))
+        for lacking in (other, store(keys(0))):
+            with pytest.raises(NoKeysError):
+                secrets_of(lacking, second)
 
     def test_these_very_keys_are_held_or_not(self) -> None:
         mine = store(keys(0), staged=keys(1))
