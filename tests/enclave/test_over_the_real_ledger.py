@@ -15,6 +15,8 @@ from real_world import LedgerRefusalError, MuRa, RealHost, RealL1, real_l1
 
 from sealift.enclave import (
     NoKeysError,
+    NoRotationDueError,
+    NothingStagedError,
     SessionLimitError,
     StaleProofError,
     UnknownSessionError,
@@ -140,6 +142,36 @@ def test_a_second_instance_of_the_running_code_gets_keys(story: Story) -> None:
     session.run()
     assert session.done == {"provider", "requester"}
     assert twin.status().epochs == (0,)
+
+
+def test_a_running_instance_that_asks_again_loses_nothing(story: Story) -> None:
+    """It keeps what it holds, executes on, and its store opens after a restart."""
+    l1, old = story.l1, story.old
+    twin = story.newcomer("twin", code=CODE_A)
+    for _ in range(2):
+        session = MuRa(old, twin)
+        session.run()
+        assert session.done == {"provider", "requester"}
+        assert twin.enclave._shard.keys.epochs == old.enclave._shard.keys.epochs
+        assert twin.status().missing == ()
+    back = MuRa(twin, old)
+    l1.block()
+    for host in (old, twin):
+        host.follow()
+    back.run()
+    assert back.done == {"provider", "requester"}
+    old.restart()
+    l1.block(old.invoke(old.transfer(7, nonce=0)))
+    l1.block()
+    old.run()
+    assert old.free() == 993
+
+
+def test_nothing_is_staged_where_nothing_is_due(story: Story) -> None:
+    with pytest.raises(NoRotationDueError):
+        story.old.call(e.StageKeys())
+    with pytest.raises(NothingStagedError):
+        story.old.call(e.HoldKeys())
 
 
 def test_code_that_is_not_scheduled_is_not_even_registered(story: Story) -> None:

@@ -71,6 +71,24 @@ def check_epoch(view: ChainView, epoch: int, height: int, *, what: str) -> None:
     )
 
 
+def secrets_of(keys: KeyStore, acting: KeyEpoch) -> EpochKeys:
+    """The secrets of an epoch that acts, also where they are held as staged still.
+
+    A session's proof may show a block earlier than the record does that it acts.
+
+    Raises:
+        NoKeysError: They are not held.
+    """
+    held = keys.staged
+    if (
+        held is not None
+        and held.epoch == acting.epoch
+        and epoch_public(held) == acting.keys
+    ):
+        return held
+    return keys.epoch(acting.epoch)
+
+
 def staged_here(keys: KeyStore, staged: StagedEpoch | None) -> bool:
     """Whether these very staged keys are held for later."""
     held = keys.staged

@@ -26,7 +26,7 @@ from sealift.protocol.ecall import (
 from sealift.provisioning import EntitledEpochs, MuRaSession, Output, ProvenState
 from sealift.relay import HeaderNotKeptError, RelayCheckpoint
 
-from ._epochs import staged_here, with_package
+from ._epochs import secrets_of, staged_here, with_package
 from ._errors import (
     NoKeysError,
     NoStateError,
@@ -136,7 +136,7 @@ class SessionInstance:
             HeaderNotKeptError: The header is not remembered any more.
         """
         held = self.held
-        epochs = [held.keys.epoch(one.epoch) for one in entitled.acting]
+        epochs = [secrets_of(held.keys, one) for one in entitled.acting]
         if held.keys.staged is not None and staged_here(held.keys, entitled.staged):
             epochs.append(held.keys.staged)
         if held.view.schedule is None or held.view.frontier is None:

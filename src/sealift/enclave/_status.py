@@ -19,6 +19,8 @@ def status(shard: Shard) -> EnclaveStatus:
     schedule = shard.view.schedule
     staged = shard.keys.staged
     due = None if schedule is None else schedule.rotation
+    if schedule is not None and schedule.staged is not None:
+        due = schedule.staged.due
     return EnclaveStatus(
         shard=shard.shard,
         signing_key=shard.keys.signing_key,
