@@ -1,6 +1,8 @@
 """A shard in memory: people, sealed calls, blocks."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -40,6 +42,8 @@ from sealift.stf import (
     open_and_verify,
     open_and_verify_getter,
 )
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 CHAIN = "test-chain"
 SHARD = b"s" * 32

@@ -3,7 +3,6 @@
 Run in processes of different hash seeds by ``test_laws.py``.
 """
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -11,20 +10,13 @@ from sealift.base import encode
 from sealift.crypto import sha256
 from sealift.stf import ShieldedFunds
 
+sys.path.insert(0, str(Path(__file__).parent))
 
-def load_world() -> object:
-    """The helpers of this folder's tests."""
-    spec = importlib.util.spec_from_file_location(
-        "stf_world", Path(__file__).with_name("conftest.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["stf_world"] = module
-    spec.loader.exec_module(module)
-    return module
+from ballot_box import load_world, pause, schedule
 
 
 def campaign() -> str:
-    """SHA-256 over changes, receipts and roots of thirty blocks."""
+    """SHA-256 over changes, receipts, effects and roots of thirty blocks."""
     module = load_world()
     world = module.World(module.standard_runtime())
     people = [module.Person(f"p{n}") for n in range(12)]
@@ -45,16 +37,37 @@ def campaign() -> str:
             ShieldedFunds(beneficiary=people[(block + n) % 12].id, amount=40 + n)
             for n in range(3)
         ]
+        orders = [
+            world.body(people[1], "democracy.propose", order=encode(pause(expiry=e)))
+            for e in (500 + block, 600 + block // 4)
+        ]
+        leaving = [
+            world.body(who, "balances.unshield", beneficiary=b"1" * 32, amount=1 + n)
+            for n, who in enumerate(people)
+        ]
+        votes = [
+            world.body(who, "democracy.vote", poll=n % 3, aye=n % 5 > 1)
+            for n, who in enumerate(people)
+        ]
+        more = [
+            *zip([people[1]] * 2, orders, strict=True),
+            *zip(people, leaving, strict=True),
+            *zip(people, votes, strict=True),
+        ]
         outcome = world.run(
             *deposits,
             *(world.seal(who, call) for who, call in zip(people, calls, strict=True)),
             world.seal(people[0], calls[0]),
+            *(world.seal(who, call) for who, call in more),
             b"junk",
+            schedule=schedule(serial=0),
         )
         told.append(
             (
                 list(outcome.changes.items()),
                 [entry.receipt for entry in outcome.receipts],
+                outcome.effects,
+                outcome.effects_before,
                 world.store.root(),
             )
         )
