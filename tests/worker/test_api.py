@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -30,19 +31,22 @@ from sealift.transport.rpc import NodeUnreachableError
 from sealift.worker import UpstreamError, WorkerError, WorkerStore
 from sealift.worker import _errors as errors
 from sealift.worker._api import API_ERRORS, Api, Health
+from sealift.worker._carry import CIPHERTEXT_SIZES, CarryGate, CarryTerms
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._follower import Executions, Follower
 from sealift.worker._metrics import Metrics
 from sealift.worker._outbox import Outbox
 from sealift.worker._upstream import Upstream
 
-ENVELOPE = Envelope(epoch=0, ciphertext=b"sealed for the shard")
+ENVELOPE = Envelope(epoch=0, ciphertext=bytes(CIPHERTEXT_SIZES[0]))
+GENEROUS = CarryTerms(carry=True, reserve=0, per_minute=99, per_address=99)
 
 
 class Front:
     """An API over doubles; the test decides what they say."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, terms: CarryTerms = GENEROUS) -> None:
+        self.terms = terms
         self.submitted: list[bytes] = []
         self.refuse: Exception | None = None
         self.well = Health(ok=True, reasons=())
@@ -71,6 +75,7 @@ class Front:
             follower=self.follower,
             store=self.store,
             submitter=self,
+            gate=CarryGate(self.terms, funds=self.funds, now=lambda: 0.0),
             source=self,
             metrics=Metrics(SHARD.hex(), self.reading),
         )
@@ -80,6 +85,9 @@ class Front:
             raise self.refuse
         self.submitted.append(envelope)
         return b"\xab"
+
+    async def funds(self) -> int:
+        return 10_000
 
     def health(self) -> Health:
         return self.well
@@ -103,9 +111,9 @@ Story = Callable[[Front, aiohttp.ClientSession, Listening], Awaitable[None]]
 
 @pytest.fixture
 def play(tmp_path: Path) -> Callable[[Story], None]:
-    def run(story: Story) -> None:
+    def run(story: Story, terms: CarryTerms = GENEROUS) -> None:
         async def whole() -> None:
-            front = Front(tmp_path)
+            front = Front(tmp_path, terms)
             try:
                 async with (
                     asyncio.timeout(10),
@@ -192,6 +200,38 @@ def test_a_call_is_carried_or_refused_in_l1s_words(play) -> None:
         front.refuse = NodeUnreachableError("the node is away")
         async with http.post("/v1/submit", data=encode(ENVELOPE)) as answer:
             assert await got(answer) == (502, "NodeUnreachableError")
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({"carry": False}, (403, "CarryOffError")),
+        ({"reserve": 9_900}, (402, "CarryReserveError")),
+        ({"per_address": 1}, (429, "CarryRateError")),
+    ],
+)
+def test_what_the_operator_does_not_pay_for_is_refused_by_name(
+    play, change: dict[str, int], refused: tuple[int, str]
+) -> None:
+    async def story(front: Front, http: aiohttp.ClientSession, _: Listening) -> None:
+        for _turn in range(3):
+            async with http.post("/v1/submit", data=encode(ENVELOPE)) as answer:
+                last = await answer.json()
+        assert (answer.status, last["error"]["code"]) == refused
+        assert len(front.submitted) == (1 if "per_address" in change else 0)
+
+    play(story, replace(GENEROUS, **change))
+
+
+def test_what_no_enclave_could_open_is_not_paid_for(play) -> None:
+    junk = Envelope(epoch=0, ciphertext=b"junk")
+
+    async def story(front: Front, http: aiohttp.ClientSession, _: Listening) -> None:
+        async with http.post("/v1/submit", data=encode(junk)) as answer:
+            assert await got(answer) == (400, "EnvelopeSizeError")
+        assert not front.submitted
 
     play(story)
 

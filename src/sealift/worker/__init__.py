@@ -6,9 +6,13 @@ on L1, carries mu-ra and serves users. It is trusted for availability only.
 
 from ._config import CONFIG_FILE, TEMPLATE, WorkerConfig, load_config
 from ._errors import (
+    CarryOffError,
+    CarryRateError,
+    CarryReserveError,
     ConfigError,
     EnclaveGoneError,
     EnclaveRefusedError,
+    EnvelopeSizeError,
     StalledError,
     StoreError,
     StoreMismatchError,
@@ -22,9 +26,13 @@ from ._store import WorkerStore
 __all__ = [
     "CONFIG_FILE",
     "TEMPLATE",
+    "CarryOffError",
+    "CarryRateError",
+    "CarryReserveError",
     "ConfigError",
     "EnclaveGoneError",
     "EnclaveRefusedError",
+    "EnvelopeSizeError",
     "Ready",
     "StalledError",
     "StoreError",

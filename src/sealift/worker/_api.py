@@ -26,10 +26,15 @@ from sealift.transport.account import L1RefusedError
 from sealift.transport.http import BASE_ERRORS, ErrorTable, make_app
 from sealift.transport.rpc import NodeUnreachableError, TxNotIncludedError
 
+from ._carry import CarryGate
 from ._channel import EnclaveChannel
 from ._errors import (
+    CarryOffError,
+    CarryRateError,
+    CarryReserveError,
     EnclaveGoneError,
     EnclaveRefusedError,
+    EnvelopeSizeError,
     StalledError,
     StoreError,
     UpstreamError,
@@ -55,6 +60,10 @@ API_ERRORS: ErrorTable = {
     EnclaveGoneError: HTTPStatus.SERVICE_UNAVAILABLE,
     StalledError: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreError: HTTPStatus.INSUFFICIENT_STORAGE,
+    CarryOffError: HTTPStatus.FORBIDDEN,
+    CarryRateError: HTTPStatus.TOO_MANY_REQUESTS,
+    CarryReserveError: HTTPStatus.PAYMENT_REQUIRED,
+    EnvelopeSizeError: HTTPStatus.BAD_REQUEST,
     UpstreamError: HTTPStatus.BAD_GATEWAY,
     WrongChainError: HTTPStatus.BAD_GATEWAY,
     L1RefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -96,6 +105,7 @@ class Api:
         follower: What is executed, and when.
         store: Diffs, snapshot, receipts.
         submitter: Carries calls to L1.
+        gate: Which of them it carries.
         source: Health and status.
         metrics: What ``/metrics`` shows.
     """
@@ -107,6 +117,7 @@ class Api:
         follower: Follower,
         store: WorkerStore,
         submitter: Submitter,
+        gate: CarryGate,
         source: HealthSource,
         metrics: Metrics,
     ) -> None:
@@ -114,6 +125,7 @@ class Api:
         self._follower = follower
         self._store = store
         self._submitter = submitter
+        self._gate = gate
         self._source = source
         self._metrics = metrics
         self._snapshotting = asyncio.Lock()
@@ -156,12 +168,14 @@ class Api:
         return web.Response(body=dump.certificate, content_type=_BINARY)
 
     async def _submit(self, request: web.Request) -> web.Response:
-        tx_hash = await self._submitter.submit(await _envelope(request))
+        raw, envelope = await _envelope(request)
+        await self._gate.admit(envelope, len(raw), peer=request.remote or "")
+        tx_hash = await self._submitter.submit(raw)
         return web.json_response({"tx": tx_hash.hex().upper()})
 
     async def _ask(self, request: web.Request) -> web.Response:
-        envelope = await _envelope(request)
-        answer = await self._channel.call(Ask(envelope=envelope), Answer)
+        raw, _ = await _envelope(request)
+        answer = await self._channel.call(Ask(envelope=raw), Answer)
         return web.Response(body=answer.sealed, content_type=_BINARY)
 
     async def _receipt(self, request: web.Request) -> web.Response:
@@ -276,10 +290,9 @@ async def _stream(
         await socket.send_bytes(encode((event.height, event.receipts)))
 
 
-async def _envelope(request: web.Request) -> bytes:
+async def _envelope(request: web.Request) -> tuple[bytes, Envelope]:
     raw = await request.read()
-    canonical_decode(Envelope, raw, limit=_MAX_ENVELOPE)
-    return raw
+    return raw, canonical_decode(Envelope, raw, limit=_MAX_ENVELOPE)
 
 
 def _number(text: str) -> int:

@@ -42,6 +42,22 @@ class StalledError(WorkerError):
     """The worker cannot go on without its operator."""
 
 
+class CarryOffError(WorkerError):
+    """This worker carries nobody's calls to L1."""
+
+
+class CarryRateError(WorkerError):
+    """More calls a minute than this worker carries."""
+
+
+class CarryReserveError(WorkerError):
+    """The operator's account keeps what is left for the worker's own duties."""
+
+
+class EnvelopeSizeError(WorkerError):
+    """No sealed call has this size: nobody could open it."""
+
+
 class WrongChainError(WorkerError):
     """The L1 node follows another chain than the one the bundle was built for."""
 

@@ -36,6 +36,7 @@ from sealift.transport.keys import read_account_key
 from sealift.transport.rpc import Backoff, L1Client, NodeUnreachableError, system_jitter
 
 from ._api import Api
+from ._carry import CarryGate
 from ._channel import EnclaveChannel
 from ._config import WorkerConfig, load_config
 from ._errors import (
@@ -112,6 +113,10 @@ class OperatorAccount:
         """Until it is in a block."""
         found = await self._account.wait(tx_hash)
         return Included(height=found.height, code=found.code, log=found.log)
+
+    async def funds(self) -> int:
+        """What it has free on L1, as the node says."""
+        return await self._account.balance()
 
     async def submit(self, envelope: bytes) -> bytes:
         """Carry a sealed call to L1 at the operator's expense."""
@@ -345,6 +350,11 @@ async def run_worker(
             follower=worker.follower,
             store=worker.store,
             submitter=worker.account,
+            gate=CarryGate(
+                config.api.terms,
+                funds=worker.account.funds,
+                now=asyncio.get_running_loop().time,
+            ),
             source=worker.life,
             metrics=Metrics(config.shard.hex(), worker.life.reading),
         )
