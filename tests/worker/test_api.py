@@ -24,7 +24,13 @@ from test_follower import FakeFeed
 
 from sealift.base import Height, decode, encode
 from sealift.protocol import Envelope, SealedReceipt
-from sealift.protocol.ecall import Answer, RaDump, SnapshotChunk, SnapshotHeader
+from sealift.protocol.ecall import (
+    Answer,
+    RaDump,
+    SessionReply,
+    SnapshotChunk,
+    SnapshotHeader,
+)
 from sealift.transport.account import L1RefusedError
 from sealift.transport.http import Listening, serve
 from sealift.transport.rpc import NodeUnreachableError
@@ -363,6 +369,28 @@ def test_a_session_that_the_enclave_refuses_closes_and_is_noted(play) -> None:
             assert [data async for data in wire.receive()] == []
         assert "SessionLimitError" in front.follower.progress.last_refusal
         assert front.store.holders() == 0
+
+    play(story)
+
+
+def test_one_address_does_not_take_all_places_for_sessions(play) -> None:
+    async def story(
+        front: Front, http: aiohttp.ClientSession, where: Listening
+    ) -> None:
+        front.enclave.answers["OpenSession"] = lambda _: SessionReply(session=1)
+        front.enclave.answers["CloseSession"] = lambda _: SessionReply(session=1)
+        idle = [await http.ws_connect("/v1/mu-ra") for _ in range(4)]
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await http.ws_connect("/v1/mu-ra")
+        assert refused.value.status == 429
+        async with http.get("/v1/mu-ra") as answer:
+            assert await got(answer) == (429, "SessionsOfPeerError")
+        for socket in idle:
+            await socket.close()
+        while front.api._sessions:
+            await asyncio.sleep(0.01)
+        async with http.ws_connect("/v1/mu-ra"):
+            pass
 
     play(story)
 

@@ -6,6 +6,7 @@ sealed for somebody else. Binary bodies are canonical MessagePack.
 
 import asyncio
 import math
+from collections import Counter
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
@@ -26,7 +27,7 @@ from sealift.transport.account import L1RefusedError
 from sealift.transport.http import BASE_ERRORS, ErrorTable, make_app
 from sealift.transport.rpc import NodeUnreachableError, TxNotIncludedError
 
-from ._carry import CarryGate
+from ._carry import CarryGate, network_of
 from ._channel import EnclaveChannel
 from ._errors import (
     CarryOffError,
@@ -35,6 +36,7 @@ from ._errors import (
     EnclaveGoneError,
     EnclaveRefusedError,
     EnvelopeSizeError,
+    SessionsOfPeerError,
     StalledError,
     StoreError,
     UpstreamError,
@@ -50,6 +52,9 @@ from ._upstream import WebSocketWire
 _MAX_ENVELOPE = 128 * 1024
 _MAX_WAIT_SECONDS = 30.0
 _MAX_DIFFS = 256
+#: Sessions of one address at once: the enclave has room for a few only.
+_SESSIONS_OF_PEER = 4
+_HEARTBEAT_SECONDS = 20.0
 _BINARY = "application/octet-stream"
 
 #: The one table from a worker's errors to HTTP.
@@ -64,6 +69,7 @@ API_ERRORS: ErrorTable = {
     CarryRateError: HTTPStatus.TOO_MANY_REQUESTS,
     CarryReserveError: HTTPStatus.PAYMENT_REQUIRED,
     EnvelopeSizeError: HTTPStatus.BAD_REQUEST,
+    SessionsOfPeerError: HTTPStatus.TOO_MANY_REQUESTS,
     UpstreamError: HTTPStatus.BAD_GATEWAY,
     WrongChainError: HTTPStatus.BAD_GATEWAY,
     L1RefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -129,6 +135,8 @@ class Api:
         self._source = source
         self._metrics = metrics
         self._snapshotting = asyncio.Lock()
+        #: Open mu-ra sessions by address.
+        self._sessions: Counter[str] = Counter()
 
     def application(self) -> web.Application:
         """The routes."""
@@ -206,7 +214,7 @@ class Api:
 
     async def _executions(self, request: web.Request) -> web.WebSocketResponse:
         """A stream of ``[height, [sealed receipt, …]]``, one message a block."""
-        socket = web.WebSocketResponse(heartbeat=20)
+        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SECONDS)
         await socket.prepare(request)
         queue: asyncio.Queue[Executions] = asyncio.Queue(maxsize=1000)
 
@@ -225,9 +233,20 @@ class Api:
         return socket
 
     async def _mura(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(max_msg_size=1024 * 1024)
-        await socket.prepare(request)
+        peer = network_of(request.remote or "")
+        if self._sessions[peer] >= _SESSIONS_OF_PEER:
+            raise SessionsOfPeerError(
+                "too many sessions of this address are open",
+                got=self._sessions[peer],
+                expected=f"< {_SESSIONS_OF_PEER}",
+                hint="Ask again when one of them is over.",
+            )
+        socket = web.WebSocketResponse(
+            max_msg_size=1024 * 1024, heartbeat=_HEARTBEAT_SECONDS
+        )
+        self._sessions[peer] += 1
         try:
+            await socket.prepare(request)
             served = await serve_session(
                 self._channel, self._follower, WebSocketWire(socket)
             )
@@ -235,6 +254,8 @@ class Api:
         except SealiftError as error:
             self._follower.progress.last_refusal = f"mu-ra: {error}"
         finally:
+            self._sessions[peer] -= 1
+            self._sessions += Counter()  # forget those that have none
             await socket.close()
         return socket
 

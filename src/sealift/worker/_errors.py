@@ -38,6 +38,14 @@ class UpstreamError(WorkerError):
     """The worker that keys or state were asked of answers otherwise."""
 
 
+class SessionSilentError(UpstreamError):
+    """The other end of a mu-ra session says nothing that leads on."""
+
+
+class SessionsOfPeerError(WorkerError):
+    """As many mu-ra sessions of one address are open as a worker carries."""
+
+
 class StalledError(WorkerError):
     """The worker cannot go on without its operator."""
 
