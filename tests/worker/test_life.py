@@ -63,6 +63,7 @@ from sealift.worker import (
 )
 from sealift.worker import _fetch as fetch_module
 from sealift.worker import _life as life_module
+from sealift.worker import _patience as patience_module
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._follower import Progress
 from sealift.worker._life import Life, Surroundings
@@ -324,7 +325,7 @@ class Scene:
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    monkeypatch.setattr(life_module, "_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(patience_module, "FIRST_SECONDS", 0.001)
     monkeypatch.setattr(fetch_module, "RETRY_SECONDS", 0.001)
 
     def run(
@@ -582,6 +583,42 @@ def test_a_diff_that_was_executed_here_meanwhile_is_no_trouble(play) -> None:
         await scene.life._fetcher._fetch_diffs(upstream, 10)
 
     play(story, upstream=upstream, live=False)
+
+
+def test_tries_that_reach_l1_and_fail_elsewhere_cost_less_and_less(
+    play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each brings a registration to L1, and then the provider goes away."""
+    upstream = FakeUpstream("http://there")
+    pauses: list[float] = []
+
+    async def story(scene: Scene) -> None:
+        async def registers_and_fails(_: FakeUpstream) -> None:
+            await scene.life.register_now()
+            raise UpstreamError("the provider went away")
+
+        scene.scheduled()
+        monkeypatch.setattr(scene.life, "request_keys", registers_and_fails)
+        monkeypatch.setattr(life_module, "asyncio", Sleeps(pauses))
+        await scene.until(lambda: len(pauses) > 12)
+        assert pauses[:4] == [0.002, 0.004, 0.008, 0.016]
+        assert pauses[9:12] == [0.512] * 3  # 512 times the first, and no more
+
+    play(story, upstream=upstream)
+
+
+class Sleeps:
+    """asyncio, with a sleep that notes its length and takes none."""
+
+    def __init__(self, pauses: list[float]) -> None:
+        self.pauses = pauses
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        await asyncio.sleep(0)
 
 
 def test_one_try_for_keys_without_anybody_to_ask_is_refused(play) -> None:

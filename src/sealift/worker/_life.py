@@ -49,12 +49,10 @@ from ._follower import Follower
 from ._metrics import Reading
 from ._mura import request_session
 from ._outbox import Included, Outbox
+from ._patience import Pauses
 from ._store import WorkerStore
 from ._upstream import Upstream
 
-_RETRY_SECONDS = 0.5
-#: In multiples of that.
-_LONGEST_PAUSE = 8
 _ATTESTATION_EVERY = 20
 _IN_TURN = frozenset({EntryStatus.ACTIVE, EntryStatus.PENDING})
 #: What a worker may wait for, in its health.
@@ -206,17 +204,20 @@ class Life:
 
     async def _patiently(self, topic: str, step: Callable[[], Awaitable[None]]) -> None:
         """Take a step, again and again while something outside is in the way."""
-        failures = 0
+        pauses = Pauses()
         while True:
+            paid_before = self._outbox.paid
             try:
                 await step()
             except FATAL:
                 raise
             except SealiftError as error:
                 self._troubles[topic] = str(error)
-                await asyncio.sleep(_RETRY_SECONDS * min(2**failures, _LONGEST_PAUSE))
-                # What never reached L1 has cost nothing.
-                failures += not isinstance(error, UpstreamError)
+                pause = pauses.after(
+                    paid=self._outbox.paid > paid_before,
+                    reached_nobody=isinstance(error, UpstreamError),
+                )
+                await asyncio.sleep(pause)
             else:
                 self._troubles.pop(topic, None)
                 return
