@@ -19,13 +19,17 @@ from sealift.base import (
     encode,
 )
 from sealift.protocol import (
+    BlockEffects,
     Confirmation,
+    EffectsStatement,
     HandoverCertificate,
     KeyEndorsement,
     SealedReceipt,
     ShardConfig,
     SignedOrder,
+    Unshield,
     UpgradeOrder,
+    effects_digest,
 )
 from sealift.protocol.ecall import (
     Confirmed,
@@ -101,12 +105,20 @@ class FakeL1:
         self.head = head
         self.lost: SealiftError | None = None
         self.values: dict[bytes, bytes] = {}
+        self.executed_effects: int | None = None
 
     async def confirmed(self, shard: ShardId) -> Height | None:
         assert shard == SHARD
         if self.lost is not None:
             raise self.lost
         return None if self.frontier is None else Height(self.frontier)
+
+    async def effects_done(self, shard: ShardId) -> Height | None:
+        assert shard == SHARD
+        if self.lost is not None:
+            raise self.lost
+        done = self.executed_effects
+        return None if done is None else Height(done)
 
     async def wait_for_height(self, height: int) -> Height:
         if self.lost is not None:
@@ -195,6 +207,23 @@ def order(serial: int = 0) -> SignedOrder:
             expiry=Height(10),
         ),
         endorsements=(KeyEndorsement(key=bytes(32), signature=SIGNATURE),),
+    )
+
+
+def effects(height: int, previous: int = 0, amount: int = 5) -> BlockEffects:
+    what = (Unshield(beneficiary=ME, amount=amount),)
+    return BlockEffects(
+        statement=EffectsStatement(
+            chain_id="test",
+            shard=SHARD,
+            generation=Generation(0),
+            height=Height(height),
+            previous=Height(previous),
+            effects=effects_digest(what),
+            signing_key=ME,
+        ),
+        signature=SIGNATURE,
+        effects=what,
     )
 
 

@@ -17,6 +17,7 @@ NAMES = {
     "sealift_attestation_age_blocks",
     "sealift_operator_funds",
     "sealift_stf_state_size_bytes",
+    "sealift_effects_pending",
     "sealift_enclave_halted",
     "sealift_calls_executed",
     "sealift_enclave_labels",

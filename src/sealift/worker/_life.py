@@ -467,6 +467,7 @@ class Life:
             halted=bool(status.halted),
             fingerprint=self.hello.fingerprint.hex(),
             version=self.hello.app_version,
+            effects_pending=self._store.effects_pending(),
         )
 
     async def describe(self) -> dict[str, object]:
@@ -503,6 +504,7 @@ class Life:
             "blocks_to_upgrade": left,
             "instances_with_keys": self._store.holders() if status.epochs else 0,
             "calls": progress.calls,
+            "effects_pending": self._store.effects_pending(),
             "halted": status.halted,
             "last_refusal": progress.last_refusal,
             "failed_acts": self._outbox.failures,

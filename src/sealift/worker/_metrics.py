@@ -22,6 +22,7 @@ class Reading:
     halted: bool
     fingerprint: str
     version: str
+    effects_pending: int = 0
 
 
 class Metrics:
@@ -49,6 +50,7 @@ class Metrics:
                 ("attestation_age_blocks", "Blocks since this enclave was attested"),
                 ("operator_funds", "Free balance of the operator's account"),
                 ("stf_state_size_bytes", "Bytes of the shard's state"),
+                ("effects_pending", "Blocks whose effects L1 has not executed yet"),
                 ("enclave_halted", "1 if the enclave has stopped for good"),
             )
         }
@@ -77,6 +79,7 @@ class Metrics:
         self._set("attestation_age_blocks", now.attestation_age_blocks)
         self._set("operator_funds", now.operator_funds)
         self._set("stf_state_size_bytes", now.state_bytes)
+        self._set("effects_pending", now.effects_pending)
         self._set("enclave_halted", int(now.halted))
         self._calls.labels(self._shard).inc(now.calls_executed - self._calls_seen)
         self._calls_seen = now.calls_executed

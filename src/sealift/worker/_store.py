@@ -1,4 +1,4 @@
-"""What a worker keeps on disk: encrypted diffs, a snapshot, receipts.
+"""What a worker keeps on disk: encrypted diffs, a snapshot, receipts, effects.
 
 SQLite, one transaction a block, ``synchronous=FULL``: what is committed here is
 durable before a confirmation is asked for (DESIGN §10.7). Everything in it is
@@ -20,14 +20,19 @@ from sealift.base import (
     decode,
     encode,
 )
-from sealift.protocol import SealedReceipt, SignedOrder
+from sealift.protocol import BlockEffects, SealedReceipt, SignedOrder
 from sealift.protocol.ecall import Executed
 
 from ._errors import StoreError, StoreMismatchError
 
-_FORMAT = 1
+#: 2 has ``effects``; a file of format 1 gets them when it is opened.
+_FORMAT = 2
 T = TypeVar("T")
 _Cell: TypeAlias = int | bytes
+_EFFECTS = (
+    "CREATE TABLE effects (height INTEGER PRIMARY KEY, data BLOB NOT NULL,"
+    " said INTEGER NOT NULL)"
+)
 _SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE diffs (height INTEGER PRIMARY KEY, data BLOB NOT NULL)",
@@ -37,6 +42,7 @@ _SCHEMA = (
     ),
     "CREATE INDEX receipts_by_height ON receipts (height)",
     "CREATE TABLE orders (number INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    _EFFECTS,
     (
         "CREATE TABLE snapshots (height INTEGER PRIMARY KEY, header BLOB NOT NULL,"
         " chunks INTEGER NOT NULL)"
@@ -67,6 +73,15 @@ class StoredSnapshot:
     chunks: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingEffects:
+    """A block's effects; ``said``: L1 has had this instance's word for them."""
+
+    height: Height
+    effects: BlockEffects
+    said: bool
+
+
 class WorkerStore:
     """The database of one enclave instance.
 
@@ -91,6 +106,8 @@ class WorkerStore:
             self._db.execute("PRAGMA synchronous=FULL")
             if not self._tables():
                 self._create(shard, fingerprint)
+            elif self.meta("format") == encode(_FORMAT - 1):
+                self._upgrade()
             self._check(shard, fingerprint)
         except sqlite3.Error as error:
             self._db.close()
@@ -130,6 +147,14 @@ class WorkerStore:
             for statement in _SCHEMA:
                 self._db.execute(statement)
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+
+    def _upgrade(self) -> None:
+        """From format 1: a block's effects were not kept yet."""
+        with self._transaction():
+            self._db.execute(_EFFECTS)
+            self._db.execute(
+                "UPDATE meta SET value = ? WHERE name = 'format'", (encode(_FORMAT),)
+            )
 
     def _check(self, shard: ShardId, fingerprint: Fingerprint) -> None:
         for name, expected in (
@@ -186,7 +211,7 @@ class WorkerStore:
         """Make an executed block durable: all that came of it, or nothing.
 
         Args:
-            block: With its diff, receipts, orders and checkpoint.
+            block: With its diff, receipts, orders, effects and checkpoint.
             snapshot: The state after it, where its diff was too large.
         """
         with self._transaction():
@@ -205,6 +230,11 @@ class WorkerStore:
                 "INSERT INTO orders (data) VALUES (?)",
                 [(encode(order),) for order in block.orders],
             )
+            if block.effects is not None:
+                self._db.execute(
+                    "REPLACE INTO effects VALUES (?, ?, 0)",
+                    (block.height, encode(block.effects)),
+                )
             self._db.execute(
                 "REPLACE INTO meta VALUES ('checkpoint', ?)", (block.checkpoint,)
             )
@@ -218,6 +248,35 @@ class WorkerStore:
         """L1 has taken or refused an order."""
         with self._transaction():
             self._db.execute("DELETE FROM orders WHERE number = ?", (number,))
+
+    def effects(self, *, most: int = 1 << 62) -> list["PendingEffects"]:
+        """The first blocks' effects that L1 has not executed, as far as is known."""
+        rows = self._rows(
+            "SELECT height, data, said FROM effects ORDER BY height LIMIT ?", most
+        )
+        return [
+            PendingEffects(
+                height=Height(int(height)),
+                effects=self._parsed(BlockEffects, data),
+                said=bool(said),
+            )
+            for height, data, said in rows
+        ]
+
+    def effects_pending(self) -> int:
+        """Of how many blocks L1 has not executed the effects, as far as is known."""
+        row = self._row("SELECT count(*) FROM effects")
+        return 0 if row is None else int(row[0])
+
+    def effects_said(self, height: int) -> None:
+        """L1 has this instance's word for the effects of a block."""
+        with self._transaction():
+            self._db.execute("UPDATE effects SET said = 1 WHERE height = ?", (height,))
+
+    def drop_effects(self, height: int) -> None:
+        """L1 has executed the effects of a block, or refused them for good."""
+        with self._transaction():
+            self._db.execute("DELETE FROM effects WHERE height = ?", (height,))
 
     def commit_diff(self, height: Height, diff: bytes) -> None:
         """Make a diff durable that another worker of the shard produced."""
@@ -268,7 +327,11 @@ class WorkerStore:
         """
         with self._transaction():
             self._write_snapshot(snapshot)
-            self._db.execute("DELETE FROM diffs WHERE height > ?", (snapshot.height,))
+            for table in ("diffs", "effects"):
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE height > ?",  # noqa: S608 - a constant
+                    (snapshot.height,),
+                )
 
     def _write_snapshot(self, snapshot: WholeSnapshot) -> None:
         height = snapshot.height
