@@ -15,8 +15,13 @@ from doubles import (
     FakeEnclave,
     FakeL1,
     LostError,
-    order,
+    due,
+    entry,
+    epoch,
+    record,
     refusal,
+    registration_statement,
+    schedule,
     status,
 )
 
@@ -25,23 +30,14 @@ from sealift.base import (
     Digest,
     Epoch,
     Fingerprint,
-    Generation,
     Height,
     MrSigner,
-    PlatformId,
     encode,
 )
 from sealift.protocol import (
-    EnclaveRecord,
     EntryStatus,
     KeyEpochRecord,
     PublishKeyStatement,
-    RegistrationStatement,
-    Schedule,
-    ScheduleEntry,
-    ShardRules,
-    ShardStatus,
-    SudoAuthority,
     enclave_key,
     keys_key,
     schedule_key,
@@ -66,8 +62,9 @@ from sealift.worker import _life as life_module
 from sealift.worker import _patience as patience_module
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._follower import Progress
-from sealift.worker._life import Life, Surroundings
+from sealift.worker._life import Life
 from sealift.worker._outbox import Included, Outbox
+from sealift.worker._surroundings import Surroundings
 from sealift.worker._upstream import OfferedSnapshot
 
 OTHER = AccountId(b"\x0c" * 32)
@@ -76,38 +73,8 @@ PUBLISH = "enclave_bridge.publish_key"
 ANNOUNCE = "teerex.announce"
 
 
-def statement(key: AccountId = ME) -> RegistrationStatement:
-    return RegistrationStatement(
-        chain_id="test",
-        shard=SHARD,
-        operator=ME,
-        signing_key=key,
-        tls_key=Digest(bytes(32)),
-        hpke_key=bytes(32),
-        block_height=Height(1),
-        block_hash=Digest(bytes(32)),
-    )
-
-
-def record(key: AccountId, url: str, *, attested_at: int = 1) -> bytes:
-    return encode(
-        EnclaveRecord(
-            statement=statement(key),
-            operator=ME,
-            platform="insecure-sim",
-            fingerprint=CODE,
-            mr_signer=MrSigner(bytes(32)),
-            isv_prod_id=1,
-            isv_svn=1,
-            platform_id=PlatformId(bytes(32)),
-            tcb_status="UpToDate",
-            advisories=(),
-            tcb_evaluation_number=1,
-            registered_at=Height(1),
-            attested_at=Height(attested_at),
-            url=url,
-        )
-    )
+def announced(key: AccountId, url: str, *, attested_at: int = 1) -> bytes:
+    return encode(record(key, url=url, attested_at=Height(attested_at)))
 
 
 def publication() -> PublishKeyStatement:
@@ -237,7 +204,7 @@ class Scene:
                 else Height(self.state_height),
             ),
             Register=lambda _: Registration(
-                statement=statement(), signature=bytes(64), quote=b"quote"
+                statement=registration_statement(), signature=bytes(64), quote=b"quote"
             ),
             BornKeys=self.born,
         )
@@ -261,6 +228,7 @@ class Scene:
                 standing=self.around,
                 operator=ME,
                 upstream=upstream,
+                peer=FakeUpstream,
                 snapshot_every=100,
             ),
             hello=HelloReply(
@@ -285,38 +253,15 @@ class Scene:
         )
 
     def standing(self, url: str = "http://me", *, attested_at: int = 1) -> None:
-        self.l1.values[enclave_key(ME)] = record(ME, url, attested_at=attested_at)
+        self.l1.values[enclave_key(ME)] = announced(ME, url, attested_at=attested_at)
 
     def scheduled(
         self, *, release_from: int = 1, status: EntryStatus = EntryStatus.ACTIVE
     ) -> None:
-        rules = ShardRules(
-            authority=SudoAuthority(key=ME),
-            genesis=Digest(bytes(32)),
-            min_notice=5,
-            rescue_after=50,
+        turn = entry(
+            since=release_from + 1, release_from=Height(release_from), status=status
         )
-        entry = ScheduleEntry(
-            generation=Generation(0),
-            predecessor=None,
-            config=order().order.config,
-            order=Digest(bytes(32)),
-            recorded_at=Height(1),
-            release_from=Height(release_from),
-            upgrade_at=Height(release_from + 1),
-            since=Height(release_from + 1),
-            status=status,
-        )
-        self.l1.values[schedule_key(SHARD)] = encode(
-            Schedule(
-                chain_id="test",
-                shard=SHARD,
-                serial=0,
-                rules=rules,
-                entries=(entry,),
-                status=ShardStatus(),
-            )
-        )
+        self.l1.values[schedule_key(SHARD)] = encode(schedule(entries=(turn,)))
 
     async def until(self, holds: Callable[[], object]) -> None:
         while not holds():
@@ -477,7 +422,7 @@ def test_an_upstream_that_moved_is_found_where_l1_has_it_announced(play) -> None
         scene.l1.values[keys_key(SHARD, 0)] = encode(
             KeyEpochRecord(statement=publication(), valid_from=Height(3))
         )
-        scene.l1.values[enclave_key(OTHER)] = record(OTHER, "http://new-port")
+        scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "http://new-port")
         scene.follower.progress.needs_state = True
         await scene.until(lambda: scene.follower.applied)
         assert upstream.url == "http://new-port"
@@ -667,6 +612,42 @@ def test_health_says_what_it_waits_for(play, change, words: str) -> None:
         assert words in health.reasons[0]
 
     play(story, live=False)
+
+
+def test_a_worker_without_the_epoch_that_acts_says_so_by_name(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        there = schedule(entries=(entry(since=1),), epochs=(epoch(0), epoch(1, 9)))
+        scene.l1.values[schedule_key(SHARD)] = encode(there)
+        await scene.until(lambda: "epoch 1 acts" in str(scene.life.health()))
+        assert "from block 9, and this enclave does not hold it" in str(
+            scene.life.health()
+        )
+        described = await scene.life.describe()
+        assert (described["key_epoch"], described["key_epoch_held"]) == (1, False)
+        assert not (await scene.life.reading()).key_epoch_held
+        scene.epochs = (Epoch(0), Epoch(1))
+        await scene.until(lambda: scene.life.health().ok)
+        assert (await scene.life.describe())["key_epoch_held"] is True
+
+    play(story)
+
+
+def test_a_rotation_that_is_due_is_shown_with_its_reason_and_age(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        scene.enclave.answers["StageKeys"] = lambda _: refusal("NoRotationDueError")
+        owed = schedule(rotation=due(why="cancel"))
+        scene.l1.values[schedule_key(SHARD)] = encode(owed)
+        await scene.until(lambda: scene.life._rotation.standing.due_since)
+        described = await scene.life.describe()
+        assert described["rotation_why"] == "cancel"
+        assert isinstance(described["rotation_due_since"], int)
+        assert (await scene.life.reading()).rotation_due_blocks > 0
+
+    play(story)
 
 
 def test_the_enclave_that_refuses_a_birth_is_quoted(play) -> None:

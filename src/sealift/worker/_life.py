@@ -6,13 +6,10 @@ Several tasks under one group: where one ends, all end, and the reason is said.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from sealift.base import (
-    AccountId,
     Height,
     SealiftError,
-    ShardId,
     canonical_decode,
 )
 from sealift.protocol import (
@@ -43,14 +40,15 @@ from ._errors import (
     UpstreamError,
     WorkerError,
 )
-from ._feed import L1Source
 from ._fetch import Fetcher, record_of
 from ._follower import Follower
 from ._metrics import Reading
 from ._mura import request_session
 from ._outbox import Included, Outbox
 from ._patience import Pauses
+from ._rotation import Acts, Instance, Rotation
 from ._store import WorkerStore
+from ._surroundings import Surroundings
 from ._upstream import Upstream
 
 _ATTESTATION_EVERY = 20
@@ -58,47 +56,6 @@ _IN_TURN = frozenset({EntryStatus.ACTIVE, EntryStatus.PENDING})
 #: What a worker may wait for, in its health.
 L1, KEYS, ANNOUNCEMENT = "the chain", "keys", "announcement"
 ATTESTATION, SNAPSHOT = "attestation", "snapshot"
-
-
-class Disk(Protocol):
-    """Where the sealed key store and the genesis blob are."""
-
-    def key_store(self) -> bytes | None:
-        """The sealed key store of an earlier run."""
-
-    def keep_key_store(self, sealed: bytes) -> None:
-        """Make it durable, atomically."""
-
-    def genesis(self) -> bytes | None:
-        """The shard's genesis blob."""
-
-
-class Evidence(Protocol):
-    """Collateral for this platform, as L1 wants it before a registration."""
-
-    async def ensure_collateral(self, outbox: Outbox) -> None:
-        """Register fresh collateral on L1 where L1's own is absent or older."""
-
-
-class Standing(Protocol):
-    """What L1 knows about this worker and its peers (hints for people)."""
-
-    async def funds(self, account: AccountId) -> int:
-        """The free balance of an account."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a worker lives in."""
-
-    shard: ShardId
-    l1: L1Source
-    disk: Disk
-    evidence: Evidence
-    standing: Standing
-    operator: AccountId
-    upstream: Upstream | None
-    snapshot_every: int
 
 
 class Life:
@@ -143,6 +100,20 @@ class Life:
             l1=around.l1,
             shard=around.shard,
             upstream=around.upstream,
+            troubles=self._troubles,
+        )
+        self._rotation = Rotation(
+            channel=channel,
+            follower=follower,
+            store=store,
+            outbox=outbox,
+            around=around,
+            me=Instance(code=hello.fingerprint, signing_key=started.signing_key),
+            acts=Acts(
+                attest=self.register_now,
+                request=self.request_keys,
+                renew=self._renew_snapshot,
+            ),
             troubles=self._troubles,
         )
 
@@ -199,6 +170,7 @@ class Life:
         await self._patiently(ANNOUNCEMENT, self._announce)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fetcher.run(), name="state")
+            group.create_task(self._rotation.run(), name="rotation")
             group.create_task(self._keep_attested(), name="attestation")
             group.create_task(self._keep_snapshots(), name="snapshots")
 
@@ -418,6 +390,12 @@ class Life:
         lag = progress.l1_head - 1 - progress.imported
         if lag > CONFIRM_LAG:
             reasons.append(f"{lag} blocks behind: waiting for {progress.waiting_for}")
+        keys = self._rotation.standing
+        if keys.lacks_epoch:
+            reasons.append(
+                f"{KEYS}: epoch {keys.epoch} acts from block {keys.valid_from}, and "
+                "this enclave does not hold it"
+            )
         reasons += [f"{topic}: {why}" for topic, why in self._troubles.items()]
         return Health(ok=not reasons, reasons=tuple(reasons))
 
@@ -444,12 +422,17 @@ class Life:
             return None, None
         return ahead.upgrade_at, ahead.upgrade_at - imported
 
+    def _due_blocks(self) -> int:
+        since = self._rotation.standing.due_since
+        return 0 if since is None else self.follower.progress.imported - since + 1
+
     async def reading(self) -> Reading:
         """One scrape of the metrics."""
         status = await self.channel.call(GetStatus(), EnclaveStatus)
         progress = self.follower.progress
         seen = await self._seen_on_l1()
         _, left = self._blocks_to(seen.schedule)
+        keys = self._rotation.standing
         return Reading(
             l1_height=progress.l1_head,
             imported_height=progress.imported,
@@ -468,7 +451,24 @@ class Life:
             fingerprint=self.hello.fingerprint.hex(),
             version=self.hello.app_version,
             effects_pending=self._store.effects_pending(),
+            key_epoch=keys.epoch,
+            key_epoch_held=not keys.lacks_epoch,
+            staged_epoch=keys.staged,
+            staged_holders=keys.holders,
+            rotation_due_blocks=self._due_blocks(),
         )
+
+    def _describe_keys(self) -> dict[str, object]:
+        keys = self._rotation.standing
+        return {
+            "key_epoch": keys.epoch,
+            "key_epoch_held": not keys.lacks_epoch,
+            "staged_epoch": keys.staged,
+            "staged_holders": keys.holders,
+            "rotation_quorum": keys.quorum,
+            "rotation_why": keys.why,
+            "rotation_due_since": keys.due_since,
+        }
 
     async def describe(self) -> dict[str, object]:
         """Everything that ``worker status`` shows."""
@@ -505,6 +505,7 @@ class Life:
             "instances_with_keys": self._store.holders() if status.epochs else 0,
             "calls": progress.calls,
             "effects_pending": self._store.effects_pending(),
+            **self._describe_keys(),
             "halted": status.halted,
             "last_refusal": progress.last_refusal,
             "failed_acts": self._outbox.failures,

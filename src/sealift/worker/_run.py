@@ -47,12 +47,13 @@ from ._errors import (
 from ._feed import BlockFeed
 from ._follower import Follower
 from ._l1 import L1Standing, L1View
-from ._life import Life, Surroundings
+from ._life import Life
 from ._metrics import Metrics
 from ._outbox import Included, Outbox
 from ._platform import InsecureSim
 from ._state import restore_state
 from ._store import WorkerStore
+from ._surroundings import Surroundings
 from ._upstream import Upstream
 
 
@@ -241,6 +242,7 @@ async def open_worker(
             standing=L1Standing(l1),
             operator=account_of(secret),
             upstream=Upstream(peer, http) if peer else None,
+            peer=lambda url: Upstream(url, http),
             snapshot_every=config.snapshot_every,
         )
         life = Life(

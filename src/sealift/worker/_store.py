@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from sealift.base import (
+    AccountId,
     DecodeError,
     Digest,
     Fingerprint,
@@ -191,6 +192,10 @@ class WorkerStore:
     def holders(self) -> int:
         """How many instances are known here to hold the shard's keys."""
         return len(self._holders())
+
+    def holder_keys(self) -> list[AccountId]:
+        """Their signing keys, sorted."""
+        return [AccountId(key) for key in sorted(self._holders())]
 
     def add_holders(self, *names: bytes) -> None:
         """These instances (signing keys) hold the shard's keys; counted once each."""
