@@ -1,5 +1,6 @@
 """The commands of users, authorities and operators, against a living shard."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -422,6 +423,35 @@ def test_check_passes_when_nothing_is_wrong_and_warns_of_upgrades(
         assert not checks(later)["upgrade"]["ok"]
     finally:
         assert sealift("gov", "cancel", made.json["generation"], *boss).code == 0
+
+
+def test_check_tells_cron_what_lies_ahead(
+    home: Path, sealift: Any, monkeypatch: Any
+) -> None:
+    well = checks(sealift("worker", "check", home, "--json"))
+    assert well["ahead"]["ok"]
+    assert well["collateral"]["ok"]
+    risk = _check.Risk(
+        rule="tcb-status", detail="OutOfDate", hint="Update.", blocks=400
+    )
+    monkeypatch.setattr(_check, "forecast", lambda *_: (risk,))
+    monkeypatch.setattr(_check, "seconds_left", lambda *_, **__: 3600)
+    said = sealift("worker", "check", home, "--json")
+    assert said.code == 1
+    found = checks(said)
+    assert found["ahead"]["detail"] == "tcb-status, in 400 blocks: OutOfDate. Update."
+    assert "expires in 1 h" in found["collateral"]["detail"]
+
+
+def test_check_without_its_simulated_intel_tells_the_rest(
+    home: Path, sealift: Any
+) -> None:
+    config = home / "worker.toml"
+    config.write_text(re.sub(r'sim = ".*"', 'sim = "/nowhere"', config.read_text()))
+    found = checks(sealift("worker", "check", home, "--json"))
+    assert not found["collateral"]["ok"]
+    assert "insecure-sim init" in found["collateral"]["detail"]
+    assert found["attestation"]["ok"]
 
 
 def test_check_survives_a_dead_l1_and_a_lost_key(

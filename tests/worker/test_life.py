@@ -38,6 +38,8 @@ from sealift.protocol import (
     EntryStatus,
     KeyEpochRecord,
     PublishKeyStatement,
+    ShardConfig,
+    ShardStatus,
     enclave_key,
     keys_key,
     schedule_key,
@@ -174,6 +176,7 @@ class Around:
         self.blob: bytes | None = b"genesis"
         self.kept: list[bytes] = []
         self.refuse_collateral: Exception | None = None
+        self.collateral_left: int | None = 10**9
 
     def key_store(self) -> bytes | None:
         return None
@@ -187,6 +190,9 @@ class Around:
     async def ensure_collateral(self, outbox: Outbox) -> None:
         if self.refuse_collateral is not None:
             raise self.refuse_collateral
+
+    async def collateral_seconds_left(self) -> int | None:
+        return self.collateral_left
 
     async def funds(self, account: AccountId) -> int:
         return 1234
@@ -646,6 +652,60 @@ def test_a_rotation_that_is_due_is_shown_with_its_reason_and_age(play) -> None:
         assert described["rotation_why"] == "cancel"
         assert isinstance(described["rotation_due_since"], int)
         assert (await scene.life.reading()).rotation_due_blocks > 0
+
+    play(story)
+
+
+def test_an_instance_that_is_gone_holds_nothing_any_more(play) -> None:
+    """Two machines had the keys; one is lost, and the count says so."""
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing(attested_at=900_000)
+        scene.scheduled()
+        scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "", attested_at=880_000)
+        scene.store.add_holders(ME, OTHER, b"\x0d" * 32)  # the third left L1
+        scene.follower.progress.imported = 910_000
+        assert (await scene.life.reading()).instances_with_keys == 2
+        scene.follower.progress.imported = 990_000
+        assert (await scene.life.reading()).instances_with_keys == 1
+        assert (await scene.life.describe())["instances_with_keys"] == 1
+        scene.l1.lost = LostError("the node is away")
+        assert (await scene.life.reading()).instances_with_keys is None
+
+    play(story, live=False)
+
+
+def test_what_lies_ahead_is_in_status_and_metrics(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing(attested_at=10)
+        strict = ShardConfig(code={"insecure-sim": CODE}, min_isv_svn=9)
+        ahead = entry(1, since=150, status=EntryStatus.PENDING, config=strict)
+        what = schedule(entries=(entry(), ahead))
+        scene.l1.values[schedule_key(SHARD)] = encode(what)
+        assert (await scene.life.reading()).policy_warnings == 1
+        (warning,) = (await scene.life.describe())["warnings"]
+        assert "isv-svn, in 140 blocks" in warning
+        scene.around.collateral_left = 60
+        assert (await scene.life.reading()).policy_warnings == 2
+        scene.l1.values[schedule_key(SHARD)] = encode(schedule())
+        scene.around.collateral_left = 10**9
+        assert (await scene.life.reading()).policy_warnings == 0
+
+    play(story, live=False)
+
+
+def test_a_raised_floor_is_answered_by_a_new_attestation(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing(attested_at=10)
+        raised = schedule(status=ShardStatus(not_before=Height(40)))
+        scene.l1.values[schedule_key(SHARD)] = encode(raised)
+        await scene.until(lambda: scene.follower.progress.imported > 35)
+        assert not scene.enclave.count(Register)  # one at 36 would be too early
+        await scene.until(lambda: scene.enclave.count(Register))
+        assert scene.follower.progress.imported >= 40
 
     play(story)
 

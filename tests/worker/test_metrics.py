@@ -23,6 +23,7 @@ NAMES = {
     "sealift_staged_epoch",
     "sealift_staged_epoch_holders",
     "sealift_rotation_due_blocks",
+    "sealift_policy_warnings",
     "sealift_enclave_halted",
     "sealift_calls_executed",
     "sealift_enclave_labels",
@@ -85,6 +86,7 @@ def test_what_is_not_known_is_not_a_number() -> None:
             instances_with_keys=None,
             key_epoch=None,
             staged_epoch=None,
+            policy_warnings=None,
         )
     )
     unknown = {name for name, value in found.items() if math.isnan(value)}
@@ -96,6 +98,7 @@ def test_what_is_not_known_is_not_a_number() -> None:
         "sealift_instances_holding_keys",
         "sealift_key_epoch",
         "sealift_staged_epoch",
+        "sealift_policy_warnings",
     }
 
 

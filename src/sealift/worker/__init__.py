@@ -22,6 +22,8 @@ from ._errors import (
     WorkerError,
     WrongChainError,
 )
+from ._forecast import Risk, collateral_risk, forecast
+from ._platform import seconds_left
 from ._run import Ready, open_worker, request_keys_once, run_worker
 from ._store import WorkerStore
 
@@ -36,6 +38,7 @@ __all__ = [
     "EnclaveRefusedError",
     "EnvelopeSizeError",
     "Ready",
+    "Risk",
     "SessionSilentError",
     "SessionsOfPeerError",
     "StalledError",
@@ -46,8 +49,11 @@ __all__ = [
     "WorkerError",
     "WorkerStore",
     "WrongChainError",
+    "collateral_risk",
+    "forecast",
     "load_config",
     "open_worker",
     "request_keys_once",
     "run_worker",
+    "seconds_left",
 ]

@@ -5,7 +5,6 @@ Several tasks under one group: where one ends, all end, and the reason is said.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from sealift.base import (
     Height,
@@ -18,7 +17,6 @@ from sealift.protocol import (
     Schedule,
     config_at,
     keys_key,
-    next_upgrade,
     schedule_key,
 )
 from sealift.protocol.ecall import (
@@ -46,6 +44,7 @@ from ._metrics import Reading
 from ._mura import request_session
 from ._outbox import Included, Outbox
 from ._patience import Pauses
+from ._report import KEYS, Report
 from ._rotation import Acts, Instance, Rotation
 from ._store import WorkerStore
 from ._surroundings import Surroundings
@@ -54,7 +53,7 @@ from ._upstream import Upstream
 _ATTESTATION_EVERY = 20
 _IN_TURN = frozenset({EntryStatus.ACTIVE, EntryStatus.PENDING})
 #: What a worker may wait for, in its health.
-L1, KEYS, ANNOUNCEMENT = "the chain", "keys", "announcement"
+L1, ANNOUNCEMENT = "the chain", "announcement"
 ATTESTATION, SNAPSHOT = "attestation", "snapshot"
 
 
@@ -114,6 +113,17 @@ class Life:
                 request=self.request_keys,
                 renew=self._renew_snapshot,
             ),
+            troubles=self._troubles,
+        )
+        self._report = Report(
+            channel=channel,
+            follower=follower,
+            store=store,
+            outbox=outbox,
+            around=around,
+            hello=hello,
+            me=started.signing_key,
+            standing=lambda: self._rotation.standing,
             troubles=self._troubles,
         )
 
@@ -334,7 +344,7 @@ class Life:
         return None if value is None else canonical_decode(Schedule, value)
 
     async def _keep_attested(self) -> None:
-        """Attest again when half of the policy's maximum age has passed."""
+        """Attest again at half of the policy's maximum age, or by a raised floor."""
         looked_at = 0
         while True:
             await self.follower.next_block()
@@ -348,8 +358,13 @@ class Life:
         if schedule is None or not self._has_a_turn(schedule):
             return  # L1 would refuse code whose time is over, for a fee
         imported = self.follower.progress.imported
-        limit = config_at(schedule, imported).config.attestation.max_age_blocks
-        if record is None or imported - record.attested_at > limit // 2:
+        policy = config_at(schedule, imported).config.attestation
+        floor = max(policy.not_before, schedule.status.not_before)
+        if (
+            record is None
+            or imported - record.attested_at > policy.max_age_blocks // 2
+            or record.attested_at < floor <= imported
+        ):
             await self.register_now()
 
     def _has_a_turn(self, schedule: Schedule) -> bool:
@@ -381,148 +396,15 @@ class Life:
 
     def health(self) -> Health:
         """Whether anything keeps this worker from its duty, by name."""
-        progress = self.follower.progress
-        reasons = []
-        if progress.halted:
-            reasons.append(f"the enclave has stopped executing: {progress.halted}")
-        if progress.l1_failure:
-            reasons.append(f"waiting for {progress.waiting_for}: {progress.l1_failure}")
-        lag = progress.l1_head - 1 - progress.imported
-        if lag > CONFIRM_LAG:
-            reasons.append(f"{lag} blocks behind: waiting for {progress.waiting_for}")
-        keys = self._rotation.standing
-        if keys.lacks_epoch:
-            reasons.append(
-                f"{KEYS}: epoch {keys.epoch} acts from block {keys.valid_from}, and "
-                "this enclave does not hold it"
-            )
-        reasons += [f"{topic}: {why}" for topic, why in self._troubles.items()]
-        return Health(ok=not reasons, reasons=tuple(reasons))
-
-    async def _seen_on_l1(self) -> "_SeenOnL1":
-        """What L1 says of us; nothing where it does not answer."""
-        around = self._around
-        if self.follower.progress.l1_failure:  # known: do not make people wait
-            return _SeenOnL1()
-        try:
-            return _SeenOnL1(
-                schedule=await self.schedule(),
-                record=await self._record(),
-                funds=await around.standing.funds(around.operator),
-            )
-        except SealiftError as error:
-            self.follower.progress.last_refusal = str(error)
-            return _SeenOnL1()
-
-    def _blocks_to(self, schedule: Schedule | None) -> tuple[int | None, int | None]:
-        """XYZ of the next upgrade, and how many blocks there are until then."""
-        imported = self.follower.progress.imported
-        ahead = None if schedule is None else next_upgrade(schedule, imported)
-        if ahead is None:
-            return None, None
-        return ahead.upgrade_at, ahead.upgrade_at - imported
-
-    def _due_blocks(self) -> int:
-        since = self._rotation.standing.due_since
-        return 0 if since is None else self.follower.progress.imported - since + 1
+        return self._report.health()
 
     async def reading(self) -> Reading:
         """One scrape of the metrics."""
-        status = await self.channel.call(GetStatus(), EnclaveStatus)
-        progress = self.follower.progress
-        seen = await self._seen_on_l1()
-        _, left = self._blocks_to(seen.schedule)
-        keys = self._rotation.standing
-        return Reading(
-            l1_height=progress.l1_head,
-            imported_height=progress.imported,
-            state_height=status.state_height,
-            blocks_to_upgrade=left,
-            instances_with_keys=self._store.holders() if status.epochs else 0,
-            attestation_age_blocks=(
-                None
-                if seen.record is None
-                else progress.imported - seen.record.attested_at
-            ),
-            operator_funds=seen.funds,
-            calls_executed=progress.calls,
-            state_bytes=status.accounts_bytes,
-            halted=bool(status.halted),
-            fingerprint=self.hello.fingerprint.hex(),
-            version=self.hello.app_version,
-            effects_pending=self._store.effects_pending(),
-            key_epoch=keys.epoch,
-            key_epoch_held=not keys.lacks_epoch,
-            staged_epoch=keys.staged,
-            staged_holders=keys.holders,
-            rotation_due_blocks=self._due_blocks(),
-        )
-
-    def _describe_keys(self) -> dict[str, object]:
-        keys = self._rotation.standing
-        return {
-            "key_epoch": keys.epoch,
-            "key_epoch_held": not keys.lacks_epoch,
-            "staged_epoch": keys.staged,
-            "staged_holders": keys.holders,
-            "rotation_quorum": keys.quorum,
-            "rotation_why": keys.why,
-            "rotation_due_since": keys.due_since,
-        }
+        return await self._report.reading()
 
     async def describe(self) -> dict[str, object]:
         """Everything that ``worker status`` shows."""
-        status = await self.channel.call(GetStatus(), EnclaveStatus)
-        progress = self.follower.progress
-        seen = await self._seen_on_l1()
-        upgrade_at, left = self._blocks_to(seen.schedule)
-        record = seen.record
-        health = self.health()
-        return {
-            "platform": self.hello.platform,
-            "application": f"{self.hello.name} {self.hello.app_version}",
-            "mrenclave": self.hello.fingerprint.hex(),
-            "mrsigner": self.hello.mr_signer.hex(),
-            "isv_svn": self.hello.isv_svn,
-            "shard": status.shard.hex(),
-            "signing_key": status.signing_key.hex(),
-            "shielding_key": status.shielding_key.hex() if status.shielding_key else "",
-            "operator": self._around.operator.hex(),
-            "url": self.url,
-            "registered": record is not None,
-            "announced": record.url if record else "",
-            "tcb_status": record.tcb_status if record else "",
-            "l1_head": progress.l1_head,
-            "imported": progress.imported,
-            "state_height": status.state_height,
-            "root": status.root.hex() if status.root else "",
-            "executed": progress.executed,
-            "generation": status.generation,
-            "idle": progress.idle,
-            "waiting_for": progress.waiting_for,
-            "upgrade_at": upgrade_at,
-            "blocks_to_upgrade": left,
-            "instances_with_keys": self._store.holders() if status.epochs else 0,
-            "calls": progress.calls,
-            "effects_pending": self._store.effects_pending(),
-            **self._describe_keys(),
-            "halted": status.halted,
-            "last_refusal": progress.last_refusal,
-            "failed_acts": self._outbox.failures,
-            "ok": health.ok,
-            "reasons": list(health.reasons),
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _SeenOnL1:
-    schedule: Schedule | None = None
-    record: EnclaveRecord | None = None
-    funds: int | None = None
-
-
-#: So many blocks behind the L1 node is not healthy any more.
-CONFIRM_LAG = 20
+        return await self._report.describe(self.url)
 
 
 def _require(outcome: Included, what: str) -> None:

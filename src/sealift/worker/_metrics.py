@@ -28,6 +28,7 @@ class Reading:
     staged_epoch: int | None = None
     staged_holders: int = 0
     rotation_due_blocks: int = 0
+    policy_warnings: int | None = None
 
 
 class Metrics:
@@ -61,6 +62,7 @@ class Metrics:
                 ("staged_epoch", "The epoch whose keys are staged"),
                 ("staged_epoch_holders", "Instances that hold the staged epoch"),
                 ("rotation_due_blocks", "Blocks since a rotation is due"),
+                ("policy_warnings", "Rules that will drop this worker out, or do"),
                 ("enclave_halted", "1 if the enclave has stopped for good"),
             )
         }
@@ -95,6 +97,7 @@ class Metrics:
         self._set("staged_epoch", now.staged_epoch)
         self._set("staged_epoch_holders", now.staged_holders)
         self._set("rotation_due_blocks", now.rotation_due_blocks)
+        self._set("policy_warnings", now.policy_warnings)
         self._set("enclave_halted", int(now.halted))
         self._calls.labels(self._shard).inc(now.calls_executed - self._calls_seen)
         self._calls_seen = now.calls_executed

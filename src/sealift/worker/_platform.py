@@ -7,8 +7,13 @@ from typing import NoReturn
 
 import msgspec
 
-from sealift.attestation import parse_collateral
-from sealift.base import UnixSeconds, canonical_decode, encode
+from sealift.attestation import (
+    Collateral,
+    TrustAnchor,
+    parse_collateral,
+    verify_collateral,
+)
+from sealift.base import SealiftError, UnixSeconds, canonical_decode, encode
 from sealift.crypto import system_entropy
 from sealift.insecure_sim import (
     RunningEnclave,
@@ -35,6 +40,19 @@ _BACKDATE_SECONDS = 120
 
 #: A process whose channel broke is seen to have ended within this time.
 _REAPING_SECONDS = 1.0
+
+
+def seconds_left(
+    known: CollateralRecord, *, root_der: bytes, now: UnixSeconds
+) -> int | None:
+    """Until collateral under a simulated root expires; ``None``: it does not hold."""
+    anchor = TrustAnchor(root_der=root_der, kind="insecure-sim")
+    try:
+        collateral = canonical_decode(Collateral, known.collateral)
+        verified = verify_collateral(collateral, root=anchor, now=now)
+    except SealiftError:
+        return None
+    return verified.earliest_expiration - now
 
 
 class _Issued(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +137,16 @@ class InsecureSim:
         except OSError:
             return ""
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    async def collateral_seconds_left(self, l1: L1Client) -> int | None:
+        """Until L1's collateral of this platform expires; ``None``: none holds."""
+        entry = await l1.abci_query(collateral_key(self.intel.fmspc), prove=False)
+        if entry.value is None:
+            return None
+        known = canonical_decode(CollateralRecord, entry.value)
+        return seconds_left(
+            known, root_der=self.intel.root_der, now=unix_seconds(self._clock)
+        )
 
     async def ensure_collateral(self, outbox: Outbox, l1: L1Client) -> None:
         """Register this platform's collateral on L1 where L1's own is older.

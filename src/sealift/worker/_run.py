@@ -133,6 +133,9 @@ class _Collateral:
     async def ensure_collateral(self, outbox: Outbox) -> None:
         await self._platform.ensure_collateral(outbox, self._l1)
 
+    async def collateral_seconds_left(self) -> int | None:
+        return await self._platform.collateral_seconds_left(self._l1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenWorker:

@@ -30,6 +30,9 @@ class Evidence(Protocol):
     async def ensure_collateral(self, outbox: Outbox) -> None:
         """Register fresh collateral on L1 where L1's own is absent or older."""
 
+    async def collateral_seconds_left(self) -> int | None:
+        """Until L1's collateral of this platform expires; ``None``: none holds."""
+
 
 class Standing(Protocol):
     """What L1 knows about this worker and its peers (hints for people)."""
