@@ -28,6 +28,7 @@ from sealift.protocol.ecall import (
     Answer,
     RaDump,
     SessionReply,
+    SnapshotBegin,
     SnapshotChunk,
     SnapshotHeader,
 )
@@ -343,6 +344,37 @@ def test_a_peer_gets_a_snapshot_chunk_by_chunk_and_diffs_after_it(play) -> None:
         front.enclave.answers["SnapshotBegin"] = lambda _: refusal("NoStateError")
         with pytest.raises(UpstreamError, match="NoStateError"):
             await peer.snapshot()
+
+    play(story)
+
+
+def test_nobody_makes_a_worker_export_its_state_over_and_over(
+    play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a download that runs is not cut off by the next one's wish."""
+
+    async def story(
+        front: Front, http: aiohttp.ClientSession, where: Listening
+    ) -> None:
+        heights = iter((7, 8, 9))
+        front.enclave.answers["GetStatus"] = lambda _: status(state_height=Height(9))
+        front.enclave.answers["SnapshotBegin"] = lambda _: SnapshotHeader(
+            header=b"header", height=Height(next(heights)), chunks=2
+        )
+        peer = Upstream(where.url, http_of(http, where))
+        first = await peer.snapshot(fresh_at=7)
+        assert first is not None
+        async with http.get("/v1/state/snapshot?fresh_at=8") as answer:
+            assert await got(answer) == (429, "SnapshotTooSoonError")
+        assert front.enclave.count(SnapshotBegin) == 1
+        front.api._snapshot_made -= 1000
+        second = await peer.snapshot(fresh_at=8)
+        assert second is not None
+        assert second.height == 8
+        assert [chunk async for chunk in peer.chunks(first)] == [b"0", b"1"]
+        again = await peer.snapshot(fresh_at=0)
+        assert again is not None
+        assert again.height == 8
 
     play(story)
 

@@ -18,6 +18,8 @@ from doubles import (
     due,
     entry,
     epoch,
+    executed,
+    receipt,
     record,
     refusal,
     registration_statement,
@@ -35,6 +37,7 @@ from sealift.base import (
     encode,
 )
 from sealift.protocol import (
+    MAX_VALIDITY,
     EntryStatus,
     KeyEpochRecord,
     PublishKeyStatement,
@@ -652,6 +655,24 @@ def test_a_rotation_that_is_due_is_shown_with_its_reason_and_age(play) -> None:
         assert described["rotation_why"] == "cancel"
         assert isinstance(described["rotation_due_since"], int)
         assert (await scene.life.reading()).rotation_due_blocks > 0
+
+    play(story)
+
+
+def test_receipts_go_when_no_copy_of_their_call_is_valid_any_more(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        for height in (100, 101):
+            one = receipt(height, envelope=bytes([height]))
+            scene.store.commit_block(executed(height, receipts=(one,)))
+        progress = scene.follower.progress
+        progress.executed = Height(100 + MAX_VALIDITY)
+        await scene.until(lambda: progress.imported > 40)
+        assert scene.store.receipts_at(100)
+        progress.executed = Height(101 + life_module.RECEIPTS_KEPT)
+        await scene.until(lambda: not scene.store.receipts_at(100))
+        assert scene.store.receipts_at(101)
 
     play(story)
 

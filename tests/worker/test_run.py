@@ -12,12 +12,18 @@ from sealift.base import Digest, Height
 from sealift.protocol.ecall import Start, Started
 from sealift.transport.files import MissingFileError
 from sealift.transport.rpc import NodeUnreachableError
-from sealift.worker import StoreError, WorkerStore, WrongChainError
+from sealift.worker import (
+    KeyStoreMissingError,
+    StoreError,
+    WorkerStore,
+    WrongChainError,
+)
 from sealift.worker import _run as run_module
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._config import load_config
 from sealift.worker._platform import InsecureSim
 from sealift.worker._run import HomeDisk
+from sealift.worker._store import WholeSnapshot
 
 TRUSTED = Digest(b"\x11" * 32)
 
@@ -115,6 +121,47 @@ def test_a_start_brings_what_is_on_disk_and_keeps_what_comes_back(home: Path) ->
     assert asked.light_block is None
     assert (home / "key_store.sealed").read_bytes() == b"after"
     assert (home / "key_store.sealed").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("left", ["checkpoint", "born", "holders", "diff", "snapshot"])
+def test_a_lost_key_store_is_no_reason_for_a_new_identity(
+    home: Path, left: str
+) -> None:
+    """An operator who restored half a backup would else lose what the rest opens."""
+    store = WorkerStore(home / "worker.db", shard=SHARD, fingerprint=CODE)
+    match left:
+        case "diff":
+            store.commit_diff(Height(3), b"diff")
+        case "snapshot":
+            store.put_snapshot(
+                WholeSnapshot(height=Height(3), header=b"h", chunks=(b"c",))
+            )
+        case _:
+            store.put_meta(left, b"\x90")
+    fake = FakeEnclave(Start=lambda _: refusal())
+    disk = HomeDisk(load_config(home))
+    with pytest.raises(KeyStoreMissingError, match=r"no key_store.sealed") as caught:
+        asyncio.run(
+            run_module._start(
+                EnclaveChannel(fake), disk, shard=SHARD, store=store, at=None
+            )
+        )
+    store.close()
+    assert "Nothing was overwritten" in caught.value.hint
+    assert not fake.asked
+    assert not (home / "key_store.sealed").exists()
+
+
+def test_a_new_home_begins_without_a_key_store(home: Path) -> None:
+    store = WorkerStore(home / "worker.db", shard=SHARD, fingerprint=CODE)
+    fake = FakeEnclave(
+        Start=lambda _: Started(signing_key=ME, key_store=b"new", head=Height(1))
+    )
+    disk = HomeDisk(load_config(home))
+    channel = EnclaveChannel(fake)
+    asyncio.run(run_module._start(channel, disk, shard=SHARD, store=store, at=None))
+    store.close()
+    assert (home / "key_store.sealed").read_bytes() == b"new"
 
 
 def test_a_genesis_that_is_named_and_missing_is_told(home: Path) -> None:

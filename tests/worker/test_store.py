@@ -208,7 +208,7 @@ def test_diffs_come_in_order_and_no_more_than_asked(tmp_path: Path) -> None:
     store.close()
 
 
-def test_the_newest_snapshot_is_the_only_one_and_knows_its_chunks(
+def test_the_last_two_snapshots_are_there_and_know_their_chunks(
     tmp_path: Path,
 ) -> None:
     store = opened(tmp_path / "worker.db")
@@ -219,8 +219,38 @@ def test_the_newest_snapshot_is_the_only_one_and_knows_its_chunks(
     assert found is not None
     assert (found.height, found.header, found.chunks) == (9, b"header", 1)
     assert store.chunk(9, 0) == b"c"
+    before = store.snapshot_at(5)
+    assert before is not None
+    assert (before.chunks, store.chunk(5, 1)) == (2, b"b")
+    store.put_snapshot(whole(12, b"d"))
+    assert store.snapshot_at(5) is None
+    assert store.chunk(9, 0) == b"c"
     with pytest.raises(StoreError, match="chunk of the snapshot is missing"):
         store.chunk(5, 0)
+    store.close()
+
+
+def test_the_same_snapshot_again_does_not_push_the_one_before_out(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path / "worker.db")
+    for snapshot in (whole(5, b"a"), whole(9, b"b"), whole(9, b"c")):
+        store.put_snapshot(snapshot)
+    assert (store.chunk(5, 0), store.chunk(9, 0)) == (b"a", b"c")
+    store.close()
+
+
+def test_a_state_taken_over_leaves_no_snapshot_of_another_line(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path / "worker.db")
+    store.put_snapshot(whole(3, b"old line"))
+    store.put_snapshot(whole(9, b"old line"))
+    store.replace_state(whole(5, b"confirmed"))
+    found = store.snapshot()
+    assert found is not None
+    assert found.height == 5
+    assert store.snapshot_at(3) is store.snapshot_at(9) is None
     store.close()
 
 

@@ -37,6 +37,7 @@ from ._errors import (
     EnclaveRefusedError,
     EnvelopeSizeError,
     SessionsOfPeerError,
+    SnapshotTooSoonError,
     StalledError,
     StoreError,
     UpstreamError,
@@ -46,7 +47,7 @@ from ._errors import (
 from ._follower import Executions, Follower
 from ._metrics import Metrics
 from ._mura import serve_session
-from ._store import WorkerStore
+from ._store import StoredSnapshot, WorkerStore
 from ._upstream import WebSocketWire
 
 _MAX_ENVELOPE = 128 * 1024
@@ -55,6 +56,8 @@ _MAX_DIFFS = 256
 #: Sessions of one address at once: the enclave has room for a few only.
 _SESSIONS_OF_PEER = 4
 _HEARTBEAT_SECONDS = 20.0
+#: Between two snapshots for peers; the last two are there to be downloaded.
+_SNAPSHOT_SECONDS = 120.0
 _BINARY = "application/octet-stream"
 
 #: The one table from a worker's errors to HTTP.
@@ -70,6 +73,7 @@ API_ERRORS: ErrorTable = {
     CarryReserveError: HTTPStatus.PAYMENT_REQUIRED,
     EnvelopeSizeError: HTTPStatus.BAD_REQUEST,
     SessionsOfPeerError: HTTPStatus.TOO_MANY_REQUESTS,
+    SnapshotTooSoonError: HTTPStatus.TOO_MANY_REQUESTS,
     UpstreamError: HTTPStatus.BAD_GATEWAY,
     WrongChainError: HTTPStatus.BAD_GATEWAY,
     L1RefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -135,6 +139,7 @@ class Api:
         self._source = source
         self._metrics = metrics
         self._snapshotting = asyncio.Lock()
+        self._snapshot_made: float | None = None
         #: Open mu-ra sessions by address.
         self._sessions: Counter[str] = Counter()
 
@@ -267,18 +272,34 @@ class Api:
                 status = await self._channel.call(GetStatus(), EnclaveStatus)
                 if status.state_height is None or status.state_height < fresh_at:
                     raise web.HTTPNotFound(reason="no state of that height here")
+                self._require_snapshot_due(found)
                 await self._follower.keep_snapshot()
+                self._snapshot_made = asyncio.get_running_loop().time()
                 found = self._store.snapshot()
         if found is None:
             raise web.HTTPNotFound(reason="no snapshot here")
         body = encode((found.height, found.header, found.chunks))
         return web.Response(body=body, content_type=_BINARY)
 
+    def _require_snapshot_due(self, newest: StoredSnapshot | None) -> None:
+        """Exporting costs much, and drops the last but one: not at anybody's pace."""
+        made = self._snapshot_made
+        if newest is None or made is None:
+            return
+        left = made + _SNAPSHOT_SECONDS - asyncio.get_running_loop().time()
+        if left > 0:
+            raise SnapshotTooSoonError(
+                "another snapshot was made a moment ago",
+                got=f"block {newest.height}",
+                expected=f"≥ {_SNAPSHOT_SECONDS:g} s between two",
+                hint=f"Take that one, or ask again in {left:.0f} s.",
+            )
+
     async def _chunk(self, request: web.Request) -> web.Response:
         height = _number(request.match_info["height"])
         number = _number(request.match_info["number"])
-        found = self._store.snapshot()
-        if found is None or found.height != height or number >= found.chunks:
+        found = self._store.snapshot_at(height)
+        if found is None or number >= found.chunks:
             raise web.HTTPNotFound(reason="no such chunk here")
         data = self._store.chunk(height, number)
         return web.Response(body=data, content_type=_BINARY)

@@ -26,6 +26,10 @@ class StoreError(WorkerError):
     """The worker's database cannot be used; it is kept as it is."""
 
 
+class KeyStoreMissingError(StoreError):
+    """The database has an instance's state, and its sealed keys are gone."""
+
+
 class StoreMismatchError(StoreError):
     """The database belongs to another shard or another enclave."""
 
@@ -48,6 +52,10 @@ class SessionsOfPeerError(WorkerError):
 
 class StalledError(WorkerError):
     """The worker cannot go on without its operator."""
+
+
+class SnapshotTooSoonError(WorkerError):
+    """The newest snapshot is too young for another to be made for a peer."""
 
 
 class CarryOffError(WorkerError):

@@ -12,6 +12,7 @@ from sealift.base import (
     canonical_decode,
 )
 from sealift.protocol import (
+    MAX_VALIDITY,
     EnclaveRecord,
     EntryStatus,
     Schedule,
@@ -51,6 +52,10 @@ from ._surroundings import Surroundings
 from ._upstream import Upstream
 
 _ATTESTATION_EVERY = 20
+#: For so many blocks receipts are kept: while a call is valid copies may be made
+#: of it, and its caller may have been away for a while.
+RECEIPTS_KEPT = MAX_VALIDITY + 512
+_PRUNE_EVERY = 64
 _IN_TURN = frozenset({EntryStatus.ACTIVE, EntryStatus.PENDING})
 #: What a worker may wait for, in its health.
 L1, ANNOUNCEMENT = "the chain", "announcement"
@@ -376,11 +381,15 @@ class Life:
         )
 
     async def _keep_snapshots(self) -> None:
+        pruned_at = 0
         while True:
             await self.follower.next_block()
             executed = self.follower.progress.executed
             if executed is None:
                 continue
+            if executed - pruned_at >= _PRUNE_EVERY:
+                pruned_at = executed
+                self._store.drop_receipts_below(executed - RECEIPTS_KEPT)
             if self._snapshot_at is None:
                 self._snapshot_at = executed
             elif executed - self._snapshot_at >= self._around.snapshot_every:

@@ -41,6 +41,7 @@ from ._channel import EnclaveChannel
 from ._config import WorkerConfig, load_config
 from ._errors import (
     EnclaveRefusedError,
+    KeyStoreMissingError,
     StoreError,
     WrongChainError,
 )
@@ -71,6 +72,11 @@ class HomeDisk:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
+
+    @property
+    def key_store_path(self) -> Path:
+        """Where the sealed key store is."""
+        return self._config.key_store
 
     def key_store(self) -> bytes | None:
         """The sealed key store of an earlier run.
@@ -315,10 +321,19 @@ async def _start(
     store: WorkerStore,
     at: LightBlock | None,
 ) -> Started:
+    key_store = disk.key_store()
+    if key_store is None and store.is_used():
+        raise KeyStoreMissingError(
+            "the sealed keys of this worker are gone, and its database is not",
+            got=f"no {disk.key_store_path.name} beside {store.path}",
+            expected="the key store that belongs to this database",
+            hint="Nothing was overwritten. Put the file back; if it is lost, move "
+            "worker.db away too: a new identity requests keys from a peer.",
+        )
     checkpoint = store.meta("checkpoint")
     request = Start(
         shard=shard,
-        key_store=disk.key_store(),
+        key_store=key_store,
         checkpoint=checkpoint,
         light_block=encode(at) if checkpoint is None and at is not None else None,
     )

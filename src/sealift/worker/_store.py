@@ -189,6 +189,15 @@ class WorkerStore:
         with self._transaction():
             self._db.execute("REPLACE INTO meta VALUES (?, ?)", (name, value))
 
+    def is_used(self) -> bool:
+        """Whether an enclave instance has left anything of its own here."""
+        row = self._row(
+            "SELECT EXISTS (SELECT 1 FROM diffs) OR EXISTS (SELECT 1 FROM snapshots)"
+            " OR EXISTS (SELECT 1 FROM meta WHERE name IN"
+            " ('checkpoint', 'born', 'holders'))"
+        )
+        return row is not None and bool(row[0])
+
     def holders(self) -> int:
         """How many instances are known here to hold the shard's keys."""
         return len(self._holders())
@@ -320,7 +329,7 @@ class WorkerStore:
             raise self._unusable(error) from error
 
     def put_snapshot(self, snapshot: WholeSnapshot) -> None:
-        """Keep a snapshot; older ones go with the same transaction."""
+        """Keep a snapshot; of older ones the newest stays: peers may be at it."""
         with self._transaction():
             self._write_snapshot(snapshot)
 
@@ -331,6 +340,8 @@ class WorkerStore:
         it: the enclave has accepted the new state in its place.
         """
         with self._transaction():
+            self._db.execute("DELETE FROM snapshots")
+            self._db.execute("DELETE FROM chunks")
             self._write_snapshot(snapshot)
             for table in ("diffs", "effects"):
                 self._db.execute(
@@ -340,8 +351,13 @@ class WorkerStore:
 
     def _write_snapshot(self, snapshot: WholeSnapshot) -> None:
         height = snapshot.height
-        self._db.execute("DELETE FROM snapshots WHERE height <= ?", (height,))
-        self._db.execute("DELETE FROM chunks WHERE height <= ?", (height,))
+        before = self._row("SELECT max(height) FROM snapshots WHERE height < ?", height)
+        kept = -1 if before is None or before[0] is None else int(before[0])
+        for table in ("snapshots", "chunks"):
+            self._db.execute(
+                f"DELETE FROM {table} WHERE height <= ? AND height <> ?",  # noqa: S608
+                (height, kept),
+            )
         self._db.executemany(
             "INSERT INTO chunks VALUES (?, ?, ?)",
             [(height, number, data) for number, data in enumerate(snapshot.chunks)],
@@ -356,10 +372,23 @@ class WorkerStore:
         with self._transaction():
             self._db.execute("DELETE FROM diffs WHERE height < ?", (height,))
 
+    def drop_receipts_below(self, height: int) -> None:
+        """Forget receipts of calls that no copy can be made of any more."""
+        with self._transaction():
+            self._db.execute("DELETE FROM receipts WHERE height < ?", (height,))
+
     def snapshot(self) -> StoredSnapshot | None:
         """The newest whole snapshot."""
+        return self._snapshot("ORDER BY height DESC LIMIT 1")
+
+    def snapshot_at(self, height: int) -> StoredSnapshot | None:
+        """The whole snapshot of a height: the newest one or the one before."""
+        return self._snapshot("WHERE height = ?", height)
+
+    def _snapshot(self, which: str, *values: int) -> StoredSnapshot | None:
         row = self._row(
-            "SELECT height, header, chunks FROM snapshots ORDER BY height DESC LIMIT 1"
+            f"SELECT height, header, chunks FROM snapshots {which}",  # noqa: S608
+            *values,
         )
         if row is None:
             return None
