@@ -110,11 +110,14 @@ class SealedCall:
     """A call on its way: what opens and checks its receipt.
 
     ``tx`` is the hash of the L1 transaction that carries it, once there is one.
+    ``after`` was the verified head when it was sealed: it stands in no block up to
+    there, whoever carried it.
     """
 
     body: TrustedCallBody
     envelope: bytes
     tx: bytes = b""
+    after: Height = _ANY_HEIGHT
 
     @property
     def name(self) -> Digest:
@@ -238,7 +241,7 @@ class ShardClient:
             shielding_key=epoch.statement.shielding_key,
             epoch=epoch.statement.epoch,
         )
-        return SealedCall(body=body, envelope=encode(envelope))
+        return SealedCall(body=body, envelope=encode(envelope), after=head.height)
 
     async def call(
         self,
@@ -491,7 +494,13 @@ class ShardClient:
             raise L1RefusedError(INVOKE, refusal=result.code, log=result.log)
 
     async def _opened(self, sent: SealedCall, sealed: SealedReceipt) -> Receipt | None:
-        """The receipt, or ``None`` for one that a worker made up."""
+        """The receipt, or ``None`` for one that a worker made up.
+
+        One of a block before the call was made costs no look at the chain: else a
+        worker could have us walk it down to its beginning.
+        """
+        if sealed.height <= sent.after:
+            return None
         try:
             block_hash = await self.chain.block_hash(sealed.height)
         except (HeaderNotKeptError, RpcRemoteError):
