@@ -16,6 +16,7 @@ from sealift.cli._gov import NotAuthorityKeyError, OrderNotRecordedError
 from sealift.cli._params import run
 from sealift.client import read_card, write_card
 from sealift.crypto import account_of, sha256
+from sealift.insecure_sim import SimIntel, SimMachine
 from sealift.protocol import StatusOrder
 from sealift.transport.keys import write_account_key
 
@@ -320,19 +321,39 @@ def test_a_home_says_what_it_needs(
     assert measured == sealift("measure", tiny_bundle).out.strip()
     again = sealift(
         "worker", "init", home, "--shard", "00" * 32, "--bundle", tiny_bundle,
-        "--sim", "s", "--machine", "m",
+        "--sim", world.sim.folder, "--machine", "one",
     )  # fmt: skip
     assert again.code == 4
     assert (home / "worker.toml").read_text() == text
+
+
+@pytest.mark.parametrize("wrong", ["sim", "machine"])
+def test_a_typo_makes_no_new_simulated_intel_or_machine(
+    world: World, tmp_path: Path, tiny_bundle: Path, sealift: Any, wrong: str
+) -> None:
+    """It would have other fuses: what the right one sealed would seem lost."""
+    sim = tmp_path / "smi" if wrong == "sim" else world.sim.folder
+    before = world.sim.machines()
+    made = sealift(
+        "worker", "init", tmp_path / "w", "--shard", "00" * 32, "--bundle", tiny_bundle,
+        "--sim", sim, "--machine", "onne" if wrong == "machine" else "one",
+    )  # fmt: skip
+    assert made.code == 4
+    assert f"insecure-sim {'init' if wrong == 'sim' else 'platform'}" in made.err
+    assert not (tmp_path / "w").exists()
+    assert not (tmp_path / "smi").exists()
+    assert world.sim.machines() == before
 
 
 def test_a_path_with_quotes_stays_a_path(
     world: World, tmp_path: Path, tiny_bundle: Path, sealift: Any
 ) -> None:
     odd = tmp_path / 'a "quoted" folder'
+    sim = tmp_path / 'a "quoted" sim\n[l1]'
+    SimMachine(SimIntel(sim), "m", entropy=bytes)
     made = sealift(
         "worker", "init", odd, "--shard", "00" * 32, "--bundle", tiny_bundle,
-        "--sim", odd / "sim\n[l1]", "--machine", "m",
+        "--sim", sim, "--machine", "m",
     )  # fmt: skip
     assert made.code == 0, made
     assert sealift("worker", "mrenclave", odd).code == 0

@@ -25,7 +25,7 @@ from ._errors import (
     WrongChainError,
 )
 from ._forecast import Risk, collateral_risk, forecast
-from ._platform import seconds_left
+from ._platform import existing_machine, seconds_left
 from ._run import Ready, open_worker, request_keys_once, run_worker
 from ._store import WorkerStore
 
@@ -54,6 +54,7 @@ __all__ = [
     "WorkerStore",
     "WrongChainError",
     "collateral_risk",
+    "existing_machine",
     "forecast",
     "load_config",
     "open_worker",

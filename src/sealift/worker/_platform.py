@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
@@ -20,6 +21,7 @@ from sealift.insecure_sim import (
     SimIntel,
     SimMachine,
     SimPlatform,
+    SimStateError,
     StartOptions,
 )
 from sealift.protocol import CollateralRecord, collateral_key
@@ -40,6 +42,34 @@ _BACKDATE_SECONDS = 120
 
 #: A process whose channel broke is seen to have ended within this time.
 _REAPING_SECONDS = 1.0
+
+
+def existing_machine(folder: Path, name: str) -> SimMachine:
+    """A simulated machine that was made before.
+
+    A new one in its place would have other fuses: what was sealed on the right one
+    would seem lost.
+
+    Raises:
+        SimStateError: There is no such Intel or machine; none is made.
+    """
+    if not (folder / "intel.json").is_file():
+        raise SimStateError(
+            "no simulated Intel is here",
+            got=str(folder),
+            expected="the folder of one",
+            hint="Correct the path; `sealift insecure-sim init` makes one.",
+        )
+    intel = SimIntel(folder)
+    known = intel.machines()
+    if name not in known:
+        raise SimStateError(
+            "no such simulated machine",
+            got=name,
+            expected=f"one of {', '.join(known) or 'none'}",
+            hint="Correct the name; `sealift insecure-sim platform` makes one.",
+        )
+    return SimMachine(intel, name, entropy=system_entropy)
 
 
 def seconds_left(
@@ -65,6 +95,9 @@ class InsecureSim:
     Args:
         config: Which machine of which simulated Intel, which bundle.
         clock: For the issue date of simulated collateral.
+
+    Raises:
+        SimStateError: There is no such Intel or machine; none is made.
     """
 
     def __init__(self, config: WorkerConfig, clock: Clock) -> None:
@@ -72,8 +105,8 @@ class InsecureSim:
         self._clock = clock
         self._log = config.home / "enclave.log"
         self._log_begins = 0
-        self.intel = SimIntel(config.sim)
-        self.machine = SimMachine(self.intel, config.machine, entropy=system_entropy)
+        self.machine = existing_machine(config.sim, config.machine)
+        self.intel = self.machine.intel
 
     @asynccontextmanager
     async def enclave(self) -> AsyncIterator[RunningEnclave]:
