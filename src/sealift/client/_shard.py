@@ -32,7 +32,7 @@ from sealift.protocol import (
     Getter,
     GetterBody,
     GetterReply,
-    KeyEpochRecord,
+    KeyEpoch,
     Receipt,
     SealedReceipt,
     TrustedCall,
@@ -177,7 +177,7 @@ class ShardClient:
 
     # --- the shard, as L1 proves it ---
 
-    async def shielding_key(self) -> KeyEpochRecord:
+    async def shielding_key(self) -> KeyEpoch:
         """The key epoch that calls are sealed to.
 
         Raises:
@@ -238,8 +238,8 @@ class ShardClient:
         )
         envelope = seal_message(
             TrustedCall(body=body, signature=body.sign(self._secret)),
-            shielding_key=epoch.statement.shielding_key,
-            epoch=epoch.statement.epoch,
+            shielding_key=epoch.keys.shielding_key,
+            epoch=epoch.epoch,
         )
         return SealedCall(body=body, envelope=encode(envelope), after=head.height)
 
@@ -421,8 +421,8 @@ class ShardClient:
         )
         envelope = seal_message(
             Getter(body=body, signature=body.sign(self._secret)),
-            shielding_key=epoch.statement.shielding_key,
-            epoch=epoch.statement.epoch,
+            shielding_key=epoch.keys.shielding_key,
+            epoch=epoch.epoch,
         )
         raw = await self.workers.ask(encode(envelope))
         try:
