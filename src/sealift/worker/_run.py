@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 
@@ -56,6 +57,9 @@ from ._state import restore_state
 from ._store import WorkerStore
 from ._surroundings import Surroundings
 from ._upstream import Upstream
+
+#: For so long a look at L1's collateral is good.
+_COLLATERAL_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,12 +139,19 @@ class _Collateral:
     def __init__(self, platform: InsecureSim, l1: L1Client) -> None:
         self._platform = platform
         self._l1 = l1
+        self._left: int | None = None
+        self._look_again = float("-inf")
 
     async def ensure_collateral(self, outbox: Outbox) -> None:
         await self._platform.ensure_collateral(outbox, self._l1)
 
     async def collateral_seconds_left(self) -> int | None:
-        return await self._platform.collateral_seconds_left(self._l1)
+        """As of the last minutes: judging it anew costs a dozen signatures."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_again:
+            self._left = await self._platform.collateral_seconds_left(self._l1)
+            self._look_again = now + _COLLATERAL_SECONDS
+        return self._left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
