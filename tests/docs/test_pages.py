@@ -6,6 +6,7 @@ import inspect
 import re
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,7 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 import sealift
 from sealift.base import ShardId
 from sealift.insecure_sim import SimIntel, SimMachine
-from sealift.node import SoloHome
+from sealift.ledger import DcapVerifier
+from sealift.node import LedgerApplication, SoloHome
+from sealift.node.abci import run_abci
 from sealift.worker import CONFIG_FILE, load_config
 from sealift.worker._metrics import Metrics, Reading
 
@@ -287,6 +290,22 @@ def test_the_files_of_a_chains_home_are_told(tmp_path: Path) -> None:
     for path in (*files, home.database, home.lock):
         assert f"`{path.relative_to(tmp_path)}`" in text
     assert home.account_key("x").relative_to(tmp_path) == Path("keys/x.json")
+
+
+def test_the_files_of_a_ledger_behind_cometbft_are_told() -> None:
+    text = section("docs/files.md", "A ledger's home behind CometBFT")
+
+    async def serve(folder: Path) -> None:
+        ledger = LedgerApplication(DcapVerifier())
+        async with run_abci(folder, socket=folder / "s", application=ledger):
+            pass
+
+    with TemporaryDirectory() as short:  # a unix socket's path is
+        asyncio.run(serve(Path(short)))
+        made = {path.name for path in Path(short).iterdir()}
+    assert made == {"state.sqlite", "lock"}
+    for name in made:
+        assert f"`{name}`" in text
 
 
 def test_the_files_of_the_simulator_are_told(tmp_path: Path) -> None:

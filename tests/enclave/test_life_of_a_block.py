@@ -19,7 +19,7 @@ from enclave_world import (
     schedule,
 )
 
-from sealift.base import encode
+from sealift.base import InvariantError, encode
 from sealift.crypto import account_of
 from sealift.enclave import (
     AlreadyStartedError,
@@ -36,6 +36,7 @@ from sealift.enclave import (
     StateExistsError,
     StateRootMismatchError,
     VersionMismatchError,
+    _birth,
     _execute,
 )
 from sealift.enclave._state import keyed_root
@@ -401,6 +402,24 @@ class TestBirth:
         with pytest.raises(GenesisMismatchError):
             host.call(e.Genesis(blob=b"\x80"))
         assert host.call(e.Genesis(blob=GENESIS)).height == 5
+
+    def test_a_bug_in_a_genesis_that_waited_ends_the_process(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world, host = self.unborn()
+        born = host.call(e.BornKeys(blob=GENESIS))
+        host.key_store, host.checkpoint = born.key_store, None
+        world.publish(born.statement)
+        host.boot()
+        host.start()
+        host.call(e.Genesis(blob=GENESIS))
+
+        def broken(*_: object) -> None:
+            raise InvariantError("broken")
+
+        monkeypatch.setattr(_birth, "_rebuilt", broken)
+        with pytest.raises(InvariantError):
+            host.follow()
 
     def test_another_instance_was_first_so_mine_are_no_keys(self) -> None:
         world, host = self.unborn()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from enclave_world import FakePlatform, Host, World, runtime_v1
 
+from sealift.attestation import TrustAnchorError
 from sealift.base import FrameReader, InvariantError, Message, decode, encode, frame
 from sealift.bundle import Manifest, encode_manifest
 from sealift.crypto import sha256
@@ -216,6 +217,21 @@ def test_a_root_that_is_no_certificate_starts_nothing(world: World) -> None:
     with pytest.raises(Exception, match="trust anchor"):
         Enclave(
             manifest=msgspec.structs.replace(made, attestation_roots=(bad,)),
+            platform=FakePlatform(),
+            entropy=bytes,
+            runtime=runtime_v1(),
+        )
+
+
+def test_a_simulators_root_that_is_said_to_be_intels_starts_nothing(
+    world: World,
+) -> None:
+    """Whoever reads the manifest would take it for a production bundle."""
+    made = world.host.manifest()
+    said = msgspec.structs.replace(made.attestation_roots[0], kind="intel")
+    with pytest.raises(TrustAnchorError, match="got insecure-sim, expected intel"):
+        Enclave(
+            manifest=msgspec.structs.replace(made, attestation_roots=(said,)),
             platform=FakePlatform(),
             entropy=bytes,
             runtime=runtime_v1(),

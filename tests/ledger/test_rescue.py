@@ -121,6 +121,16 @@ def test_a_rescue_owes_a_rotation(late: Any) -> None:
     assert (due.why, due.epoch, due.generation) == ("rescue", 1, 2)
 
 
+def test_a_rescue_owes_keys_that_what_lapses_with_it_never_had(late: Any) -> None:
+    """It may have been given the old ones, though it never ran."""
+    rescued_at = late.xyz + RESCUE_AFTER
+    late.upgrade(late.shard, code=late.CODE_C, release_from=rescued_at, upgrade_at=110)
+    late.blocks_until(rescued_at)
+    assert statuses(late) == [RETIRED, VOID, LAPSED, ACTIVE]
+    due = late.schedule(late.shard).rotation
+    assert (due.why, due.generation) == ("rescue", 3)
+
+
 def test_no_certificate_leads_to_a_void_or_rescuing_generation(late: Any) -> None:
     late.blocks_until(late.xyz + RESCUE_AFTER)
     root = late.frontier(late.shard).root

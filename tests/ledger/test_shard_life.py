@@ -530,6 +530,38 @@ def test_a_vote_whose_voter_lost_its_standing_does_not_count(agreeing: Any) -> N
     assert agreeing.frontier(agreeing.shard).confirmed == last
 
 
+def test_a_machine_votes_again_when_its_first_voter_is_gone(agreeing: Any) -> None:
+    """Its vote would neither count nor make room, and two machines never agree."""
+    last = agreeing.height
+    agreeing.confirm(agreeing.shard, agreeing.one, last)
+    agreeing.call(
+        "teerex.unregister_enclave", by="operator", signing_key=agreeing.one.key
+    )
+    heir = agreeing.instance("heir")
+    heir.machine = agreeing.one.machine
+    agreeing.register(agreeing.shard, heir)
+    agreeing.confirm(agreeing.shard, agreeing.two, last)
+    agreeing.confirm(agreeing.shard, heir, last)
+    assert agreeing.frontier(agreeing.shard).confirmed == last
+
+
+def test_a_vote_counts_again_when_its_voter_is_attested_again(world: Any) -> None:
+    """Both have voted, never both in good standing; either may say it again."""
+    one, two = world.instance("one"), world.instance("two")
+    config = world.config(policy={"max_age_blocks": 8})
+    shard = world.born_shard(one, two, config=config, root_quorum=2)
+    world.block()
+    last = world.height
+    world.confirm(shard, one, last)
+    world.blocks_until(world.enclave(one).attested_at + 8)
+    world.register(shard, two)
+    world.confirm(shard, two, last)
+    world.register(shard, one)
+    assert world.frontier(shard).confirmed < last
+    world.confirm(shard, one, last)
+    assert world.frontier(shard).confirmed == last
+
+
 def test_a_vote_from_below_a_floor_that_rose_since_does_not_count(
     agreeing: Any,
 ) -> None:
@@ -557,6 +589,20 @@ def test_of_two_conflicting_roots_neither_counts(agreeing: Any) -> None:
     for each in (agreeing.one, agreeing.three):
         agreeing.confirm(agreeing.shard, each, last)
     assert agreeing.frontier(agreeing.shard).confirmed == last
+
+
+def test_an_evicted_liars_open_vote_disputes_no_honest_root(agreeing: Any) -> None:
+    """Its word is kept as evidence, and stops nobody a second time."""
+    last = agreeing.height
+    agreeing.confirm(agreeing.shard, agreeing.one, last, root=b"x" * 32)
+    agreeing.call(
+        "teerex.unregister_enclave", by="operator", signing_key=agreeing.one.key
+    )
+    agreeing.confirm(agreeing.shard, agreeing.two, last)
+    agreeing.confirm(agreeing.shard, agreeing.three, last)
+    assert agreeing.frontier(agreeing.shard).confirmed == last
+    assert mode(agreeing) == "normal"
+    assert len(agreeing.store.items(b"enclave_bridge/conflicts/")) == 1
 
 
 def test_votes_for_other_ranges_are_no_conflict(agreeing: Any) -> None:

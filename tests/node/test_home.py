@@ -106,6 +106,7 @@ def test_failed_init_leaves_nothing(
         ("genesis", b"{", ConfigInvalidError),
         ("genesis", b"[]", ConfigInvalidError),
         ("genesis", b'{"chain_id": 3}', ConfigInvalidError),
+        ("genesis", b"[" * 100_000, ConfigInvalidError),
         ("validator_key", None, MissingFileError),
         ("validator_key", b"{}", UnreadableFileError),
         ("database", None, ChainStoreError),
@@ -136,6 +137,7 @@ def test_home_with_a_broken_file_does_not_start_and_keeps_it(
         b"port = 70000",
         b"unknown = 1",
         b"not toml",
+        b"port = " + b"[" * 100_000,
         b"\xff",
     ],
 )

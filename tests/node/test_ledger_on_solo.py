@@ -23,6 +23,7 @@ from sealift.frame import Context, storage_key
 from sealift.ledger import (
     DcapVerifier,
     LedgerGenesis,
+    LedgerGenesisError,
     LedgerParams,
     ledger_call,
     render_genesis,
@@ -299,3 +300,16 @@ def test_application_without_state_and_foreign_genesis_are_refused() -> None:
                 app_state=app_state(keys, ChainId("another")),
             )
         )
+
+
+def test_chain_that_begins_before_1970_is_refused_at_its_birth() -> None:
+    """Its blocks would be executed, but not counted: no restart could go on."""
+    keys = {"faucet": account_of(bytes(32)), "sudo": account_of(bytes(32))}
+    for seconds in (-1, -62_135_596_800):
+        genesis = GenesisDoc(
+            genesis_time=Timestamp(seconds=seconds),
+            chain_id=CHAIN,
+            app_state=app_state(keys),
+        )
+        with pytest.raises(LedgerGenesisError, match="1970"):
+            LedgerApplication(DcapVerifier()).init_chain(genesis)

@@ -306,6 +306,9 @@ def test_calls_by_uri(home: Path, root: TrustRoot) -> None:
         assert tx["result"]["index"] == 0
         _, query = await get(node, '/abci_query?path="/store"&data="hex"&prove=true')
         assert query["result"]["response"]["value"] == b64encode(b"2").decode()
+        _, other = await get(node, '/abci_query?path="/p2p/filter"&data="hex"')
+        assert other["result"]["response"]["code"] == 1
+        assert other["result"]["response"]["value"] is None
         _, header = await get(node, '/header?height="2"')
         assert header["result"]["header"] == block["result"]["block"]["header"]
         by_hash = block["result"]["block_id"]["hash"]

@@ -10,7 +10,6 @@ from mura_world import (
     NEW,
     OLD,
     OTHER,
-    SHARD,
     Node,
     Talk,
     World,
@@ -25,13 +24,13 @@ from sealift.protocol import (
     AttestationPolicy,
     EntryStatus,
     Frontier,
+    KeyPackage,
     MuRaChallenge,
     SealedKeyPackage,
     enclave_key,
-    keys_key,
 )
 from sealift.protocol.ecall import Registration
-from sealift.provisioning import ProvenState
+from sealift.provisioning import EntitledEpochs, ProvenState
 from sealift.relay import RelayCheckpoint, TrustRoot
 from sealift.relay import header_hash as hash_of
 
@@ -240,6 +239,29 @@ def test_a_key_that_is_not_the_published_one(talk: Talk, name: str) -> None:
     refused_after_keys(talk, "CommitmentMismatchError")
 
 
+class LaterPackage(KeyPackage, tag="KeyPackage"):
+    """What a later code may send: one field more."""
+
+    more: int = 1
+
+
+def test_a_package_that_is_not_understood_shows_no_byte_of_a_key(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal goes to both hosts."""
+    node = talk.provider_node
+    honest = node.key_package
+
+    def later(*, checkpoint_at: Any, entitled: Any) -> KeyPackage:
+        package = honest(checkpoint_at=checkpoint_at, entitled=entitled)
+        return LaterPackage(**msgspec.structs.asdict(package))
+
+    monkeypatch.setattr(node, "key_package", later)
+    refused_after_keys(talk, "NonCanonicalError")
+    first = epoch_keys(0).shielding_secret[:3].hex()
+    assert first not in str(talk.errors)
+
+
 def test_two_keys_exchanged(talk: Talk) -> None:
     """State and root key commit under names of their own."""
     keys = epoch_keys(0)
@@ -262,8 +284,8 @@ def test_two_keys_exchanged(talk: Talk) -> None:
     ids=["none", "not from 0", "out of order", "doubled", "a gap"],
 )
 def test_epochs_that_are_not_all_in_order(talk: Talk, epochs: Any) -> None:
-    talk.world.publish(epoch_keys(1))
-    talk.world.publish(epoch_keys(2))
+    talk.world.act(epoch_keys(1))
+    talk.world.act(epoch_keys(2))
     talk.provider_node.epochs = epochs
     refused_after_keys(talk, "CommitmentMismatchError")
 
@@ -274,8 +296,9 @@ def test_an_epoch_that_l1_does_not_know(talk: Talk) -> None:
 
 
 def test_keys_of_a_shard_that_published_none(talk: Talk) -> None:
-    talk.world.values[keys_key(SHARD, 0)] = None
-    refused_after_keys(talk, "NotProvenError")
+    world = talk.world
+    world.schedule = msgspec.structs.replace(world.schedule, epochs=())
+    talk.run().refused("provider", "NotProvenError")
 
 
 def test_a_checkpoint_on_another_chain(talk: Talk) -> None:
@@ -351,7 +374,10 @@ def test_a_package_sealed_to_nobody(talk: Talk) -> None:
 
 def test_a_package_sealed_under_another_info(talk: Talk) -> None:
     """A package of another session, with the very same keys."""
-    package = encode(talk.provider_node.key_package(checkpoint_at=HEAD))
+    entitled = EntitledEpochs(acting=talk.world.schedule.epochs, staged=None)
+    package = encode(
+        talk.provider_node.key_package(checkpoint_at=HEAD, entitled=entitled)
+    )
     talk.provider_node.asked_for_keys = 0
     public = talk.requester_node.hpke_key
 

@@ -221,3 +221,16 @@ def test_a_driver_that_answers_wrongly_is_a_bug_and_named_so(
         step = steps.send(None)
     with pytest.raises(InvariantError):
         steps.send(MESSAGES[Event.READY])
+
+
+def test_a_bug_is_no_refusal(talk: Talk) -> None:
+    """It ends the process; neither host hears its sentence."""
+
+    def broken(_: int) -> bytes:
+        raise InvariantError("broken")
+
+    talk.provider_node.entropy = broken
+    end = talk.ends["provider"]
+    end.start()
+    with pytest.raises(InvariantError):
+        end.feed([b"\x00" + encode(MESSAGES[Event.HELLO])])

@@ -68,7 +68,6 @@ class Crl:
 
     issuer_key: bytes
     number: int
-    issued: int
     next_update: int
     parsed: x509.CertificateRevocationList
 
@@ -215,7 +214,6 @@ def crl_failures(
         Crl(
             issuer_key=public_key_der(issuer),
             number=number,
-            issued=int(issued.timestamp()),
             next_update=int(following.timestamp()),
             parsed=crl,
         ),

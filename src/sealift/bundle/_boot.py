@@ -1,6 +1,6 @@
 """``boot.py``: the first measured code of an enclave process.
 
-A host starts ``python -I -S -B -X pycache_prefix=… boot.py HOST PLATFORM
+A host starts ``python -I -S -B -X pycache_prefix=… -u boot.py HOST PLATFORM
 MEMORY`` with two inherited descriptors and the most bytes of address space (0:
 no limit). That command line is a contract between releases: a host starts
 bundles of the release before.

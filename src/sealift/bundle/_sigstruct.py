@@ -114,7 +114,7 @@ def make_tbs(
         measurement: Of the bundle's content.
         isv_prod_id: Product, 0..65535.
         isv_svn: Version, 0..65535.
-        date: Build date, years 0..9999. Part of the signed bytes, so choose
+        date: Build date, years 1..9999. Part of the signed bytes, so choose
             it, and do not take the clock.
         vendor: 0, or 0x8086 for Intel.
     """

@@ -46,8 +46,8 @@ def check_path(path: str) -> None:
     """Return only if the path is plain, relative, and no compiled Python.
 
     Raises:
-        BundlePathError: Absolute, with ``..``, empty or hidden-device parts,
-            backslashes, control characters, too long, or ``.pyc``.
+        BundlePathError: Absolute, with ``.``, ``..`` or empty parts,
+            backslashes, unprintable characters, too long, or ``.pyc``.
     """
     parts = path.split("/")
     if (

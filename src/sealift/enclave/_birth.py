@@ -2,7 +2,7 @@
 
 import msgspec
 
-from sealift.base import Height, SealiftError, UnixSeconds
+from sealift.base import Height, InvariantError, SealiftError, UnixSeconds
 from sealift.crypto import HpkeSuite, hpke_public, sha256
 from sealift.frame import PageStore
 from sealift.protocol import (
@@ -150,6 +150,8 @@ def settle_birth(shard: Shard) -> None:
     if birth is None and blob is not None:
         try:
             birth = _rebuilt(shard, blob)
+        except InvariantError:
+            raise
         except SealiftError:
             # The host hears the reason when it asks for the genesis again; a
             # bad blob is no reason not to follow the chain.
@@ -202,6 +204,7 @@ def _birth(shard: Shard, schedule: Schedule, keys: EpochKeys, blob: bytes) -> Bi
         height=GENESIS_HEIGHT,
         root=root,
         root_height=GENESIS_HEIGHT,
+        epoch=BIRTH_EPOCH,
         time=UnixSeconds(0),
         trail=[],
         trusted=True,

@@ -3,7 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import TypeVar, cast
 
-from sealift.attestation import parse_trust_anchor
+from sealift.attestation import (
+    Failure,
+    Rule,
+    TrustAnchor,
+    TrustAnchorError,
+    parse_trust_anchor,
+)
 from sealift.base import (
     InvariantError,
     Message,
@@ -11,7 +17,7 @@ from sealift.base import (
     decode,
     encode,
 )
-from sealift.bundle import Manifest
+from sealift.bundle import AttestationRoot, Manifest
 from sealift.crypto import Entropy
 from sealift.frame import Runtime
 from sealift.protocol.ecall import (
@@ -29,6 +35,7 @@ from sealift.protocol.ecall import (
     GetStatus,
     Hello,
     HelloReply,
+    HoldKeys,
     ImportBlock,
     OpenSession,
     ProveSession,
@@ -38,6 +45,7 @@ from sealift.protocol.ecall import (
     SnapshotBegin,
     SnapshotChunk,
     SnapshotGet,
+    StageKeys,
     Start,
     Started,
 )
@@ -49,6 +57,7 @@ from ._follow import import_block
 from ._identity import dump_ra, register
 from ._platform import PlatformPort
 from ._reads import ask
+from ._rotation import hold_keys, stage_keys
 from ._sessions import Sessions
 from ._shard import Shard
 from ._start import start
@@ -75,7 +84,8 @@ class Enclave:
 
     Raises:
         PlatformRefusedError: The platform does not say who this is.
-        TrustAnchorError: An attestation root of the manifest cannot be read.
+        TrustAnchorError: An attestation root of the manifest cannot be read, or
+            is of another kind than the manifest says.
     """
 
     def __init__(
@@ -90,10 +100,7 @@ class Enclave:
         self._platform = platform
         self._entropy = entropy
         self._runtime = runtime
-        self._anchors = tuple(
-            parse_trust_anchor(root.certificate())
-            for root in manifest.attestation_roots
-        )
+        self._anchors = tuple(_anchor(root) for root in manifest.attestation_roots)
         self._me = platform.identity()
         self._shard: Shard | None = None
         self._handlers: Mapping[type[Message], _Handler] = {
@@ -169,6 +176,17 @@ class Enclave:
         return started
 
 
+def _anchor(root: AttestationRoot) -> TrustAnchor:
+    """A measured root, if it is of the kind that readers of the manifest see."""
+    anchor = parse_trust_anchor(root.certificate())
+    if anchor.kind != root.kind:
+        raise TrustAnchorError(
+            "a root of the manifest is of another kind",
+            [Failure(rule=Rule.TRUST_ANCHOR, got=anchor.kind, expected=root.kind)],
+        )
+    return anchor
+
+
 def _table(shard: Shard, sessions: Sessions) -> dict[type[Message], _Handler]:
     return {
         Genesis: _of(Genesis, lambda r: load_genesis(shard, r)),
@@ -181,6 +199,8 @@ def _table(shard: Shard, sessions: Sessions) -> dict[type[Message], _Handler]:
         Confirm: _of(Confirm, lambda r: confirm(shard, r)),
         Register: _of(Register, lambda r: register(shard, operator=r.operator)),
         BornKeys: _of(BornKeys, lambda r: born_keys(shard, r)),
+        StageKeys: _of(StageKeys, lambda _: stage_keys(shard)),
+        HoldKeys: _of(HoldKeys, lambda _: hold_keys(shard)),
         GetStatus: _of(GetStatus, lambda _: status(shard)),
         DumpRa: _of(DumpRa, lambda _: dump_ra(shard)),
         Ask: _of(Ask, lambda r: ask(shard, r)),

@@ -54,7 +54,7 @@ class ChainView(Message, kw_only=True):
         height: The last followed block.
         time: Its time.
         record: Its record; ``None`` before the shard's first.
-        frontier: The highest that was proven.
+        frontier: The last that was proven.
         first_keys: The record of epoch 0, once proven.
         unborn_at: Where epoch 0 was last proven absent.
         certificate: The last handover certificate that was proven.

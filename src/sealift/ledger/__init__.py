@@ -7,7 +7,7 @@ from ._bridge import MAX_CIPHERTEXT
 from ._bridge_schedule import shard_id_of
 from ._bridge_storage import vault_account
 from ._codes import CODES, CODESPACE, UNLISTED, code_of, code_of_error
-from ._eligibility import require_eligible
+from ._eligibility import Forecast, forecast, is_eligible, require_eligible
 from ._errors import LedgerGenesisError
 from ._genesis import LedgerGenesis, LedgerParams, parse_genesis, render_genesis
 from ._ledger import FinalizedBlock, Ledger, LedgerTxResult, TxCheck
@@ -31,6 +31,7 @@ __all__ = [
     "DcapVerifier",
     "Evidence",
     "FinalizedBlock",
+    "Forecast",
     "Ledger",
     "LedgerGenesis",
     "LedgerGenesisError",
@@ -42,6 +43,8 @@ __all__ = [
     "TxCheck",
     "code_of",
     "code_of_error",
+    "forecast",
+    "is_eligible",
     "ledger_call",
     "ledger_metadata",
     "parse_genesis",

@@ -75,7 +75,7 @@ class ScheduleKeeper(BridgeStorage):
                 schedule, height=ctx.block.height, confirmed=confirmed
             )
             if rescued is not None:
-                self._note_rescue(ctx, shard, rescued)
+                self._note_rescue(ctx, schedule, rescued)
                 schedule = _rescued(schedule, rescued)
             schedule, promoted = promote(schedule, height=ctx.block.height)  # 3
             if promoted is not None:
@@ -181,7 +181,8 @@ class ScheduleKeeper(BridgeStorage):
         ctx.emit(StatusChanged(shard=shard, status=status))
         return with_status(schedule, status)
 
-    def _note_rescue(self, ctx: Context, shard: ShardId, rescued: Rescue) -> None:
+    def _note_rescue(self, ctx: Context, schedule: Schedule, rescued: Rescue) -> None:
+        shard = schedule.shard
         self.votes.delete(ctx, shard)
         disputed = self.disputes.find(ctx, shard)
         if disputed is not None and disputed >= rescued.rescuer.since:
@@ -234,9 +235,7 @@ class ScheduleKeeper(BridgeStorage):
 
 
 def _rescued(schedule: Schedule, rescued: Rescue) -> Schedule:
-    """The voided generation may hold the keys: others are owed."""
-    if not rescued.voided:
-        return schedule
+    """The voided generations, and what lapsed with them, may hold the keys."""
     return owe_rotation(
         schedule,
         "rescue",

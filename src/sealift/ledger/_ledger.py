@@ -245,15 +245,16 @@ class Ledger:
         """
         del proposer
         self._roll_back()
-        if height != self._next or not self._store.items(b"system/"):
-            raise LedgerHeightError(
-                "block out of turn", got=height, expected=self._next
-            )
         block = self._block(height, time)
         overlay = Overlay.over(self._store)
         ctx = self._context(overlay, block)
+        begun = self._pallets.system.genesis_digest.exists(ctx)
+        if height != self._next or not begun:
+            raise LedgerHeightError(
+                "block out of turn", got=height, expected=self._next
+            )
         self._pallets.system.require_runtime(ctx)
-        begun = self._pallets.runtime.initialize_block(overlay, block)
+        opened = self._pallets.runtime.initialize_block(overlay, block)
         self._pallets.system.note_hash(ctx, block_hash)
         meter = self._meter()
         results = tuple(self._apply(overlay, block, tx, meter) for tx in txs)
@@ -272,8 +273,8 @@ class Ledger:
             results=results,
             app_hash=self._store.root(),
             changes=changes,
-            events=(*begun.events, *ended.events),
-            hook_failures=(*begun.failures, *ended.failures),
+            events=(*opened.events, *ended.events),
+            hook_failures=(*opened.failures, *ended.failures),
         )
 
     def commit(self) -> Height:

@@ -115,7 +115,12 @@ class SoloHome:
         try:
             plain: object = msgspec.json.decode(raw)
             return GENESIS_DOC.parse(plain)
-        except (msgspec.MsgspecError, ValueError, SealiftError) as error:
+        except (
+            msgspec.MsgspecError,
+            ValueError,
+            RecursionError,
+            SealiftError,
+        ) as error:
             raise ConfigInvalidError(
                 f"genesis cannot be read ({error})",
                 got=str(self.genesis),
@@ -132,7 +137,7 @@ class SoloHome:
         raw = read_or_explain(self.config, what="configuration", hint=_INIT_HINT)
         try:
             return msgspec.convert(tomllib.loads(raw.decode()), SoloConfig)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise ConfigInvalidError(
                 f"configuration cannot be read ({error})", got=str(self.config)
             ) from error

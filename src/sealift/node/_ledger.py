@@ -8,6 +8,7 @@ from sealift.frame import EmittedEvent, SimpleTreeStore
 from sealift.ledger import (
     Ledger,
     LedgerGenesis,
+    LedgerGenesisError,
     LedgerParams,
     LedgerTxResult,
     QuoteVerifier,
@@ -56,9 +57,16 @@ class LedgerApplication:
         """Write the first state.
 
         Raises:
-            LedgerGenesisError: ``app_state`` is no ledger's genesis.
+            LedgerGenesisError: ``app_state`` is no ledger's genesis, or the chain
+                begins at a time that the ledger cannot count.
             ForeignChainError: It is another chain's.
         """
+        if genesis.genesis_time.seconds < 0:
+            raise LedgerGenesisError(
+                "the genesis lies before 1970",
+                got=genesis.genesis_time.seconds,
+                expected="≥ 0 seconds since then",
+            )
         store = SimpleTreeStore()
         ledger = self._make(genesis, store)
         root = ledger.init_chain()

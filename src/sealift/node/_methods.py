@@ -53,6 +53,10 @@ from ._store import StoredBlock
 
 #: Type of the one proof operation of ``abci_query``.
 ICS23_SIMPLE: Final = "ics23:simple"
+#: Paths of ``abci_query`` that mean a state key, in both engines.
+STORE_PATHS: Final = frozenset({"", "/store"})
+#: What the answer to any other says.
+NO_PATH: Final = ("no such path, only /store", "sealift/LedgerQueryError")
 _DEFAULT_PAGE: Final = 30
 _MAX_PAGE: Final = 100
 _MAX_METAS: Final = 20
@@ -322,6 +326,11 @@ class SoloMethods:
 
     def _abci_query(self, params: Params) -> object:
         key = params.data("data")
+        if params.text("path") not in STORE_PATHS:
+            log, codespace = NO_PATH
+            return ABCI_QUERY.render(
+                AbciQueryResult(code=1, log=log, key=key, codespace=codespace)
+            )
         try:
             entry = self._chain.read_state(
                 key, height=params.height(), prove=params.flag("prove")

@@ -95,7 +95,10 @@ class KeyPackage(Message):
 
 
 class SealedKeyPackage(Message):
-    """Step 7 on the wire: HPKE (MLKEM768_X25519), info = the transcript digest."""
+    """Step 7 on the wire: HPKE (MLKEM768_X25519).
+
+    ``info`` is a domain, hello, challenge and the TLS exporter's value.
+    """
 
     sealed: bytes
 

@@ -52,11 +52,19 @@ class ProviderNotEntitledError(ProvisioningError):
 
 
 class HandoverForbiddenError(ProvisioningError):
-    """The provider's generation does not hand its keys to a later one."""
+    """A generation up to the requester's does not hand its keys to a later one."""
 
 
 class IsvSvnTooLowError(ProvisioningError):
     """The enclave's ISV_SVN is below the floor."""
+
+
+class WrongVendorError(ProvisioningError):
+    """The enclave is of another vendor or product than its entry says."""
+
+
+class AttestedTooEarlyError(ProvisioningError):
+    """Attested below the height from which instances may have an epoch's keys."""
 
 
 class CommitmentMismatchError(ProvisioningError):
@@ -64,7 +72,7 @@ class CommitmentMismatchError(ProvisioningError):
 
 
 class CheckpointMismatchError(ProvisioningError):
-    """The provider's chain, schedule or frontier is not the requester's."""
+    """The provider's chain or frontier is not the requester's."""
 
 
 class RefusedByPeerError(ProvisioningError):

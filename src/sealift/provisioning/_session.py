@@ -16,6 +16,7 @@ from sealift.attestation import (
 )
 from sealift.base import (
     FrameReader,
+    InvariantError,
     Message,
     SealiftError,
     TooLargeError,
@@ -124,6 +125,8 @@ class MuRaSession:
             if self.state in ENDED:
                 raise SessionOrderError("the session is over", got=self.state.value)
             act()
+        except InvariantError:
+            raise  # a bug is no refusal: the process ends before anything leaves
         except SealiftError as error:
             self._fail(error)
         return self._output
@@ -280,10 +283,10 @@ def _parse(data: bytes) -> Message:
 
 def _not_refused(message: Message) -> Message:
     if isinstance(message, MuRaRefusal):
-        raise RefusedByPeerError(
-            "the other end refused",
-            got=f"{message.code}: {message.message}"[:_SHOWN_REFUSAL],
-        )
+        words = f"{message.code}: {message.message}"[:_SHOWN_REFUSAL]
+        # A stranger's words, on their way to logs and terminals.
+        shown = "".join(each if each.isprintable() else "?" for each in words)
+        raise RefusedByPeerError("the other end refused", got=shown)
     return message
 
 

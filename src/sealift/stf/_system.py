@@ -85,9 +85,7 @@ class System(Pallet):
             by_expiry.setdefault(call.valid_until, []).append(call.call_id)
         if not by_expiry:
             return
-        pending = {
-            bucket.valid_until: bucket.chunks for bucket in self.pending.get(ctx)
-        }
+        pending = self._get_pending(ctx)
         for valid_until, call_ids in by_expiry.items():
             number = pending.get(valid_until, 0)
             self.chunks.put(ctx, (valid_until, number), tuple(call_ids))
@@ -97,9 +95,7 @@ class System(Pallet):
     def on_finalize(self, ctx: Context) -> None:
         """Forget receipts whose calls are no longer valid in the next block."""
         budget = MAX_FORGOTTEN
-        pending = {
-            bucket.valid_until: bucket.chunks for bucket in self.pending.get(ctx)
-        }
+        pending = self._get_pending(ctx)
         passed = sorted(height for height in pending if height <= ctx.block.height)
         for valid_until in passed:
             while pending[valid_until] and budget > 0:

@@ -15,6 +15,7 @@ from sealift.node import (
     StateHistory,
 )
 from sealift.node._application import require_all_answered, require_root
+from sealift.node._methods import NO_PATH, STORE_PATHS
 from sealift.relay.rpc import GenesisDoc
 
 from ._errors import AbciOrderError, AbciVersionError
@@ -54,8 +55,6 @@ from ._translate import (
 
 #: v0.38, v0.39 and v0.40 say so in ``Info``.
 ABCI_VERSION: Final = "2.0.0"
-#: Paths of ``Query`` that mean a state key.
-_STORE_PATHS: Final = frozenset({"", "/store"})
 _VARINT_STEP: Final = 7
 
 _log = logging.getLogger(__name__)
@@ -358,13 +357,9 @@ class AbciApplication:
 
     def _read(self, request: QueryRequest) -> QueryResponse:
         key = request.data
-        if request.path not in _STORE_PATHS:
-            return QueryResponse(
-                code=1,
-                log="no such path, only /store",
-                key=key,
-                codespace="sealift/LedgerQueryError",
-            )
+        if request.path not in STORE_PATHS:
+            log, codespace = NO_PATH
+            return QueryResponse(code=1, log=log, key=key, codespace=codespace)
         if self._history is None:
             raise HeightUnknownError("no block is committed yet", got=request.height)
         entry = self._history.read(
