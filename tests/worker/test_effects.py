@@ -16,6 +16,7 @@ from doubles import (
 )
 
 from sealift.base import Height
+from sealift.ledger import CODES
 from sealift.worker import WorkerStore
 from sealift.worker import _effects as effects_module
 from sealift.worker._effects import (
@@ -46,6 +47,11 @@ NUMBERS = {
 def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {number: name for name, number in NUMBERS.items()}
     monkeypatch.setattr(effects_module, "_NAMES", names)
+
+
+def test_every_name_is_one_that_l1_has() -> None:
+    names = effects_module._DONE | effects_module._SAID | effects_module._NEVER
+    assert names <= set(CODES)
 
 
 def refused(name: str) -> Callable[[object], Included]:

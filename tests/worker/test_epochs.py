@@ -113,7 +113,7 @@ def test_a_staged_epoch_of_a_later_generation_is_not_asked_for_by_the_old() -> N
 def test_the_acting_epoch_comes_first() -> None:
     there = schedule(epochs=(epoch(0), epoch(1, 5)), staged=staged(2, OTHER))
     lacking = view(there, 0)
-    assert lacking.lacks_acting
+    assert lacking.lacking == (1,)
     assert next_step(lacking) is Step.FETCH
     assert next_step(view(there, 0, 1)) is Step.FETCH  # now the staged one
     assert next_step(view(there, 0, 1, 2)) is Step.HOLD
@@ -124,8 +124,8 @@ def test_retired_code_neither_asks_for_keys_nor_is_it_ill_without() -> None:
     there = schedule(entries=(RETIRED, new), epochs=(epoch(0), epoch(1, 6)))
     old = view(there, 0)
     assert next_step(old) is Step.WAIT
-    assert not old.lacks_acting
-    assert view(there, 0, code=ELSE).lacks_acting
+    assert not old.lacking
+    assert view(there, 0, code=ELSE).lacking == (1,)
 
 
 def test_before_its_notice_has_run_the_next_code_does_not_ask() -> None:
@@ -147,7 +147,38 @@ def test_withdrawn_code_does_not_ask(kind: EntryStatus) -> None:
 
 
 def test_held_are_those_that_act_and_the_one_for_later() -> None:
-    assert held_epochs(status(epochs=(Epoch(0), Epoch(1)))) == {0, 1}
+    acting = (Epoch(0), Epoch(1))
+    assert held_epochs(status(epochs=acting)) == {0, 1}
+    assert held_epochs(status(epochs=acting, staged=Epoch(2))) == {0, 1, 2}
+
+
+def test_an_epoch_whose_calls_are_still_taken_is_needed_too() -> None:
+    there = schedule(epochs=(epoch(0), epoch(1, 9)))
+    grace = view(there, 1, missing=frozenset({0}))
+    assert grace.lacking == (0,)
+    assert next_step(grace) is Step.FETCH
+
+
+def test_code_that_comes_next_gets_what_is_staged_and_says_nothing_yet() -> None:
+    """L1 takes the word of the running generation only, and the fee of all."""
+    ahead = entry(
+        1, since=100, code=ELSE, status=EntryStatus.PENDING, release_from=Height(5)
+    )
+    there = schedule(entries=(entry(), ahead), staged=staged(1, OTHER))
+    assert next_step(view(there, 0, code=ELSE)) is Step.FETCH
+    assert next_step(view(there, 0, 1, code=ELSE)) is Step.WAIT
+    assert next_step(view(there, 0, 1)) is Step.HOLD
+
+
+def test_keys_of_a_stager_that_died_are_given_up_where_l1_gives_them_up() -> None:
+    there = schedule(staged=staged(1, OTHER), rotation=due())  # staged at 5
+    alive = {"frontier": frontier(54)}
+    assert next_step(view(there, 0, imported=54, **alive)) is Step.FETCH
+    late = view(there, 0, imported=55, **alive)
+    assert next_step(late) is Step.STAGE
+    assert next_step(late, give_up=False) is Step.FETCH
+    holder = schedule(staged=staged(1, OTHER, ME), rotation=due())
+    assert next_step(view(holder, 0, 1, imported=55, **alive)) is Step.WAIT
 
 
 def test_turns_are_all_different_and_others_in_each_epoch() -> None:
@@ -184,7 +215,7 @@ def test_an_instance_counts_while_its_attestation_does() -> None:
     imported=st.integers(1, 200),
     code=st.sampled_from([CODE, ELSE]),
 )
-def test_keys_are_made_only_where_none_are_staged(
+def test_keys_are_made_only_where_none_are_staged_or_they_are_given_up(
     held: frozenset[int], stage: int | None, owed: bool, imported: int, code: bytes
 ) -> None:
     there = schedule(
@@ -194,8 +225,8 @@ def test_keys_are_made_only_where_none_are_staged(
     )
     step = next_step(view(there, *held, imported=imported, code=code))
     if step is Step.STAGE:
-        assert owed
-        assert stage is None
+        assert owed or stage is not None
+        assert stage is None or imported >= 55
         assert 0 in held
     if step is Step.HOLD:
         assert stage in held

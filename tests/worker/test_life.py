@@ -630,7 +630,7 @@ def test_a_worker_without_the_epoch_that_acts_says_so_by_name(play) -> None:
         there = schedule(entries=(entry(since=1),), epochs=(epoch(0), epoch(1, 9)))
         scene.l1.values[schedule_key(SHARD)] = encode(there)
         await scene.until(lambda: "epoch 1 acts" in str(scene.life.health()))
-        assert "from block 9, and this enclave does not hold it" in str(
+        assert "does not hold epoch 1; epoch 1 acts from block 9" in str(
             scene.life.health()
         )
         described = await scene.life.describe()

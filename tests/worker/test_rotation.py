@@ -455,6 +455,30 @@ def test_with_nobody_to_ask_it_says_so(play) -> None:
     play(story)
 
 
+def test_what_the_enclave_does_not_give_up_is_fetched_still(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.stands(OTHER, url="http://other")
+        scene.enclave.answers["StageKeys"] = lambda _: refusal("StagedElsewhereError")
+        scene.says(schedule(staged=staged(1, OTHER), rotation=due()))
+        scene.follower.progress.imported = 70  # staged at 5, given up at 55
+        await scene.look()
+        assert scene.enclave.count(StageKeys) == 1
+        assert scene.asked == ["http://other"]
+
+    play(story)
+
+
+def test_keys_that_are_given_up_are_made_anew(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.says(schedule(staged=staged(1, OTHER), rotation=due()))
+        scene.follower.progress.imported = 70
+        await scene.look()
+        assert len(scene.account.calls(STAGE)) == 1
+        assert not scene.asked
+
+    play(story)
+
+
 def test_other_keys_of_the_same_number_are_fetched_anew(play) -> None:
     """It had staged its own, and L1 took another instance's."""
 
@@ -493,11 +517,11 @@ def test_an_acting_epoch_that_it_lacks_is_named_and_fetched(play) -> None:
         scene.says(schedule(epochs=(epoch(0), epoch(1, 9))))
         with pytest.raises(UpstreamError):
             await scene.look()
-        assert scene.rotation.standing.lacks_epoch
+        assert scene.rotation.standing.lacking == (1,)
         assert scene.rotation.standing.epoch == 1
         scene.gone = set()
         await scene.look(2)
-        assert not scene.rotation.standing.lacks_epoch
+        assert not scene.rotation.standing.lacking
 
     play(story)
 
@@ -514,7 +538,7 @@ def test_retired_code_does_nothing_at_all(play) -> None:
             await scene.look(3)
         assert not scene.account.sent
         assert not scene.asked
-        assert not scene.rotation.standing.lacks_epoch
+        assert not scene.rotation.standing.lacking
 
     play(story)
 

@@ -7,8 +7,6 @@ and refuses by name what it does not find there.
 import enum
 from dataclasses import dataclass
 
-import msgspec
-
 from sealift.base import AccountId, Epoch, Fingerprint, Height, SealiftError
 from sealift.crypto import sha256
 from sealift.ledger import require_eligible
@@ -46,6 +44,7 @@ class KeyView:
     code: Fingerprint
     me: AccountId
     held: frozenset[int]
+    missing: frozenset[int] = frozenset()
 
     @property
     def acting(self) -> Epoch | None:
@@ -54,13 +53,22 @@ class KeyView:
         return epochs[-1].epoch if epochs else None
 
     @property
-    def lacks_acting(self) -> bool:
-        """Whether this code has a turn and lacks the epoch that acts."""
-        return (
-            self.acting is not None
-            and self.acting not in self.held
-            and self.may_have_keys(0)
-        )
+    def lacking(self) -> tuple[int, ...]:
+        """Epochs that act, or whose calls are taken, and that are not held.
+
+        None where this code has no turn: it need not have them.
+        """
+        needed = self.missing if self.acting is None else {*self.missing, self.acting}
+        lacking = sorted(needed - self.held)
+        return tuple(lacking) if lacking and self.may_have_keys(0) else ()
+
+    @property
+    def given_up(self) -> bool:
+        """Whether what is staged did not act for so long that L1 takes other keys."""
+        staged = self.schedule.staged
+        if staged is None:
+            return False
+        return self.imported >= staged.staged_at + self.schedule.rules.rescue_after
 
     @property
     def due(self) -> RotationDue | None:
@@ -88,19 +96,25 @@ class KeyView:
                 return True
         return False
 
+    def runs(self, generation: int) -> bool:
+        """Whether this code runs the shard now, as that generation or a later one."""
+        running = self._running(self.imported)
+        return (
+            running is not None
+            and running.generation >= generation
+            and self.code in running.config.code.values()
+        )
+
     def may_stage(self, due: RotationDue) -> bool:
         """Whether this code runs the newest block and the frontier, both confirmed.
 
         As a generation that the rotation is for and that has confirmed a block.
         """
-        running = self._running(self.imported)
-        if running is None or self.frontier is None:
+        if self.frontier is None or not self.runs(due.generation):
             return False
-        return (
-            self.code in running.config.code.values()
-            and running.generation >= due.generation
-            and self.frontier.generation >= due.generation
-            and self._running(self.frontier.confirmed + 1) == running
+        first = self._running(self.frontier.confirmed + 1)
+        return self.frontier.generation >= due.generation and first == self._running(
+            self.imported
         )
 
     def _running(self, height: int) -> ScheduleEntry | None:
@@ -110,21 +124,29 @@ class KeyView:
             return None
 
 
-def next_step(view: KeyView) -> Step:
+def next_step(view: KeyView, *, give_up: bool = True) -> Step:
     """What is to be done now.
 
-    1. The acting epoch is got first: without it nothing can be executed. 2. Then
-    the staged one; 3. who holds it says so once. 4. Where a rotation is due and
-    nothing is staged, the code that runs the shard makes the keys.
+    1. The acting epochs are got first: without them nothing can be executed. 2.
+    Then the staged one; 3. who holds it and runs the shard says so once. 4. Where
+    a rotation is due and nothing is staged, the code that runs the shard makes the
+    keys. 5. So it does where what others staged is given up.
+
+    Args:
+        view: What is known.
+        give_up: Whether 5 is thought of; the enclave may know better.
     """
-    if view.lacks_acting:  # 1
+    if view.lacking:  # 1
         return Step.FETCH
     staged = view.schedule.staged
     if staged is not None:
+        owed = staged.due
+        others = view.me not in staged.holders
+        if give_up and view.given_up and others and view.may_stage(owed):  # 5
+            return Step.STAGE
         if staged.epoch not in view.held:  # 2
-            entitled = view.may_have_keys(staged.due.generation)
-            return Step.FETCH if entitled else Step.WAIT
-        return Step.WAIT if view.me in staged.holders else Step.HOLD  # 3
+            return Step.FETCH if view.may_have_keys(owed.generation) else Step.WAIT
+        return Step.HOLD if others and view.runs(owed.generation) else Step.WAIT  # 3
     due = view.schedule.rotation
     if due is not None and view.acting is not None and view.may_stage(due):  # 4
         return Step.STAGE
@@ -155,8 +177,7 @@ def could_run(
 
 def held_epochs(status: EnclaveStatus) -> frozenset[int]:
     """The epochs whose keys an enclave has, the staged one among them."""
-    staged = msgspec.structs.asdict(status).get("staged")
-    more = (staged,) if isinstance(staged, int) else ()
+    more = () if status.staged is None else (status.staged,)
     return frozenset((*status.epochs, *more))
 
 

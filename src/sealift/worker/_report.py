@@ -84,10 +84,11 @@ class Report:
         if lag > CONFIRM_LAG:
             reasons.append(f"{lag} blocks behind: waiting for {progress.waiting_for}")
         keys = self._standing()
-        if keys.lacks_epoch:
+        if keys.lacking:
+            lacking = ", ".join(map(str, keys.lacking))
             reasons.append(
-                f"{KEYS}: epoch {keys.epoch} acts from block {keys.valid_from}, and "
-                "this enclave does not hold it"
+                f"{KEYS}: this enclave does not hold epoch {lacking}; epoch "
+                f"{keys.epoch} acts from block {keys.valid_from}"
             )
         reasons += [f"{topic}: {why}" for topic, why in self._troubles.items()]
         return Health(ok=not reasons, reasons=tuple(reasons))
@@ -175,7 +176,7 @@ class Report:
             version=self._hello.app_version,
             effects_pending=self._store.effects_pending(),
             key_epoch=keys.epoch,
-            key_epoch_held=not keys.lacks_epoch,
+            key_epoch_held=not keys.lacking,
             staged_epoch=keys.staged,
             staged_holders=keys.holders,
             rotation_due_blocks=self._due_blocks(),
@@ -186,7 +187,7 @@ class Report:
         keys = self._standing()
         return {
             "key_epoch": keys.epoch,
-            "key_epoch_held": not keys.lacks_epoch,
+            "key_epoch_held": not keys.lacking,
             "staged_epoch": keys.staged,
             "staged_holders": keys.holders,
             "rotation_quorum": keys.quorum,

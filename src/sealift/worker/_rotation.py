@@ -82,7 +82,7 @@ class KeyStanding:
     """Where the shard's keys stand, for people and metrics."""
 
     epoch: Epoch | None = None
-    lacks_epoch: bool = False
+    lacking: tuple[int, ...] = ()
     valid_from: Height | None = None
     staged: Epoch | None = None
     holders: int = 0
@@ -173,32 +173,41 @@ class Rotation:
         if view is None:
             return
         self.standing = self._stand(view)
+        step = next_step(view)
         try:
-            match next_step(view):
-                case Step.STAGE:
-                    await self._stage(view)
-                case Step.HOLD:
-                    await self._hold(view)
-                case Step.FETCH:
-                    await self._fetch(view)
-                case Step.WAIT:
-                    await self._renew(view)
+            await self._take(step, view)
         except EnclaveRefusedError as error:
             if error.refused not in _NOT_NOW:
                 raise
             self.follower.progress.last_refusal = str(error)
+            other = next_step(view, give_up=False)
+            if step is not other:  # what was to be given up is not, for the enclave
+                await self._take(other, view)
+
+    async def _take(self, step: Step, view: KeyView) -> None:
+        match step:
+            case Step.STAGE:
+                await self._stage(view)
+            case Step.HOLD:
+                await self._hold(view)
+            case Step.FETCH:
+                await self._fetch(view)
+            case Step.WAIT:
+                await self._renew(view)
 
     # --- steps ---
 
     async def _stage(self, view: KeyView) -> None:
-        due = view.schedule.rotation
-        since = self.standing.due_since
+        due, since = view.due, self.standing.due_since
         if due is None or since is None:
             return
+        if view.given_up and view.schedule.staged is not None:
+            rescue = view.schedule.rules.rescue_after
+            since = Height(view.schedule.staged.staged_at + rescue)
         turn = min(await self._rank(view), _LAST_TURN)
         if view.imported < since + turn * STAGGER_BLOCKS:
             return
-        await self._attest_since(due)
+        await self._attest_since(view, due)
         staged = await self.channel.call(StageKeys(), KeysStaged)
         # durable before anybody hears of them: lost keys would be owed for ever
         self.around.disk.keep_key_store(staged.key_store)
@@ -213,7 +222,7 @@ class Rotation:
         staged = view.schedule.staged
         if staged is None:
             return
-        await self._attest_since(staged.due)
+        await self._attest_since(view, staged.due)
         try:
             held = await self.channel.call(HoldKeys(), KeysHeld)
         except EnclaveRefusedError as error:
@@ -273,12 +282,13 @@ class Rotation:
             await self.acts.renew()
         self.store.put_meta("snapshot_epoch", under)
 
-    async def _attest_since(self, due: RotationDue) -> None:
+    async def _attest_since(self, view: KeyView, due: RotationDue) -> None:
         """Have an attestation that the rotation accepts."""
+        floor = max(due.not_before, view.schedule.status.not_before)
         record = await record_of(
             self.around.l1, self.me.signing_key, self.follower.progress.imported
         )
-        if record is None or record.attested_at < due.not_before:
+        if record is None or record.attested_at < floor:
             await self.follower.reach(await self.acts.attest())
 
     # --- what it knows ---
@@ -298,6 +308,7 @@ class Rotation:
             code=self.me.code,
             me=self.me.signing_key,
             held=held_epochs(status),
+            missing=frozenset(status.missing),
         )
 
     def _stand(self, view: KeyView) -> KeyStanding:
@@ -308,7 +319,7 @@ class Rotation:
         acting = schedule.epochs[-1] if schedule.epochs else None
         return KeyStanding(
             epoch=view.acting,
-            lacks_epoch=view.lacks_acting,
+            lacking=view.lacking,
             valid_from=None if acting is None else acting.valid_from,
             staged=None if staged is None else staged.epoch,
             holders=0 if staged is None else len(staged.holders),
