@@ -100,10 +100,12 @@ def test_a_shard_without_keys_is_unborn(world: World, play: Any) -> None:
         )
         config = ShardConfig(code={"insecure-sim": bytes(32)})
         account = L1Account(payer, world.l1, CHAIN)
-        await account.act(
+        made = await account.act(
             "enclave_bridge.create_shard", {"rules": rules, "config": config}
         )
-        await proven(world).key_epoch(shard_id_of(CHAIN, account.account, 1))
+        chain = proven(world)
+        await chain.wait_for(made.height + 1)  # its state is proven by the next
+        await chain.key_epoch(shard_id_of(CHAIN, account.account, 1))
 
     with pytest.raises(ShardUnbornError):
         play(story())
