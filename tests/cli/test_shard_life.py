@@ -1,5 +1,6 @@
 """The commands of users, authorities and operators, against a living shard."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sealift.cli._gov import NotAuthorityKeyError, OrderNotRecordedError
 from sealift.cli._params import run
 from sealift.client import read_card, write_card
 from sealift.crypto import account_of, sha256
+from sealift.insecure_sim import SimIntel, SimMachine
 from sealift.protocol import StatusOrder
 from sealift.transport.keys import write_account_key
 
@@ -319,19 +321,39 @@ def test_a_home_says_what_it_needs(
     assert measured == sealift("measure", tiny_bundle).out.strip()
     again = sealift(
         "worker", "init", home, "--shard", "00" * 32, "--bundle", tiny_bundle,
-        "--sim", "s", "--machine", "m",
+        "--sim", world.sim.folder, "--machine", "one",
     )  # fmt: skip
     assert again.code == 4
     assert (home / "worker.toml").read_text() == text
+
+
+@pytest.mark.parametrize("wrong", ["sim", "machine"])
+def test_a_typo_makes_no_new_simulated_intel_or_machine(
+    world: World, tmp_path: Path, tiny_bundle: Path, sealift: Any, wrong: str
+) -> None:
+    """It would have other fuses: what the right one sealed would seem lost."""
+    sim = tmp_path / "smi" if wrong == "sim" else world.sim.folder
+    before = world.sim.machines()
+    made = sealift(
+        "worker", "init", tmp_path / "w", "--shard", "00" * 32, "--bundle", tiny_bundle,
+        "--sim", sim, "--machine", "onne" if wrong == "machine" else "one",
+    )  # fmt: skip
+    assert made.code == 4
+    assert f"insecure-sim {'init' if wrong == 'sim' else 'platform'}" in made.err
+    assert not (tmp_path / "w").exists()
+    assert not (tmp_path / "smi").exists()
+    assert world.sim.machines() == before
 
 
 def test_a_path_with_quotes_stays_a_path(
     world: World, tmp_path: Path, tiny_bundle: Path, sealift: Any
 ) -> None:
     odd = tmp_path / 'a "quoted" folder'
+    sim = tmp_path / 'a "quoted" sim\n[l1]'
+    SimMachine(SimIntel(sim), "m", entropy=bytes)
     made = sealift(
         "worker", "init", odd, "--shard", "00" * 32, "--bundle", tiny_bundle,
-        "--sim", odd / "sim\n[l1]", "--machine", "m",
+        "--sim", sim, "--machine", "m",
     )  # fmt: skip
     assert made.code == 0, made
     assert sealift("worker", "mrenclave", odd).code == 0
@@ -422,6 +444,35 @@ def test_check_passes_when_nothing_is_wrong_and_warns_of_upgrades(
         assert not checks(later)["upgrade"]["ok"]
     finally:
         assert sealift("gov", "cancel", made.json["generation"], *boss).code == 0
+
+
+def test_check_tells_cron_what_lies_ahead(
+    home: Path, sealift: Any, monkeypatch: Any
+) -> None:
+    well = checks(sealift("worker", "check", home, "--json"))
+    assert well["ahead"]["ok"]
+    assert well["collateral"]["ok"]
+    risk = _check.Risk(
+        rule="tcb-status", detail="OutOfDate", hint="Update.", blocks=400
+    )
+    monkeypatch.setattr(_check, "forecast", lambda *_: (risk,))
+    monkeypatch.setattr(_check, "seconds_left", lambda *_, **__: 3600)
+    said = sealift("worker", "check", home, "--json")
+    assert said.code == 1
+    found = checks(said)
+    assert found["ahead"]["detail"] == "tcb-status, in 400 blocks: OutOfDate. Update."
+    assert "expires in 1 h" in found["collateral"]["detail"]
+
+
+def test_check_without_its_simulated_intel_tells_the_rest(
+    home: Path, sealift: Any
+) -> None:
+    config = home / "worker.toml"
+    config.write_text(re.sub(r'sim = ".*"', 'sim = "/nowhere"', config.read_text()))
+    found = checks(sealift("worker", "check", home, "--json"))
+    assert not found["collateral"]["ok"]
+    assert "insecure-sim init" in found["collateral"]["detail"]
+    assert found["attestation"]["ok"]
 
 
 def test_check_survives_a_dead_l1_and_a_lost_key(

@@ -1,15 +1,17 @@
 """An L1 account: order, nonces, and what L1 refuses."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from shard_world import CHAIN, World
 
-from sealift.base import Nonce
+from sealift.base import Nonce, SealiftError
 from sealift.crypto import account_of, sha256
 from sealift.frame import CallArgumentsError, UnknownCallError
 from sealift.ledger import code_of
+from sealift.transport import account as account_module
 from sealift.transport.account import L1Account, L1RefusedError, committed_nonce
 from sealift.transport.keys import read_account_key
 from sealift.transport.rpc import TxNotIncludedError
@@ -131,3 +133,100 @@ def test_the_same_transaction_twice_is_no_refusal(world: World, play: Any) -> No
     outcome, sent = play(story())
     assert outcome.code == 0
     assert len(sent) == 1
+
+
+class SlowChain:
+    """A node of a chain whose blocks take so many seconds; it includes nothing."""
+
+    def __init__(self, seconds: float, *, head: int = 9) -> None:
+        self.seconds = seconds
+        self.head = head
+        self.lost = False
+        self.refusals = 10**9
+        self.waited: list[float] = []
+        self.asked = 0
+
+    async def height(self) -> int:
+        return self.head
+
+    async def commit(self, height: int) -> Any:
+        self.asked += 1
+        if self.lost:
+            raise SealiftError("pruned")
+        at = height * self.seconds
+        time = SimpleNamespace(seconds=int(at), nanos=int(at % 1 * 1e9))
+        header = SimpleNamespace(time=time)
+        return SimpleNamespace(signed_header=SimpleNamespace(header=header))
+
+    async def abci_query(self, key: bytes, *, prove: bool) -> Any:
+        return SimpleNamespace(value=None)
+
+    async def call(self, method: str, kind: Any, *, tx: str) -> Any:
+        self.refusals -= 1
+        code = code_of("NonceError") if self.refusals >= 0 else 0
+        return SimpleNamespace(code=code, log="another nonce")
+
+    async def wait_for_tx(self, digest: bytes, *, within: float) -> Any:
+        self.waited.append(within)
+        raise TxNotIncludedError("in no block")
+
+
+def waits_for(chain: SlowChain) -> float:
+    async def story() -> None:
+        await L1Account(sha256(b"me"), chain, CHAIN).wait(bytes(32))
+
+    with pytest.raises(TxNotIncludedError):
+        asyncio.run(story())
+    return chain.waited[0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waited"),
+    [(0.04, 60), (1, 60), (60, 300), (3600, 18_000), (10**6, 18_000), (-5, 60)],
+)
+def test_a_transaction_has_a_few_blocks_time_however_slow_the_chain(
+    seconds: float, waited: float
+) -> None:
+    assert waits_for(SlowChain(seconds)) == pytest.approx(waited)
+
+
+def test_a_chain_of_one_block_and_a_node_that_pruned_are_waited_for_a_minute() -> None:
+    assert waits_for(SlowChain(3600, head=1)) == 60
+    pruned = SlowChain(3600)
+    pruned.lost = True
+    assert waits_for(pruned) == 60
+
+
+@pytest.mark.parametrize(("seconds", "total"), [(1, 7), (60, 210), (3600, 12_600)])
+def test_a_nonce_that_is_taken_is_tried_until_another_process_had_its_blocks(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, total: float
+) -> None:
+    paused: list[float] = []
+
+    class Sleeps:
+        def __getattr__(self, name: str) -> object:
+            return getattr(asyncio, name)
+
+        async def sleep(self, pause: float) -> None:
+            paused.append(pause)
+
+    monkeypatch.setattr(account_module, "asyncio", Sleeps())
+
+    async def story() -> None:
+        await L1Account(sha256(b"me"), SlowChain(seconds), CHAIN).send(*pay(1))
+
+    with pytest.raises(L1RefusedError, match="another nonce"):
+        asyncio.run(story())
+    assert sum(paused) == pytest.approx(total)
+    assert sum(paused) > 3 * seconds
+
+
+def test_the_pace_of_the_chain_is_not_asked_for_with_every_transaction() -> None:
+    chain = SlowChain(60)
+
+    async def story() -> set[float]:
+        me = L1Account(sha256(b"me"), chain, CHAIN)
+        return {await me.block_interval() for _ in range(50)}
+
+    assert asyncio.run(story()) == {60.0}
+    assert chain.asked == 2

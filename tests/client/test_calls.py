@@ -191,6 +191,39 @@ def test_a_receipt_of_a_block_that_is_not_there_harms_nobody(
     assert asked > 1
 
 
+def test_a_receipt_of_a_block_before_the_call_costs_no_walk_down_the_chain(
+    world: World, play: Any
+) -> None:
+    """A worker that names an old block would have us fetch all headers since."""
+    asked: list[int] = []
+    walked: list[int] = []
+
+    async def forged(request: web.Request) -> web.Response:
+        asked.append(1)
+        if len(asked) > 3:
+            return await world.enclave.receipt(request)
+        name = bytes.fromhex(request.match_info["envelope"])
+        old = SealedReceipt(envelope=name, height=2, index=0, sealed=b"junk")
+        return web.Response(body=encode(old))
+
+    async def story() -> Any:
+        world.enclave.lies["receipt"] = forged
+        async with world.user(RICH) as user:
+            hash_of = user.chain.block_hash
+
+            async def noted(height: Height) -> Any:
+                walked.append(height)
+                return await hash_of(height)
+
+            user.chain.block_hash = noted
+            return await user.transfer(BOB, 1)
+
+    assert play(story()).outcome == OK
+    assert len(asked) > 3
+    assert 2 not in walked
+    assert walked
+
+
 def test_a_receipt_of_another_call_is_refused(world: World, play: Any) -> None:
     """A broken enclave that swaps calls is not believed either."""
 

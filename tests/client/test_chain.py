@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from shard_world import CHAIN, World
 
-from sealift.base import AccountId, Digest, Height, ShardId
+from sealift.base import AccountId, Digest, Epoch, Height, ShardId
 from sealift.client import (
     ClientError,
     EnclaveNotTrustedError,
@@ -100,13 +100,42 @@ def test_a_shard_without_keys_is_unborn(world: World, play: Any) -> None:
         )
         config = ShardConfig(code={"insecure-sim": bytes(32)})
         account = L1Account(payer, world.l1, CHAIN)
-        await account.act(
+        made = await account.act(
             "enclave_bridge.create_shard", {"rules": rules, "config": config}
         )
-        await proven(world).key_epoch(shard_id_of(CHAIN, account.account, 1))
+        chain = proven(world)
+        await chain.wait_for(made.height + 1)  # its state is proven by the next
+        await chain.key_epoch(shard_id_of(CHAIN, account.account, 1))
 
     with pytest.raises(ShardUnbornError):
         play(story())
+
+
+@pytest.mark.parametrize(
+    ("valid_from", "expected"), [(7, 1), (12, 1), (13, 0), (10**6, 0)]
+)
+def test_after_a_rotation_calls_are_sealed_to_the_epoch_of_the_next_block(
+    world: World, play: Any, valid_from: int, expected: int
+) -> None:
+    """Not to that of the birth, and to none that nobody accepts yet."""
+
+    async def story() -> Any:
+        chain = proven(world)
+        _, born = await chain.schedule(world.shard)
+        first = born.epochs[0]
+        second = msgspec.structs.replace(
+            first, epoch=Epoch(1), valid_from=Height(valid_from)
+        )
+        first = msgspec.structs.replace(first, valid_from=Height(2))
+        rotated = msgspec.structs.replace(born, epochs=(first, second))
+
+        async def at_ten(_: ShardId) -> Any:
+            return Height(10), rotated
+
+        chain.schedule = at_ten
+        return await chain.key_epoch(world.shard)
+
+    assert play(story()).epoch == expected
 
 
 class ForgingNode(L1Client):

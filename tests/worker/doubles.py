@@ -12,6 +12,8 @@ from sealift.base import (
     Generation,
     Height,
     Message,
+    MrSigner,
+    PlatformId,
     SealiftError,
     ShardId,
     StateRoot,
@@ -19,13 +21,30 @@ from sealift.base import (
     encode,
 )
 from sealift.protocol import (
+    BlockEffects,
     Confirmation,
+    EffectsStatement,
+    EnclaveRecord,
+    EntryStatus,
+    EpochKeysPublic,
+    Frontier,
     HandoverCertificate,
     KeyEndorsement,
+    KeyEpoch,
+    RegistrationStatement,
+    RotationDue,
+    Schedule,
+    ScheduleEntry,
     SealedReceipt,
     ShardConfig,
+    ShardRules,
+    ShardStatus,
     SignedOrder,
+    StagedEpoch,
+    SudoAuthority,
+    Unshield,
     UpgradeOrder,
+    effects_digest,
 )
 from sealift.protocol.ecall import (
     Confirmed,
@@ -101,12 +120,20 @@ class FakeL1:
         self.head = head
         self.lost: SealiftError | None = None
         self.values: dict[bytes, bytes] = {}
+        self.executed_effects: int | None = None
 
     async def confirmed(self, shard: ShardId) -> Height | None:
         assert shard == SHARD
         if self.lost is not None:
             raise self.lost
         return None if self.frontier is None else Height(self.frontier)
+
+    async def effects_done(self, shard: ShardId) -> Height | None:
+        assert shard == SHARD
+        if self.lost is not None:
+            raise self.lost
+        done = self.executed_effects
+        return None if done is None else Height(done)
 
     async def wait_for_height(self, height: int) -> Height:
         if self.lost is not None:
@@ -198,6 +225,23 @@ def order(serial: int = 0) -> SignedOrder:
     )
 
 
+def effects(height: int, previous: int = 0, amount: int = 5) -> BlockEffects:
+    what = (Unshield(beneficiary=ME, amount=amount),)
+    return BlockEffects(
+        statement=EffectsStatement(
+            chain_id="test",
+            shard=SHARD,
+            generation=Generation(0),
+            height=Height(height),
+            previous=Height(previous),
+            effects=effects_digest(what),
+            signing_key=ME,
+        ),
+        signature=SIGNATURE,
+        effects=what,
+    )
+
+
 def status(**changes: object) -> EnclaveStatus:
     fields: dict[str, object] = {
         "shard": SHARD,
@@ -213,3 +257,121 @@ def status(**changes: object) -> EnclaveStatus:
         **changes,
     }
     return EnclaveStatus(**fields)  # type: ignore[arg-type]
+
+
+def entry(generation: int = 0, **changes: object) -> ScheduleEntry:
+    since = changes.pop("since", 1)
+    code = changes.pop("code", CODE)
+    config = changes.pop("config", ShardConfig(code={"insecure-sim": code}))
+    fields: dict[str, object] = {
+        "generation": Generation(generation),
+        "predecessor": Generation(generation - 1) if generation else None,
+        "config": config,
+        "order": Digest(bytes(32)),
+        "recorded_at": Height(0),
+        "release_from": Height(max(since - 1, 0)),
+        "upgrade_at": Height(since),
+        "since": Height(since),
+        "status": EntryStatus.ACTIVE,
+        **changes,
+    }
+    return ScheduleEntry(**fields)  # type: ignore[arg-type]
+
+
+def schedule(**changes: object) -> Schedule:
+    fields: dict[str, object] = {
+        "chain_id": "test",
+        "shard": SHARD,
+        "serial": 0,
+        "rules": ShardRules(
+            authority=SudoAuthority(key=ME),
+            genesis=Digest(bytes(32)),
+            min_notice=5,
+            rescue_after=50,
+        ),
+        "entries": (entry(),),
+        "status": ShardStatus(),
+        "epochs": (epoch(0),),
+        **changes,
+    }
+    return Schedule(**fields)  # type: ignore[arg-type]
+
+
+def public(number: int) -> EpochKeysPublic:
+    some = bytes([number]) * 32
+    return EpochKeysPublic(
+        shielding_key=some,
+        state_key_commitment=Digest(some),
+        root_key_commitment=Digest(some),
+    )
+
+
+def epoch(number: int, valid_from: int = 1) -> KeyEpoch:
+    return KeyEpoch(
+        epoch=Epoch(number),
+        keys=public(number),
+        valid_from=Height(valid_from),
+        grace=0,
+    )
+
+
+def due(number: int = 1, **changes: object) -> RotationDue:
+    fields: dict[str, object] = {
+        "epoch": Epoch(number),
+        "why": "order",
+        "generation": Generation(0),
+        "not_before": Height(0),
+        "grace": 10,
+        **changes,
+    }
+    return RotationDue(**fields)  # type: ignore[arg-type]
+
+
+def staged(number: int = 1, *holders: bytes, **changes: object) -> StagedEpoch:
+    return StagedEpoch(
+        epoch=Epoch(number),
+        keys=public(number),
+        due=due(number, **changes),
+        staged_at=Height(5),
+        holders=tuple(AccountId(one) for one in holders),
+    )
+
+
+def frontier(confirmed: int = 9, generation: int = 0) -> Frontier:
+    return Frontier(
+        confirmed=Height(confirmed), root=ROOT, generation=Generation(generation)
+    )
+
+
+def registration_statement(key: AccountId = ME) -> RegistrationStatement:
+    return RegistrationStatement(
+        chain_id="test",
+        shard=SHARD,
+        operator=ME,
+        signing_key=key,
+        tls_key=Digest(bytes(32)),
+        hpke_key=bytes(32),
+        block_height=Height(1),
+        block_hash=Digest(bytes(32)),
+    )
+
+
+def record(key: AccountId = ME, **changes: object) -> EnclaveRecord:
+    fields: dict[str, object] = {
+        "statement": registration_statement(key),
+        "operator": ME,
+        "platform": "insecure-sim",
+        "fingerprint": CODE,
+        "mr_signer": MrSigner(bytes(32)),
+        "isv_prod_id": 1,
+        "isv_svn": 1,
+        "platform_id": PlatformId(bytes(32)),
+        "tcb_status": "UpToDate",
+        "advisories": (),
+        "tcb_evaluation_number": 1,
+        "registered_at": Height(1),
+        "attested_at": Height(1),
+        "url": "",
+        **changes,
+    }
+    return EnclaveRecord(**fields)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -23,26 +24,36 @@ from test_follower import FakeFeed
 
 from sealift.base import Height, decode, encode
 from sealift.protocol import Envelope, SealedReceipt
-from sealift.protocol.ecall import Answer, RaDump, SnapshotChunk, SnapshotHeader
+from sealift.protocol.ecall import (
+    Answer,
+    RaDump,
+    SessionReply,
+    SnapshotBegin,
+    SnapshotChunk,
+    SnapshotHeader,
+)
 from sealift.transport.account import L1RefusedError
 from sealift.transport.http import Listening, serve
 from sealift.transport.rpc import NodeUnreachableError
 from sealift.worker import UpstreamError, WorkerError, WorkerStore
 from sealift.worker import _errors as errors
 from sealift.worker._api import API_ERRORS, Api, Health
+from sealift.worker._carry import CIPHERTEXT_SIZES, CarryGate, CarryTerms
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._follower import Executions, Follower
 from sealift.worker._metrics import Metrics
 from sealift.worker._outbox import Outbox
 from sealift.worker._upstream import Upstream
 
-ENVELOPE = Envelope(epoch=0, ciphertext=b"sealed for the shard")
+ENVELOPE = Envelope(epoch=0, ciphertext=bytes(CIPHERTEXT_SIZES[0]))
+GENEROUS = CarryTerms(carry=True, reserve=0, per_minute=99, per_address=99)
 
 
 class Front:
     """An API over doubles; the test decides what they say."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, terms: CarryTerms = GENEROUS) -> None:
+        self.terms = terms
         self.submitted: list[bytes] = []
         self.refuse: Exception | None = None
         self.well = Health(ok=True, reasons=())
@@ -71,6 +82,7 @@ class Front:
             follower=self.follower,
             store=self.store,
             submitter=self,
+            gate=CarryGate(self.terms, funds=self.funds, now=lambda: 0.0),
             source=self,
             metrics=Metrics(SHARD.hex(), self.reading),
         )
@@ -80,6 +92,9 @@ class Front:
             raise self.refuse
         self.submitted.append(envelope)
         return b"\xab"
+
+    async def funds(self) -> int:
+        return 10_000
 
     def health(self) -> Health:
         return self.well
@@ -103,9 +118,9 @@ Story = Callable[[Front, aiohttp.ClientSession, Listening], Awaitable[None]]
 
 @pytest.fixture
 def play(tmp_path: Path) -> Callable[[Story], None]:
-    def run(story: Story) -> None:
+    def run(story: Story, terms: CarryTerms = GENEROUS) -> None:
         async def whole() -> None:
-            front = Front(tmp_path)
+            front = Front(tmp_path, terms)
             try:
                 async with (
                     asyncio.timeout(10),
@@ -192,6 +207,38 @@ def test_a_call_is_carried_or_refused_in_l1s_words(play) -> None:
         front.refuse = NodeUnreachableError("the node is away")
         async with http.post("/v1/submit", data=encode(ENVELOPE)) as answer:
             assert await got(answer) == (502, "NodeUnreachableError")
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({"carry": False}, (403, "CarryOffError")),
+        ({"reserve": 9_900}, (402, "CarryReserveError")),
+        ({"per_address": 1}, (429, "CarryRateError")),
+    ],
+)
+def test_what_the_operator_does_not_pay_for_is_refused_by_name(
+    play, change: dict[str, int], refused: tuple[int, str]
+) -> None:
+    async def story(front: Front, http: aiohttp.ClientSession, _: Listening) -> None:
+        for _turn in range(3):
+            async with http.post("/v1/submit", data=encode(ENVELOPE)) as answer:
+                last = await answer.json()
+        assert (answer.status, last["error"]["code"]) == refused
+        assert len(front.submitted) == (1 if "per_address" in change else 0)
+
+    play(story, replace(GENEROUS, **change))
+
+
+def test_what_no_enclave_could_open_is_not_paid_for(play) -> None:
+    junk = Envelope(epoch=0, ciphertext=b"junk")
+
+    async def story(front: Front, http: aiohttp.ClientSession, _: Listening) -> None:
+        async with http.post("/v1/submit", data=encode(junk)) as answer:
+            assert await got(answer) == (400, "EnvelopeSizeError")
+        assert not front.submitted
 
     play(story)
 
@@ -301,6 +348,37 @@ def test_a_peer_gets_a_snapshot_chunk_by_chunk_and_diffs_after_it(play) -> None:
     play(story)
 
 
+def test_nobody_makes_a_worker_export_its_state_over_and_over(
+    play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a download that runs is not cut off by the next one's wish."""
+
+    async def story(
+        front: Front, http: aiohttp.ClientSession, where: Listening
+    ) -> None:
+        heights = iter((7, 8, 9))
+        front.enclave.answers["GetStatus"] = lambda _: status(state_height=Height(9))
+        front.enclave.answers["SnapshotBegin"] = lambda _: SnapshotHeader(
+            header=b"header", height=Height(next(heights)), chunks=2
+        )
+        peer = Upstream(where.url, http_of(http, where))
+        first = await peer.snapshot(fresh_at=7)
+        assert first is not None
+        async with http.get("/v1/state/snapshot?fresh_at=8") as answer:
+            assert await got(answer) == (429, "SnapshotTooSoonError")
+        assert front.enclave.count(SnapshotBegin) == 1
+        front.api._snapshot_made -= 1000
+        second = await peer.snapshot(fresh_at=8)
+        assert second is not None
+        assert second.height == 8
+        assert [chunk async for chunk in peer.chunks(first)] == [b"0", b"1"]
+        again = await peer.snapshot(fresh_at=0)
+        assert again is not None
+        assert again.height == 8
+
+    play(story)
+
+
 def http_of(http: aiohttp.ClientSession, where: Listening) -> aiohttp.ClientSession:
     """A peer's session has no base URL."""
 
@@ -323,6 +401,28 @@ def test_a_session_that_the_enclave_refuses_closes_and_is_noted(play) -> None:
             assert [data async for data in wire.receive()] == []
         assert "SessionLimitError" in front.follower.progress.last_refusal
         assert front.store.holders() == 0
+
+    play(story)
+
+
+def test_one_address_does_not_take_all_places_for_sessions(play) -> None:
+    async def story(
+        front: Front, http: aiohttp.ClientSession, where: Listening
+    ) -> None:
+        front.enclave.answers["OpenSession"] = lambda _: SessionReply(session=1)
+        front.enclave.answers["CloseSession"] = lambda _: SessionReply(session=1)
+        idle = [await http.ws_connect("/v1/mu-ra") for _ in range(4)]
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await http.ws_connect("/v1/mu-ra")
+        assert refused.value.status == 429
+        async with http.get("/v1/mu-ra") as answer:
+            assert await got(answer) == (429, "SessionsOfPeerError")
+        for socket in idle:
+            await socket.close()
+        while front.api._sessions:
+            await asyncio.sleep(0.01)
+        async with http.ws_connect("/v1/mu-ra"):
+            pass
 
     play(story)
 

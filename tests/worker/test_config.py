@@ -1,5 +1,6 @@
 """worker.toml: what is missing, unreadable or wrong is refused by name."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealift.worker import CONFIG_FILE, TEMPLATE, ConfigError, load_config
+from sealift.worker._config import ApiSection, L1Section
 
 RIGHT = TEMPLATE.format(
     rpc="http://127.0.0.1:26657",
@@ -40,6 +42,23 @@ def test_the_template_is_read_and_paths_are_relative_to_the_home(
     assert config.snapshot_every == 2000
 
 
+def test_the_template_names_everything_that_can_be_set() -> None:
+    text = tomllib.loads(RIGHT)
+    for name, section in (("api", ApiSection), ("l1", L1Section)):
+        assert set(text[name]) == set(section.__struct_fields__)
+
+
+def test_the_template_carries_as_an_older_file_without_the_names_does(
+    tmp_path: Path,
+) -> None:
+    written = load_config(home_with(tmp_path, RIGHT)).api.terms
+    lines = RIGHT.splitlines()
+    older = "\n".join(line for line in lines if not line.startswith("carry"))
+    assert load_config(home_with(tmp_path, older)).api.terms == written
+    off = RIGHT.replace("carry = true", "carry = false")
+    assert not load_config(home_with(tmp_path, off)).api.terms.carry
+
+
 def test_without_a_genesis_there_is_none(tmp_path: Path) -> None:
     text = RIGHT.replace('genesis = "genesis.bin"', 'genesis = ""')
     assert load_config(home_with(tmp_path, text)).genesis is None
@@ -63,6 +82,10 @@ def test_no_file_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> N
         ("port = 0", "port = 70000"),
         ("port = 0", 'port = "0"'),
         ("memory_limit = 0", "memory_limit = -1"),
+        ("carry = true", "carry = 1"),
+        ("carry_reserve = 1000000", "carry_reserve = -1"),
+        ("carry_per_minute = 1200", "carry_per_minute = 0"),
+        ("carry_per_address = 300", "carry_per_address = 0"),
         ("every = 2000", "every = 0"),
         ('platform = "insecure-sim"', 'platform = "sgx"'),
         (SHARD.hex(), "zz"),

@@ -13,6 +13,7 @@ from doubles import (
     FakeL1,
     LostError,
     confirmed,
+    effects,
     executed,
     receipt,
     refusal,
@@ -41,6 +42,7 @@ from sealift.worker import (
 )
 from sealift.worker import _follower as follower_module
 from sealift.worker._channel import EnclaveChannel
+from sealift.worker._effects import POST_EFFECTS
 from sealift.worker._follower import Executions, Follower
 from sealift.worker._outbox import Outbox
 
@@ -89,7 +91,8 @@ class Scene:
         self.changes: dict[str, object] = {}
         self.exports = 0
         self.store = WorkerStore(path / "worker.db", shard=SHARD, fingerprint=CODE)
-        self.outbox = Outbox(FakeAccount())
+        self.account = FakeAccount()
+        self.outbox = Outbox(self.account)
         self.follower = Follower(
             channel=EnclaveChannel(self.enclave),
             l1=self.l1,
@@ -169,6 +172,31 @@ def test_each_block_is_followed_once_executed_and_durable_before_it_is_confirmed
         await scene.follower.reach(5)
         assert scene.feed.asked[:5] == [1, 2, 3, 4, 5]
         assert durable[:4] == [b"diff 1", b"diff 2", b"diff 3", b"diff 4"]
+
+    play(story)
+
+
+def test_effects_are_durable_with_their_block_before_l1_hears_of_them(play) -> None:
+    async def story(scene: Scene) -> None:
+        on_disk: list[int] = []
+        send = scene.account.send
+
+        async def see(call: str, args: dict[str, object]) -> bytes:
+            if call == POST_EFFECTS:
+                on_disk.append(scene.store.effects_pending())
+            return await send(call, args)
+
+        scene.account.send = see
+        scene.changes = {"effects": effects(1)}
+        scene.l1.head = 2
+        await scene.follower.reach(1)
+        while not on_disk:
+            await asyncio.sleep(0.001)
+        scene.l1.executed_effects = 1
+        scene.changes = {}
+        scene.l1.head = 3
+        await scene.follower.reach(2)
+        assert (on_disk, scene.store.effects_pending()) == ([1], 0)
 
     play(story)
 

@@ -15,8 +15,15 @@ from doubles import (
     FakeEnclave,
     FakeL1,
     LostError,
-    order,
+    due,
+    entry,
+    epoch,
+    executed,
+    receipt,
+    record,
     refusal,
+    registration_statement,
+    schedule,
     status,
 )
 
@@ -25,23 +32,17 @@ from sealift.base import (
     Digest,
     Epoch,
     Fingerprint,
-    Generation,
     Height,
     MrSigner,
-    PlatformId,
     encode,
 )
 from sealift.protocol import (
-    EnclaveRecord,
+    MAX_VALIDITY,
     EntryStatus,
     KeyEpochRecord,
     PublishKeyStatement,
-    RegistrationStatement,
-    Schedule,
-    ScheduleEntry,
-    ShardRules,
+    ShardConfig,
     ShardStatus,
-    SudoAuthority,
     enclave_key,
     keys_key,
     schedule_key,
@@ -63,10 +64,12 @@ from sealift.worker import (
 )
 from sealift.worker import _fetch as fetch_module
 from sealift.worker import _life as life_module
+from sealift.worker import _patience as patience_module
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._follower import Progress
-from sealift.worker._life import Life, Surroundings
+from sealift.worker._life import Life
 from sealift.worker._outbox import Included, Outbox
+from sealift.worker._surroundings import Surroundings
 from sealift.worker._upstream import OfferedSnapshot
 
 OTHER = AccountId(b"\x0c" * 32)
@@ -75,38 +78,8 @@ PUBLISH = "enclave_bridge.publish_key"
 ANNOUNCE = "teerex.announce"
 
 
-def statement(key: AccountId = ME) -> RegistrationStatement:
-    return RegistrationStatement(
-        chain_id="test",
-        shard=SHARD,
-        operator=ME,
-        signing_key=key,
-        tls_key=Digest(bytes(32)),
-        hpke_key=bytes(32),
-        block_height=Height(1),
-        block_hash=Digest(bytes(32)),
-    )
-
-
-def record(key: AccountId, url: str, *, attested_at: int = 1) -> bytes:
-    return encode(
-        EnclaveRecord(
-            statement=statement(key),
-            operator=ME,
-            platform="insecure-sim",
-            fingerprint=CODE,
-            mr_signer=MrSigner(bytes(32)),
-            isv_prod_id=1,
-            isv_svn=1,
-            platform_id=PlatformId(bytes(32)),
-            tcb_status="UpToDate",
-            advisories=(),
-            tcb_evaluation_number=1,
-            registered_at=Height(1),
-            attested_at=Height(attested_at),
-            url=url,
-        )
-    )
+def announced(key: AccountId, url: str, *, attested_at: int = 1) -> bytes:
+    return encode(record(key, url=url, attested_at=Height(attested_at)))
 
 
 def publication() -> PublishKeyStatement:
@@ -206,6 +179,7 @@ class Around:
         self.blob: bytes | None = b"genesis"
         self.kept: list[bytes] = []
         self.refuse_collateral: Exception | None = None
+        self.collateral_left: int | None = 10**9
 
     def key_store(self) -> bytes | None:
         return None
@@ -219,6 +193,9 @@ class Around:
     async def ensure_collateral(self, outbox: Outbox) -> None:
         if self.refuse_collateral is not None:
             raise self.refuse_collateral
+
+    async def collateral_seconds_left(self) -> int | None:
+        return self.collateral_left
 
     async def funds(self, account: AccountId) -> int:
         return 1234
@@ -236,7 +213,7 @@ class Scene:
                 else Height(self.state_height),
             ),
             Register=lambda _: Registration(
-                statement=statement(), signature=bytes(64), quote=b"quote"
+                statement=registration_statement(), signature=bytes(64), quote=b"quote"
             ),
             BornKeys=self.born,
         )
@@ -260,6 +237,7 @@ class Scene:
                 standing=self.around,
                 operator=ME,
                 upstream=upstream,
+                peer=FakeUpstream,
                 snapshot_every=100,
             ),
             hello=HelloReply(
@@ -284,38 +262,15 @@ class Scene:
         )
 
     def standing(self, url: str = "http://me", *, attested_at: int = 1) -> None:
-        self.l1.values[enclave_key(ME)] = record(ME, url, attested_at=attested_at)
+        self.l1.values[enclave_key(ME)] = announced(ME, url, attested_at=attested_at)
 
     def scheduled(
         self, *, release_from: int = 1, status: EntryStatus = EntryStatus.ACTIVE
     ) -> None:
-        rules = ShardRules(
-            authority=SudoAuthority(key=ME),
-            genesis=Digest(bytes(32)),
-            min_notice=5,
-            rescue_after=50,
+        turn = entry(
+            since=release_from + 1, release_from=Height(release_from), status=status
         )
-        entry = ScheduleEntry(
-            generation=Generation(0),
-            predecessor=None,
-            config=order().order.config,
-            order=Digest(bytes(32)),
-            recorded_at=Height(1),
-            release_from=Height(release_from),
-            upgrade_at=Height(release_from + 1),
-            since=Height(release_from + 1),
-            status=status,
-        )
-        self.l1.values[schedule_key(SHARD)] = encode(
-            Schedule(
-                chain_id="test",
-                shard=SHARD,
-                serial=0,
-                rules=rules,
-                entries=(entry,),
-                status=ShardStatus(),
-            )
-        )
+        self.l1.values[schedule_key(SHARD)] = encode(schedule(entries=(turn,)))
 
     async def until(self, holds: Callable[[], object]) -> None:
         while not holds():
@@ -324,7 +279,7 @@ class Scene:
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    monkeypatch.setattr(life_module, "_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(patience_module, "FIRST_SECONDS", 0.001)
     monkeypatch.setattr(fetch_module, "RETRY_SECONDS", 0.001)
 
     def run(
@@ -476,7 +431,7 @@ def test_an_upstream_that_moved_is_found_where_l1_has_it_announced(play) -> None
         scene.l1.values[keys_key(SHARD, 0)] = encode(
             KeyEpochRecord(statement=publication(), valid_from=Height(3))
         )
-        scene.l1.values[enclave_key(OTHER)] = record(OTHER, "http://new-port")
+        scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "http://new-port")
         scene.follower.progress.needs_state = True
         await scene.until(lambda: scene.follower.applied)
         assert upstream.url == "http://new-port"
@@ -584,6 +539,42 @@ def test_a_diff_that_was_executed_here_meanwhile_is_no_trouble(play) -> None:
     play(story, upstream=upstream, live=False)
 
 
+def test_tries_that_reach_l1_and_fail_elsewhere_cost_less_and_less(
+    play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each brings a registration to L1, and then the provider goes away."""
+    upstream = FakeUpstream("http://there")
+    pauses: list[float] = []
+
+    async def story(scene: Scene) -> None:
+        async def registers_and_fails(_: FakeUpstream) -> None:
+            await scene.life.register_now()
+            raise UpstreamError("the provider went away")
+
+        scene.scheduled()
+        monkeypatch.setattr(scene.life, "request_keys", registers_and_fails)
+        monkeypatch.setattr(life_module, "asyncio", Sleeps(pauses))
+        await scene.until(lambda: len(pauses) > 12)
+        assert pauses[:4] == [0.002, 0.004, 0.008, 0.016]
+        assert pauses[9:12] == [0.512] * 3  # 512 times the first, and no more
+
+    play(story, upstream=upstream)
+
+
+class Sleeps:
+    """asyncio, with a sleep that notes its length and takes none."""
+
+    def __init__(self, pauses: list[float]) -> None:
+        self.pauses = pauses
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        await asyncio.sleep(0)
+
+
 def test_one_try_for_keys_without_anybody_to_ask_is_refused(play) -> None:
     async def story(scene: Scene) -> None:
         with pytest.raises(StalledError, match="no worker to ask"):
@@ -630,6 +621,114 @@ def test_health_says_what_it_waits_for(play, change, words: str) -> None:
         assert words in health.reasons[0]
 
     play(story, live=False)
+
+
+def test_a_worker_without_the_epoch_that_acts_says_so_by_name(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        there = schedule(entries=(entry(since=1),), epochs=(epoch(0), epoch(1, 9)))
+        scene.l1.values[schedule_key(SHARD)] = encode(there)
+        await scene.until(lambda: "epoch 1 acts" in str(scene.life.health()))
+        assert "does not hold epoch 1; epoch 1 acts from block 9" in str(
+            scene.life.health()
+        )
+        described = await scene.life.describe()
+        assert (described["key_epoch"], described["key_epoch_held"]) == (1, False)
+        assert not (await scene.life.reading()).key_epoch_held
+        scene.epochs = (Epoch(0), Epoch(1))
+        await scene.until(lambda: scene.life.health().ok)
+        assert (await scene.life.describe())["key_epoch_held"] is True
+
+    play(story)
+
+
+def test_a_rotation_that_is_due_is_shown_with_its_reason_and_age(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        scene.enclave.answers["StageKeys"] = lambda _: refusal("NoRotationDueError")
+        owed = schedule(rotation=due(why="cancel"))
+        scene.l1.values[schedule_key(SHARD)] = encode(owed)
+        await scene.until(lambda: scene.life._rotation.standing.due_since)
+        described = await scene.life.describe()
+        assert described["rotation_why"] == "cancel"
+        assert isinstance(described["rotation_due_since"], int)
+        assert (await scene.life.reading()).rotation_due_blocks > 0
+
+    play(story)
+
+
+def test_receipts_go_when_no_copy_of_their_call_is_valid_any_more(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        for height in (100, 101):
+            one = receipt(height, envelope=bytes([height]))
+            scene.store.commit_block(executed(height, receipts=(one,)))
+        progress = scene.follower.progress
+        progress.executed = Height(100 + MAX_VALIDITY)
+        await scene.until(lambda: progress.imported > 40)
+        assert scene.store.receipts_at(100)
+        progress.executed = Height(101 + life_module.RECEIPTS_KEPT)
+        await scene.until(lambda: not scene.store.receipts_at(100))
+        assert scene.store.receipts_at(101)
+
+    play(story)
+
+
+def test_an_instance_that_is_gone_holds_nothing_any_more(play) -> None:
+    """Two machines had the keys; one is lost, and the count says so."""
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing(attested_at=900_000)
+        scene.scheduled()
+        scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "", attested_at=880_000)
+        scene.store.add_holders(ME, OTHER, b"\x0d" * 32)  # the third left L1
+        scene.follower.progress.imported = 910_000
+        assert (await scene.life.reading()).instances_with_keys == 2
+        scene.follower.progress.imported = 990_000
+        assert (await scene.life.reading()).instances_with_keys == 1
+        assert (await scene.life.describe())["instances_with_keys"] == 1
+        scene.l1.lost = LostError("the node is away")
+        assert (await scene.life.reading()).instances_with_keys is None
+
+    play(story, live=False)
+
+
+def test_what_lies_ahead_is_in_status_and_metrics(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing(attested_at=10)
+        strict = ShardConfig(code={"insecure-sim": CODE}, min_isv_svn=9)
+        ahead = entry(1, since=150, status=EntryStatus.PENDING, config=strict)
+        what = schedule(entries=(entry(), ahead))
+        scene.l1.values[schedule_key(SHARD)] = encode(what)
+        assert (await scene.life.reading()).policy_warnings == 1
+        (warning,) = (await scene.life.describe())["warnings"]
+        assert "isv-svn, in 140 blocks" in warning
+        scene.around.collateral_left = 60
+        assert (await scene.life.reading()).policy_warnings == 2
+        scene.l1.values[schedule_key(SHARD)] = encode(schedule())
+        scene.around.collateral_left = 10**9
+        assert (await scene.life.reading()).policy_warnings == 0
+
+    play(story, live=False)
+
+
+def test_a_raised_floor_is_answered_by_a_new_attestation(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing(attested_at=10)
+        raised = schedule(status=ShardStatus(not_before=Height(40)))
+        scene.l1.values[schedule_key(SHARD)] = encode(raised)
+        await scene.until(lambda: scene.follower.progress.imported > 35)
+        assert not scene.enclave.count(Register)  # one at 36 would be too early
+        await scene.until(lambda: scene.enclave.count(Register))
+        assert scene.follower.progress.imported >= 40
+
+    play(story)
 
 
 def test_the_enclave_that_refuses_a_birth_is_quoted(play) -> None:

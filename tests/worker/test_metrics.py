@@ -17,6 +17,13 @@ NAMES = {
     "sealift_attestation_age_blocks",
     "sealift_operator_funds",
     "sealift_stf_state_size_bytes",
+    "sealift_effects_pending",
+    "sealift_key_epoch",
+    "sealift_key_epoch_held",
+    "sealift_staged_epoch",
+    "sealift_staged_epoch_holders",
+    "sealift_rotation_due_blocks",
+    "sealift_policy_warnings",
     "sealift_enclave_halted",
     "sealift_calls_executed",
     "sealift_enclave_labels",
@@ -77,6 +84,9 @@ def test_what_is_not_known_is_not_a_number() -> None:
             attestation_age_blocks=None,
             operator_funds=None,
             instances_with_keys=None,
+            key_epoch=None,
+            staged_epoch=None,
+            policy_warnings=None,
         )
     )
     unknown = {name for name, value in found.items() if math.isnan(value)}
@@ -86,6 +96,9 @@ def test_what_is_not_known_is_not_a_number() -> None:
         "sealift_attestation_age_blocks",
         "sealift_operator_funds",
         "sealift_instances_holding_keys",
+        "sealift_key_epoch",
+        "sealift_staged_epoch",
+        "sealift_policy_warnings",
     }
 
 

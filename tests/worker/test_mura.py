@@ -18,7 +18,8 @@ from sealift.protocol.ecall import (
     SessionReply,
     StateProof,
 )
-from sealift.worker import EnclaveRefusedError, UpstreamError
+from sealift.worker import EnclaveRefusedError, SessionSilentError, UpstreamError
+from sealift.worker import _mura as mura
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._mura import PATIENCE_BLOCKS, request_session, serve_session
 
@@ -74,12 +75,12 @@ def reply(**fields: object) -> SessionReply:
 
 def enclave(*feeds: SessionReply, first: SessionReply | None = None, **more):
     answers = iter(feeds)
-    return FakeEnclave(
-        OpenSession=lambda _: first or reply(send=(b"hello",)),
-        FeedSession=lambda _: next(answers),
-        CloseSession=lambda _: refusal("UnknownSessionError"),
-        **more,
-    )
+    known = {
+        "OpenSession": lambda _: first or reply(send=(b"hello",)),
+        "FeedSession": lambda _: next(answers),
+        "CloseSession": lambda _: refusal("UnknownSessionError"),
+    }
+    return FakeEnclave(**{**known, **more})
 
 
 def serve(fake: FakeEnclave, chain: FakeChain, wire: FakeWire):
@@ -234,3 +235,119 @@ def test_a_session_whose_first_word_finds_nobody_is_closed_too() -> None:
     with pytest.raises(UpstreamError):
         serve(fake, FakeChain(), FakeWire(gone=UpstreamError("gone")))
     assert isinstance(fake.asked[-1], CloseSession)
+
+
+class SilentWire(FakeWire):
+    """The other end: says what it has to say, then nothing, and stays."""
+
+    def __init__(self, *says: bytes) -> None:
+        super().__init__(*says)
+        self.closed = False
+
+    async def receive(self) -> AsyncIterator[bytes]:
+        for one in self.says:
+            yield one
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.closed = True
+
+
+class SlowChain(FakeChain):
+    """A chain that makes a block from time to time."""
+
+    def __init__(self, *, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    async def next_block(self) -> None:
+        await asyncio.sleep(self.seconds)
+        self.height += 1
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mura, "SILENCE_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_silent_requester_does_not_keep_a_place_in_the_enclave() -> None:
+    fake = enclave()
+    wire = SilentWire()
+    with pytest.raises(SessionSilentError, match="says nothing") as caught:
+        serve(fake, FakeChain(), wire)
+    assert "another worker" in caught.value.hint
+    assert isinstance(fake.asked[-1], CloseSession)
+    assert wire.closed
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_silent_provider_does_not_hold_a_requester_for_ever() -> None:
+    fake = enclave()
+    with pytest.raises(UpstreamError):  # so that the next one is asked
+        request(fake, SilentWire(), None, [])
+    assert fake.count(CloseSession) == 1
+
+
+@pytest.mark.usefixtures("hurried")
+def test_who_waits_for_its_registration_has_blocks_and_not_only_seconds() -> None:
+    chain = SlowChain(seconds=0.02)
+    with pytest.raises(SessionSilentError):
+        serve(enclave(), chain, SilentWire())
+    assert chain.height == 10 + mura.SILENCE_BLOCKS
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_word_that_comes_late_and_within_the_blocks_is_heard() -> None:
+    class LateWire(FakeWire):
+        async def receive(self) -> AsyncIterator[bytes]:
+            await asyncio.sleep(0.1)
+            yield b"late"
+
+    serve(enclave(reply(done=True)), SlowChain(seconds=0.05), LateWire())
+
+
+@pytest.mark.usefixtures("hurried")
+def test_bytes_that_lead_nowhere_win_no_time() -> None:
+    class Dribble(FakeWire):
+        async def receive(self) -> AsyncIterator[bytes]:
+            while True:
+                await asyncio.sleep(0.01)
+                yield b"."
+
+    fake = enclave(FeedSession=lambda _: reply())
+    with pytest.raises(SessionSilentError):
+        serve(fake, FakeChain(), Dribble())
+    assert fake.count(FeedSession) < 20
+
+
+@pytest.mark.usefixtures("hurried")
+def test_progress_wins_new_time() -> None:
+    class Steady(FakeWire):
+        async def receive(self) -> AsyncIterator[bytes]:
+            for _ in range(8):
+                await asyncio.sleep(0.03)
+                yield b"x"
+
+    feeds = [reply(send=(b"y",))] * 7
+    serve(enclave(*feeds, reply(done=True)), FakeChain(), Steady())
+
+
+def test_a_chain_that_stands_still_keeps_no_session_for_ever(
+    hurried: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mura, "MOST_SILENCE_SECONDS", 0.1)
+    with pytest.raises(SessionSilentError):
+        serve(enclave(), SlowChain(seconds=1e6), SilentWire())
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_peer_that_does_not_read_ends_the_session() -> None:
+    class Full(FakeWire):
+        async def send(self, data: bytes) -> None:
+            await asyncio.Event().wait()
+
+    fake = enclave()
+    with pytest.raises(SessionSilentError, match="does not read"):
+        serve(fake, FakeChain(), Full())
+    assert fake.count(CloseSession) == 1

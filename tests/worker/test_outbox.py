@@ -97,6 +97,26 @@ def test_an_act_that_gets_into_no_block_is_told() -> None:
     play(scene)
 
 
+def test_only_what_l1_took_and_somebody_waits_for_counts_as_paid() -> None:
+    async def scene(outbox: Outbox, account: FakeAccount) -> None:
+        async def hear(_: Included | SealiftError) -> None:
+            return
+
+        account.refuse_sending = LostError("no room")
+        with pytest.raises(LostError):
+            await outbox.act("a.b", {})
+        assert outbox.paid == 0
+        account.refuse_sending = None
+        outbox.put(Act(call="a.routine", args={}, heard=hear))
+        account.outcomes["a.b"] = lambda _: Included(
+            height=Height(3), code=7, log="refused in its block, and paid"
+        )
+        await outbox.act("a.b", {})
+        assert outbox.paid == 1
+
+    play(scene)
+
+
 def test_whoever_asked_and_went_away_disturbs_nobody() -> None:
     async def scene(outbox: Outbox, account: FakeAccount) -> None:
         asked = asyncio.create_task(outbox.act("a.b", {}))

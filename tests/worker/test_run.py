@@ -4,20 +4,35 @@ import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from doubles import CODE, ME, SHARD, FakeEnclave, LostError, refusal
 from test_config import RIGHT, home_with
 
-from sealift.base import Digest, Height
+from sealift.attestation import parse_collateral
+from sealift.base import Digest, Height, UnixSeconds, encode
+from sealift.insecure_sim import (
+    COLLATERAL_SECONDS,
+    SimIntel,
+    SimMachine,
+    SimStateError,
+)
+from sealift.protocol import CollateralRecord
 from sealift.protocol.ecall import Start, Started
 from sealift.transport.files import MissingFileError
 from sealift.transport.rpc import NodeUnreachableError
-from sealift.worker import StoreError, WorkerStore, WrongChainError
+from sealift.worker import (
+    KeyStoreMissingError,
+    StoreError,
+    WorkerStore,
+    WrongChainError,
+)
 from sealift.worker import _run as run_module
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._config import load_config
-from sealift.worker._platform import InsecureSim
+from sealift.worker._platform import InsecureSim, seconds_left
 from sealift.worker._run import HomeDisk
+from sealift.worker._store import WholeSnapshot
 
 TRUSTED = Digest(b"\x11" * 32)
 
@@ -117,6 +132,47 @@ def test_a_start_brings_what_is_on_disk_and_keeps_what_comes_back(home: Path) ->
     assert (home / "key_store.sealed").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("left", ["checkpoint", "born", "holders", "diff", "snapshot"])
+def test_a_lost_key_store_is_no_reason_for_a_new_identity(
+    home: Path, left: str
+) -> None:
+    """An operator who restored half a backup would else lose what the rest opens."""
+    store = WorkerStore(home / "worker.db", shard=SHARD, fingerprint=CODE)
+    match left:
+        case "diff":
+            store.commit_diff(Height(3), b"diff")
+        case "snapshot":
+            store.put_snapshot(
+                WholeSnapshot(height=Height(3), header=b"h", chunks=(b"c",))
+            )
+        case _:
+            store.put_meta(left, b"\x90")
+    fake = FakeEnclave(Start=lambda _: refusal())
+    disk = HomeDisk(load_config(home))
+    with pytest.raises(KeyStoreMissingError, match=r"no key_store.sealed") as caught:
+        asyncio.run(
+            run_module._start(
+                EnclaveChannel(fake), disk, shard=SHARD, store=store, at=None
+            )
+        )
+    store.close()
+    assert "Nothing was overwritten" in caught.value.hint
+    assert not fake.asked
+    assert not (home / "key_store.sealed").exists()
+
+
+def test_a_new_home_begins_without_a_key_store(home: Path) -> None:
+    store = WorkerStore(home / "worker.db", shard=SHARD, fingerprint=CODE)
+    fake = FakeEnclave(
+        Start=lambda _: Started(signing_key=ME, key_store=b"new", head=Height(1))
+    )
+    disk = HomeDisk(load_config(home))
+    channel = EnclaveChannel(fake)
+    asyncio.run(run_module._start(channel, disk, shard=SHARD, store=store, at=None))
+    store.close()
+    assert (home / "key_store.sealed").read_bytes() == b"new"
+
+
 def test_a_genesis_that_is_named_and_missing_is_told(home: Path) -> None:
     disk = HomeDisk(load_config(home))
     assert disk.key_store() is None
@@ -124,6 +180,57 @@ def test_a_genesis_that_is_named_and_missing_is_told(home: Path) -> None:
         disk.genesis()
     (home / "genesis.bin").write_bytes(b"blob")
     assert disk.genesis() == b"blob"
+
+
+@pytest.mark.parametrize(
+    ("sim", "machine", "words"),
+    [
+        ("elsewhere", "alpha", "no simulated Intel is here"),
+        ("sim", "alhpa", "no such simulated machine"),
+        ("sim", "../alpha", "no such simulated machine"),
+    ],
+)
+def test_a_worker_starts_on_no_machine_that_was_not_made_before(
+    tmp_path: Path, sim: str, machine: str, words: str
+) -> None:
+    SimMachine(SimIntel(tmp_path / "sim"), "alpha", entropy=bytes)
+    text = RIGHT.replace('"/sim"', f'"{tmp_path / sim}"')
+    text = text.replace('machine = "alpha"', f'machine = "{machine}"')
+    home = tmp_path / "home"
+    home.mkdir()
+    config = load_config(home_with(home, text))
+    with pytest.raises(SimStateError, match=words):
+        InsecureSim(config, clock=None)
+    assert SimIntel(tmp_path / "sim").machines() == ["alpha"]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_collateral_that_holds_says_for_how_long_and_else_nothing(
+    tmp_path: Path,
+) -> None:
+    intel = SimIntel(tmp_path)
+    now = UnixSeconds(1_790_000_000)
+    issued = parse_collateral(intel.collateral_json(now=now))
+    known = CollateralRecord(
+        collateral=encode(issued),
+        recorded_at=Height(1),
+        tcb_issued_at=now,
+        qe_issued_at=now,
+        tcb_evaluation_number=1,
+        qe_evaluation_number=1,
+        pck_crl_number=1,
+        root_crl_number=1,
+    )
+
+    def left(at: int, record: CollateralRecord = known) -> int | None:
+        return seconds_left(record, root_der=intel.root_der, now=UnixSeconds(at))
+
+    assert left(now) == COLLATERAL_SECONDS
+    assert left(now + 86_400) == COLLATERAL_SECONDS - 86_400
+    assert left(now + COLLATERAL_SECONDS + 1) is None
+    assert left(now, msgspec.structs.replace(known, collateral=b"\xc1")) is None
+    other = SimIntel(tmp_path / "other")
+    assert seconds_left(known, root_der=other.root_der, now=now) is None
 
 
 def dead(home: Path, words: str, *, limit: int = 0) -> str:

@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from doubles import CODE, SHARD, executed, order, receipt
+from doubles import CODE, SHARD, effects, executed, order, receipt
 
 from sealift.base import Digest, Fingerprint, Height, ShardId
 from sealift.worker import StoreError, StoreMismatchError, WorkerError, WorkerStore
@@ -48,7 +48,7 @@ class Dying:
         self.left -= 1
 
 
-@pytest.mark.parametrize("writes", range(11))
+@pytest.mark.parametrize("writes", range(12))
 def test_killed_before_any_write_of_a_block_all_of_it_or_nothing_is_there(
     tmp_path: Path, writes: int
 ) -> None:
@@ -56,7 +56,7 @@ def test_killed_before_any_write_of_a_block_all_of_it_or_nothing_is_there(
     store = opened(path)
     store.commit_block(executed(1))
     store._db = Dying(store._db, writes)
-    block = executed(2, receipts=(receipt(2),), orders=(order(),))
+    block = executed(2, receipts=(receipt(2),), orders=(order(),), effects=effects(2))
     died = False
     try:
         store.commit_block(block, whole(2, b"chunk"))
@@ -69,12 +69,13 @@ def test_killed_before_any_write_of_a_block_all_of_it_or_nothing_is_there(
         again.receipt(receipt(2).envelope) is not None,
         again.meta("checkpoint") == b"checkpoint 2",
         len(again.orders()) == 1,
+        again.effects_pending() == 1,
         again.snapshot() is not None,
     )
     assert set(there) == {not died}
     assert again.diff(1) == b"diff 1"
     again.close()
-    assert died == (writes < 10)
+    assert died == (writes < 11)
 
 
 def test_killed_while_the_file_is_made_the_next_start_makes_it(tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ def test_diffs_come_in_order_and_no_more_than_asked(tmp_path: Path) -> None:
     store.close()
 
 
-def test_the_newest_snapshot_is_the_only_one_and_knows_its_chunks(
+def test_the_last_two_snapshots_are_there_and_know_their_chunks(
     tmp_path: Path,
 ) -> None:
     store = opened(tmp_path / "worker.db")
@@ -218,17 +219,48 @@ def test_the_newest_snapshot_is_the_only_one_and_knows_its_chunks(
     assert found is not None
     assert (found.height, found.header, found.chunks) == (9, b"header", 1)
     assert store.chunk(9, 0) == b"c"
+    before = store.snapshot_at(5)
+    assert before is not None
+    assert (before.chunks, store.chunk(5, 1)) == (2, b"b")
+    store.put_snapshot(whole(12, b"d"))
+    assert store.snapshot_at(5) is None
+    assert store.chunk(9, 0) == b"c"
     with pytest.raises(StoreError, match="chunk of the snapshot is missing"):
         store.chunk(5, 0)
+    store.close()
+
+
+def test_the_same_snapshot_again_does_not_push_the_one_before_out(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path / "worker.db")
+    for snapshot in (whole(5, b"a"), whole(9, b"b"), whole(9, b"c")):
+        store.put_snapshot(snapshot)
+    assert (store.chunk(5, 0), store.chunk(9, 0)) == (b"a", b"c")
+    store.close()
+
+
+def test_a_state_taken_over_leaves_no_snapshot_of_another_line(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path / "worker.db")
+    store.put_snapshot(whole(3, b"old line"))
+    store.put_snapshot(whole(9, b"old line"))
+    store.replace_state(whole(5, b"confirmed"))
+    found = store.snapshot()
+    assert found is not None
+    assert found.height == 5
+    assert store.snapshot_at(3) is store.snapshot_at(9) is None
     store.close()
 
 
 def test_a_state_taken_over_drops_what_led_elsewhere(tmp_path: Path) -> None:
     store = opened(tmp_path / "worker.db")
     for height in (4, 5, 6):
-        store.commit_diff(Height(height), b"old line")
+        store.commit_block(executed(height, effects=effects(height)))
     store.replace_state(whole(5, b"chunk"))
     assert store.diffs_after(5) == []
+    assert [one.height for one in store.effects()] == [4, 5]
     store.close()
 
 
@@ -243,3 +275,86 @@ def test_orders_wait_until_they_are_dropped_in_their_order(tmp_path: Path) -> No
     store.drop_order(first)
     assert [o.order.serial for _, o in store.orders()] == [1]
     store.close()
+
+
+#: The tables of format 1, as its release made them.
+FORMAT_1 = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE diffs (height INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    (
+        "CREATE TABLE receipts (envelope BLOB PRIMARY KEY, height INTEGER NOT NULL,"
+        " data BLOB NOT NULL) WITHOUT ROWID"
+    ),
+    "CREATE INDEX receipts_by_height ON receipts (height)",
+    "CREATE TABLE orders (number INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    (
+        "CREATE TABLE snapshots (height INTEGER PRIMARY KEY, header BLOB NOT NULL,"
+        " chunks INTEGER NOT NULL)"
+    ),
+    (
+        "CREATE TABLE chunks (height INTEGER NOT NULL, number INTEGER NOT NULL,"
+        " data BLOB NOT NULL, PRIMARY KEY (height, number)) WITHOUT ROWID"
+    ),
+)
+
+
+def file_of_format_1(path: Path, shard: bytes = SHARD) -> None:
+    db = sqlite3.connect(path, isolation_level=None)
+    for statement in FORMAT_1:
+        db.execute(statement)
+    rows = [
+        ("format", b"\x01"),
+        ("shard", bytes(shard)),
+        ("fingerprint", bytes(CODE)),
+        ("checkpoint", b"checkpoint 9"),
+    ]
+    db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+    db.execute("INSERT INTO diffs VALUES (9, x'aa')")
+    db.close()
+
+
+def test_a_file_of_the_release_before_is_opened_with_all_it_holds(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "worker.db"
+    file_of_format_1(path)
+    for height in (9, 10):  # the second time it is of this release
+        store = opened(path)
+        assert store.diff(9) == b"\xaa"
+        assert store.meta("checkpoint") == b"checkpoint %d" % height
+        store.commit_block(executed(10, effects=effects(10)))
+        assert store.effects_pending() == 1
+        store.close()
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_killed_while_a_file_is_brought_up_the_next_start_does_it(
+    tmp_path: Path, writes: int
+) -> None:
+    path = tmp_path / "worker.db"
+    file_of_format_1(path)
+    real = sqlite3.connect
+    made: list[sqlite3.Connection] = []
+
+    def connect(where: Path, **options: object) -> Dying:
+        made.append(real(where, **options))
+        return Dying(made[0], writes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sealift.worker._store.sqlite3.connect", connect)
+        with pytest.raises(Died):
+            opened(path)
+    made[0].close()  # the kernel does it for the dead
+    store = opened(path)
+    assert (store.diff(9), store.effects_pending()) == (b"\xaa", 0)
+    store.close()
+
+
+def test_a_file_of_a_later_release_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "worker.db"
+    file_of_format_1(path)
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("UPDATE meta SET value = x'63' WHERE name = 'format'")
+    db.close()
+    with pytest.raises(StoreMismatchError, match="another format"):
+        opened(path)

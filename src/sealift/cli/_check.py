@@ -7,24 +7,29 @@ from typing import Final
 from sealift.base import AccountId, Height, SealiftError, canonical_decode
 from sealift.bundle import verify_bundle
 from sealift.crypto import account_of
+from sealift.insecure_sim import SimStateError
 from sealift.ledger import require_eligible
 from sealift.protocol import (
+    CollateralRecord,
     EnclaveRecord,
     NoGenerationError,
     Schedule,
     ScheduleEntry,
+    collateral_key,
     config_at,
     enclave_key,
     next_upgrade,
     schedule_key,
 )
 from sealift.transport.account import free_balance
+from sealift.transport.clock import unix_seconds
 from sealift.transport.keys import read_account_key
 from sealift.transport.rpc import L1Client
-from sealift.worker import WorkerConfig
+from sealift.worker import Risk, WorkerConfig, collateral_risk, forecast, seconds_left
 
 from ._cards import SIM_KIND, read_bundle
-from ._params import open_l1
+from ._params import open_l1, wall_clock
+from ._sim import existing_intel
 from ._worker_http import ask_status
 
 #: Less free disk than this is a problem, in bytes.
@@ -148,7 +153,31 @@ async def _standing(
         checks.append(_upgrade(ahead, mine, head, for_upgrade=for_upgrade))
     target = ahead if ahead is not None and _runs(ahead, mine) else running
     checks.append(_attestation(schedule, target, record, head))
-    return checks
+    risks = () if record is None else forecast(record, schedule, head)
+    checks += _told("ahead", risks, "nothing on L1 will drop this instance out")
+    try:
+        risks = collateral_risk(await _collateral_left(config, l1))
+    except SimStateError as error:
+        return [*checks, Check(name="collateral", ok=False, detail=str(error))]
+    return [*checks, *_told("collateral", risks, "L1's lasts for more than a week")]
+
+
+def _told(name: str, risks: tuple[Risk, ...], well: str) -> list[Check]:
+    """A row for each risk, or one that says that there is none."""
+    if not risks:
+        return [Check(name=name, ok=True, detail=well)]
+    return [Check(name=name, ok=False, detail=str(risk)) for risk in risks]
+
+
+async def _collateral_left(config: WorkerConfig, l1: L1Client) -> int | None:
+    """Seconds until L1's collateral of this platform expires."""
+    intel = existing_intel(config.sim)
+    entry = await l1.abci_query(collateral_key(intel.fmspc), prove=False)
+    if entry.value is None:
+        return None
+    known = canonical_decode(CollateralRecord, entry.value)
+    now = unix_seconds(wall_clock())
+    return seconds_left(known, root_der=intel.root_der, now=now)
 
 
 async def _record(l1: L1Client, status: dict[str, object]) -> EnclaveRecord | None:

@@ -34,6 +34,7 @@ from sealift.worker import (
     CONFIG_FILE,
     TEMPLATE,
     Ready,
+    existing_machine,
     load_config,
     request_keys_once,
     run_worker,
@@ -111,6 +112,7 @@ def init(
     known = None if card is None else read_card(card)
     if known is None and shard is None:
         raise click.UsageError("Which shard? Give --card, or --shard.")
+    existing_machine(sim, machine)
     explicit = ctx.get_parameter_source("rpc") is not click.core.ParameterSource.DEFAULT
     node = known.l1[0] if known is not None and not explicit else rpc
     shard_text = shard.hex() if shard is not None else known.shard if known else ""

@@ -8,7 +8,6 @@ from typing import Final, TypeVar
 from sealift.base import (
     AccountId,
     Digest,
-    Epoch,
     Height,
     ShardId,
     canonical_decode,
@@ -18,15 +17,16 @@ from sealift.protocol import (
     CollateralRecord,
     EnclaveRecord,
     Frontier,
-    KeyEpochRecord,
+    KeyEpoch,
+    NoEpochError,
     Schedule,
     ScheduleEntry,
     ScheduleRecord,
     collateral_key,
     config_at,
     enclave_key,
+    epoch_at,
     frontier_key,
-    keys_key,
     record_key,
     schedule_key,
 )
@@ -50,9 +50,9 @@ from ._errors import EnclaveNotTrustedError, ShardUnbornError, UnknownShardOnCha
 
 #: Longest jump between two headers, and oldest trust root: as the enclave's.
 CLIENT_RULES: Final = RelayRules(trusting_period=180 * 24 * 3600)
-_MAX_EPOCHS: Final = 10_000
 _POLL_SECONDS: Final = 0.2
-#: The first header that commits to the state after a block.
+#: The first header that commits to a state. The head commits to the state before
+#: it: what is sent now stands so many blocks above the newest proven state.
 _FIRST_PROVING: Final = 2
 
 T = TypeVar("T")
@@ -176,26 +176,22 @@ class ProvenChain:
         """The last confirmed block and root; ``None`` before the birth."""
         return (await self._parsed(frontier_key(shard), Frontier))[1]
 
-    async def key_epoch(self, shard: ShardId) -> KeyEpochRecord:
-        """The newest key epoch of a shard.
+    async def key_epoch(self, shard: ShardId) -> KeyEpoch:
+        """The key epoch that acts in the next block of a shard.
 
         Raises:
-            ShardUnbornError: There is none yet.
+            UnknownShardOnChainError: There is no such shard.
+            ShardUnbornError: There is no epoch yet.
         """
-        newest: KeyEpochRecord | None = None
-        for number in range(_MAX_EPOCHS):
-            key = keys_key(shard, Epoch(number))
-            found = (await self._parsed(key, KeyEpochRecord))[1]
-            if found is None:
-                break
-            newest = found
-        if newest is None:
+        height, schedule = await self.schedule(shard)
+        try:
+            return epoch_at(schedule, height + _FIRST_PROVING)
+        except NoEpochError as error:
             raise ShardUnbornError(
                 "the shard has no keys yet",
                 got=shard,
                 hint="A worker of its first generation has to run",
-            )
-        return newest
+            ) from error
 
     async def enclave(self, signing_key: AccountId) -> EnclaveRecord | None:
         """The registry's record of an instance."""

@@ -32,7 +32,7 @@ from sealift.protocol import (
     Getter,
     GetterBody,
     GetterReply,
-    KeyEpochRecord,
+    KeyEpoch,
     Receipt,
     SealedReceipt,
     TrustedCall,
@@ -110,11 +110,14 @@ class SealedCall:
     """A call on its way: what opens and checks its receipt.
 
     ``tx`` is the hash of the L1 transaction that carries it, once there is one.
+    ``after`` was the verified head when it was sealed: it stands in no block up to
+    there, whoever carried it.
     """
 
     body: TrustedCallBody
     envelope: bytes
     tx: bytes = b""
+    after: Height = _ANY_HEIGHT
 
     @property
     def name(self) -> Digest:
@@ -174,7 +177,7 @@ class ShardClient:
 
     # --- the shard, as L1 proves it ---
 
-    async def shielding_key(self) -> KeyEpochRecord:
+    async def shielding_key(self) -> KeyEpoch:
         """The key epoch that calls are sealed to.
 
         Raises:
@@ -235,10 +238,10 @@ class ShardClient:
         )
         envelope = seal_message(
             TrustedCall(body=body, signature=body.sign(self._secret)),
-            shielding_key=epoch.statement.shielding_key,
-            epoch=epoch.statement.epoch,
+            shielding_key=epoch.keys.shielding_key,
+            epoch=epoch.epoch,
         )
-        return SealedCall(body=body, envelope=encode(envelope))
+        return SealedCall(body=body, envelope=encode(envelope), after=head.height)
 
     async def call(
         self,
@@ -418,8 +421,8 @@ class ShardClient:
         )
         envelope = seal_message(
             Getter(body=body, signature=body.sign(self._secret)),
-            shielding_key=epoch.statement.shielding_key,
-            epoch=epoch.statement.epoch,
+            shielding_key=epoch.keys.shielding_key,
+            epoch=epoch.epoch,
         )
         raw = await self.workers.ask(encode(envelope))
         try:
@@ -491,7 +494,13 @@ class ShardClient:
             raise L1RefusedError(INVOKE, refusal=result.code, log=result.log)
 
     async def _opened(self, sent: SealedCall, sealed: SealedReceipt) -> Receipt | None:
-        """The receipt, or ``None`` for one that a worker made up."""
+        """The receipt, or ``None`` for one that a worker made up.
+
+        One of a block before the call was made costs no look at the chain: else a
+        worker could have us walk it down to its beginning.
+        """
+        if sealed.height <= sent.after:
+            return None
         try:
             block_hash = await self.chain.block_hash(sealed.height)
         except (HeaderNotKeptError, RpcRemoteError):

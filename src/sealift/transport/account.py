@@ -2,6 +2,7 @@
 
 import asyncio
 from base64 import b64encode
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -26,10 +27,18 @@ from .rpc import L1Client, TxNotIncludedError
 #: So many blocks after its sending a transaction can still get into a block.
 VALIDITY_BLOCKS: Final = 1000
 _NONCE_CODE: Final = code_of("NonceError")
-#: Seconds between attempts with a nonce that L1 does not take: long enough for
-#: transactions of another process to leave the mempool.
+#: Seconds between attempts with a nonce that L1 does not take: together long
+#: enough for transactions of another process to leave the mempool …
 _PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.5, 2.0, 2.0)
+#: … of a chain that makes a block within so many seconds; slower ones stretch them.
+_PAUSES_SUIT: Final = 2.0
 _WAIT_SECONDS: Final = 60.0
+#: A transaction may wait for so many blocks, also where each takes an hour.
+_WAIT_BLOCKS: Final = 5
+#: Blocks whose times tell how fast the chain is, and for how long that is good.
+_PACE_BLOCKS: Final = 4
+_PACE_SECONDS: Final = 300.0
+_SLOWEST_SECONDS: Final = 3600.0
 _KNOWN_ALREADY: Final = "already exists in cache"
 _HEAD_SECONDS: Final = 1.0
 
@@ -85,6 +94,8 @@ class L1Account:
         self._turn = asyncio.Lock()
         self._head = Height(0)
         self._head_until = 0.0
+        self._interval = 0.0
+        self._interval_until = 0.0
 
     @property
     def account(self) -> AccountId:
@@ -109,7 +120,7 @@ class L1Account:
         """
         encoded = _metadata().encode_call(call, args)
         async with self._turn:
-            pauses = iter(_PAUSES)
+            pauses: Iterator[float] | None = None
             while True:
                 nonce = await self._nonce()
                 tx = transaction(
@@ -124,21 +135,27 @@ class L1Account:
                     self._next = Nonce(nonce + 1)
                     return tx_hash(tx)
                 self._next = None
-                pause = next(pauses, None) if refusal == _NONCE_CODE else None
+                pause = None
+                if refusal == _NONCE_CODE:
+                    pauses = pauses or await self._nonce_pauses()
+                    pause = next(pauses, None)
                 if pause is None:
                     raise L1RefusedError(call, refusal=refusal, log=log)
                 await asyncio.sleep(pause)
 
-    async def wait(self, digest: bytes, *, within: float = _WAIT_SECONDS) -> TxOutcome:
+    async def wait(self, digest: bytes, *, within: float | None = None) -> TxOutcome:
         """Return when a transaction stands in a block, whatever became of it.
 
         Args:
             digest: What :meth:`send` returned.
-            within: Most seconds to wait.
+            within: Most seconds to wait; by default as long as a few blocks take
+                on this chain, at least a minute.
 
         Raises:
             TxNotIncludedError: Not within that time.
         """
+        if within is None:
+            within = max(_WAIT_SECONDS, _WAIT_BLOCKS * await self.block_interval())
         try:
             found = await self._l1.wait_for_tx(digest, within=within)
         except TxNotIncludedError:
@@ -150,7 +167,7 @@ class L1Account:
         )
 
     async def act(
-        self, call: str, args: dict[str, object], *, within: float = _WAIT_SECONDS
+        self, call: str, args: dict[str, object], *, within: float | None = None
     ) -> TxOutcome:
         """Send, wait, and insist that it took effect.
 
@@ -162,6 +179,34 @@ class L1Account:
         if outcome.code:
             raise L1RefusedError(call, refusal=outcome.code, log=outcome.log)
         return outcome
+
+    async def block_interval(self) -> float:
+        """Seconds that this chain's last blocks took each; 0 where it has no two.
+
+        By the times in their headers, as the node says; at most an hour.
+        """
+        now = asyncio.get_running_loop().time()
+        if now >= self._interval_until:
+            try:
+                self._interval = await self._measured_interval()
+            except SealiftError:  # a node that pruned, or is away: as before
+                return self._interval
+            self._interval_until = now + _PACE_SECONDS
+        return self._interval
+
+    async def _measured_interval(self) -> float:
+        head = await self._l1.height()
+        base = Height(max(1, head - _PACE_BLOCKS))
+        if base >= head:
+            return 0.0
+        late = (await self._l1.commit(head)).signed_header.header.time
+        early = (await self._l1.commit(base)).signed_header.header.time
+        took = late.seconds - early.seconds + (late.nanos - early.nanos) / 1e9
+        return min(max(took / (head - base), 0.0), _SLOWEST_SECONDS)
+
+    async def _nonce_pauses(self) -> Iterator[float]:
+        stretch = max(1.0, await self.block_interval() / _PAUSES_SUIT)
+        return iter([pause * stretch for pause in _PAUSES])
 
     async def _nonce(self) -> Nonce:
         if self._next is None:

@@ -6,9 +6,17 @@ on L1, carries mu-ra and serves users. It is trusted for availability only.
 
 from ._config import CONFIG_FILE, TEMPLATE, WorkerConfig, load_config
 from ._errors import (
+    CarryOffError,
+    CarryRateError,
+    CarryReserveError,
     ConfigError,
     EnclaveGoneError,
     EnclaveRefusedError,
+    EnvelopeSizeError,
+    KeyStoreMissingError,
+    SessionSilentError,
+    SessionsOfPeerError,
+    SnapshotTooSoonError,
     StalledError,
     StoreError,
     StoreMismatchError,
@@ -16,16 +24,27 @@ from ._errors import (
     WorkerError,
     WrongChainError,
 )
+from ._forecast import Risk, collateral_risk, forecast
+from ._platform import existing_machine, seconds_left
 from ._run import Ready, open_worker, request_keys_once, run_worker
 from ._store import WorkerStore
 
 __all__ = [
     "CONFIG_FILE",
     "TEMPLATE",
+    "CarryOffError",
+    "CarryRateError",
+    "CarryReserveError",
     "ConfigError",
     "EnclaveGoneError",
     "EnclaveRefusedError",
+    "EnvelopeSizeError",
+    "KeyStoreMissingError",
     "Ready",
+    "Risk",
+    "SessionSilentError",
+    "SessionsOfPeerError",
+    "SnapshotTooSoonError",
     "StalledError",
     "StoreError",
     "StoreMismatchError",
@@ -34,8 +53,12 @@ __all__ = [
     "WorkerError",
     "WorkerStore",
     "WrongChainError",
+    "collateral_risk",
+    "existing_machine",
+    "forecast",
     "load_config",
     "open_worker",
     "request_keys_once",
     "run_worker",
+    "seconds_left",
 ]

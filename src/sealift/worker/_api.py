@@ -6,6 +6,7 @@ sealed for somebody else. Binary bodies are canonical MessagePack.
 
 import asyncio
 import math
+from collections import Counter
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
@@ -26,10 +27,17 @@ from sealift.transport.account import L1RefusedError
 from sealift.transport.http import BASE_ERRORS, ErrorTable, make_app
 from sealift.transport.rpc import NodeUnreachableError, TxNotIncludedError
 
+from ._carry import CarryGate, network_of
 from ._channel import EnclaveChannel
 from ._errors import (
+    CarryOffError,
+    CarryRateError,
+    CarryReserveError,
     EnclaveGoneError,
     EnclaveRefusedError,
+    EnvelopeSizeError,
+    SessionsOfPeerError,
+    SnapshotTooSoonError,
     StalledError,
     StoreError,
     UpstreamError,
@@ -39,12 +47,17 @@ from ._errors import (
 from ._follower import Executions, Follower
 from ._metrics import Metrics
 from ._mura import serve_session
-from ._store import WorkerStore
+from ._store import StoredSnapshot, WorkerStore
 from ._upstream import WebSocketWire
 
 _MAX_ENVELOPE = 128 * 1024
 _MAX_WAIT_SECONDS = 30.0
 _MAX_DIFFS = 256
+#: Sessions of one address at once: the enclave has room for a few only.
+_SESSIONS_OF_PEER = 4
+_HEARTBEAT_SECONDS = 20.0
+#: Between two snapshots for peers; the last two are there to be downloaded.
+_SNAPSHOT_SECONDS = 120.0
 _BINARY = "application/octet-stream"
 
 #: The one table from a worker's errors to HTTP.
@@ -55,6 +68,12 @@ API_ERRORS: ErrorTable = {
     EnclaveGoneError: HTTPStatus.SERVICE_UNAVAILABLE,
     StalledError: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreError: HTTPStatus.INSUFFICIENT_STORAGE,
+    CarryOffError: HTTPStatus.FORBIDDEN,
+    CarryRateError: HTTPStatus.TOO_MANY_REQUESTS,
+    CarryReserveError: HTTPStatus.PAYMENT_REQUIRED,
+    EnvelopeSizeError: HTTPStatus.BAD_REQUEST,
+    SessionsOfPeerError: HTTPStatus.TOO_MANY_REQUESTS,
+    SnapshotTooSoonError: HTTPStatus.TOO_MANY_REQUESTS,
     UpstreamError: HTTPStatus.BAD_GATEWAY,
     WrongChainError: HTTPStatus.BAD_GATEWAY,
     L1RefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -96,6 +115,7 @@ class Api:
         follower: What is executed, and when.
         store: Diffs, snapshot, receipts.
         submitter: Carries calls to L1.
+        gate: Which of them it carries.
         source: Health and status.
         metrics: What ``/metrics`` shows.
     """
@@ -107,6 +127,7 @@ class Api:
         follower: Follower,
         store: WorkerStore,
         submitter: Submitter,
+        gate: CarryGate,
         source: HealthSource,
         metrics: Metrics,
     ) -> None:
@@ -114,9 +135,13 @@ class Api:
         self._follower = follower
         self._store = store
         self._submitter = submitter
+        self._gate = gate
         self._source = source
         self._metrics = metrics
         self._snapshotting = asyncio.Lock()
+        self._snapshot_made: float | None = None
+        #: Open mu-ra sessions by address.
+        self._sessions: Counter[str] = Counter()
 
     def application(self) -> web.Application:
         """The routes."""
@@ -156,12 +181,14 @@ class Api:
         return web.Response(body=dump.certificate, content_type=_BINARY)
 
     async def _submit(self, request: web.Request) -> web.Response:
-        tx_hash = await self._submitter.submit(await _envelope(request))
+        raw, envelope = await _envelope(request)
+        await self._gate.admit(envelope, len(raw), peer=request.remote or "")
+        tx_hash = await self._submitter.submit(raw)
         return web.json_response({"tx": tx_hash.hex().upper()})
 
     async def _ask(self, request: web.Request) -> web.Response:
-        envelope = await _envelope(request)
-        answer = await self._channel.call(Ask(envelope=envelope), Answer)
+        raw, _ = await _envelope(request)
+        answer = await self._channel.call(Ask(envelope=raw), Answer)
         return web.Response(body=answer.sealed, content_type=_BINARY)
 
     async def _receipt(self, request: web.Request) -> web.Response:
@@ -192,7 +219,7 @@ class Api:
 
     async def _executions(self, request: web.Request) -> web.WebSocketResponse:
         """A stream of ``[height, [sealed receipt, …]]``, one message a block."""
-        socket = web.WebSocketResponse(heartbeat=20)
+        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SECONDS)
         await socket.prepare(request)
         queue: asyncio.Queue[Executions] = asyncio.Queue(maxsize=1000)
 
@@ -211,9 +238,20 @@ class Api:
         return socket
 
     async def _mura(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(max_msg_size=1024 * 1024)
-        await socket.prepare(request)
+        peer = network_of(request.remote or "")
+        if self._sessions[peer] >= _SESSIONS_OF_PEER:
+            raise SessionsOfPeerError(
+                "too many sessions of this address are open",
+                got=self._sessions[peer],
+                expected=f"< {_SESSIONS_OF_PEER}",
+                hint="Ask again when one of them is over.",
+            )
+        socket = web.WebSocketResponse(
+            max_msg_size=1024 * 1024, heartbeat=_HEARTBEAT_SECONDS
+        )
+        self._sessions[peer] += 1
         try:
+            await socket.prepare(request)
             served = await serve_session(
                 self._channel, self._follower, WebSocketWire(socket)
             )
@@ -221,6 +259,8 @@ class Api:
         except SealiftError as error:
             self._follower.progress.last_refusal = f"mu-ra: {error}"
         finally:
+            self._sessions[peer] -= 1
+            self._sessions += Counter()  # forget those that have none
             await socket.close()
         return socket
 
@@ -232,18 +272,34 @@ class Api:
                 status = await self._channel.call(GetStatus(), EnclaveStatus)
                 if status.state_height is None or status.state_height < fresh_at:
                     raise web.HTTPNotFound(reason="no state of that height here")
+                self._require_snapshot_due(found)
                 await self._follower.keep_snapshot()
+                self._snapshot_made = asyncio.get_running_loop().time()
                 found = self._store.snapshot()
         if found is None:
             raise web.HTTPNotFound(reason="no snapshot here")
         body = encode((found.height, found.header, found.chunks))
         return web.Response(body=body, content_type=_BINARY)
 
+    def _require_snapshot_due(self, newest: StoredSnapshot | None) -> None:
+        """Exporting costs much, and drops the last but one: not at anybody's pace."""
+        made = self._snapshot_made
+        if newest is None or made is None:
+            return
+        left = made + _SNAPSHOT_SECONDS - asyncio.get_running_loop().time()
+        if left > 0:
+            raise SnapshotTooSoonError(
+                "another snapshot was made a moment ago",
+                got=f"block {newest.height}",
+                expected=f"≥ {_SNAPSHOT_SECONDS:g} s between two",
+                hint=f"Take that one, or ask again in {left:.0f} s.",
+            )
+
     async def _chunk(self, request: web.Request) -> web.Response:
         height = _number(request.match_info["height"])
         number = _number(request.match_info["number"])
-        found = self._store.snapshot()
-        if found is None or found.height != height or number >= found.chunks:
+        found = self._store.snapshot_at(height)
+        if found is None or number >= found.chunks:
             raise web.HTTPNotFound(reason="no such chunk here")
         data = self._store.chunk(height, number)
         return web.Response(body=data, content_type=_BINARY)
@@ -276,10 +332,9 @@ async def _stream(
         await socket.send_bytes(encode((event.height, event.receipts)))
 
 
-async def _envelope(request: web.Request) -> bytes:
+async def _envelope(request: web.Request) -> tuple[bytes, Envelope]:
     raw = await request.read()
-    canonical_decode(Envelope, raw, limit=_MAX_ENVELOPE)
-    return raw
+    return raw, canonical_decode(Envelope, raw, limit=_MAX_ENVELOPE)
 
 
 def _number(text: str) -> int:

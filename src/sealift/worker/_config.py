@@ -9,6 +9,7 @@ import msgspec
 
 from sealift.base import SealiftError, ShardId, parse_hex
 
+from ._carry import CarryTerms
 from ._errors import ConfigError
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
@@ -43,11 +44,29 @@ class ShardSection(_Section, frozen=True, kw_only=True):
 
 
 class ApiSection(_Section, frozen=True, kw_only=True):
-    """Where the worker listens, and the URL that it announces on L1."""
+    """Where the worker listens, the URL that it announces on L1, whom it serves.
+
+    Calls are carried at the operator's expense: so many a minute, in total and
+    for each address, and none once the account is down to ``carry_reserve``.
+    """
 
     host: str = "127.0.0.1"
     port: _Port = 0
     url: str = ""
+    carry: bool = True
+    carry_reserve: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
+    carry_per_minute: Annotated[int, msgspec.Meta(ge=1)] = 1200
+    carry_per_address: Annotated[int, msgspec.Meta(ge=1)] = 300
+
+    @property
+    def terms(self) -> CarryTerms:
+        """Which calls are carried."""
+        return CarryTerms(
+            carry=self.carry,
+            reserve=self.carry_reserve,
+            per_minute=self.carry_per_minute,
+            per_address=self.carry_per_address,
+        )
 
 
 class UpstreamSection(_Section, frozen=True, kw_only=True):
@@ -176,6 +195,14 @@ host = "127.0.0.1"
 port = {port}
 # What is announced on L1; empty announces http://host:port.
 url = ""
+# Anybody who reaches this address can have calls carried at the operator's
+# expense: so many a minute, of all together and of one address (behind a proxy
+# all are one), and none below this balance. What is left is for the worker's own
+# registrations and confirmations.
+carry = true
+carry_reserve = 1000000
+carry_per_minute = 1200
+carry_per_address = 300
 
 [upstream]
 # A worker that has the shard's keys. Empty: this worker may give birth.

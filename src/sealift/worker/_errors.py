@@ -26,6 +26,10 @@ class StoreError(WorkerError):
     """The worker's database cannot be used; it is kept as it is."""
 
 
+class KeyStoreMissingError(StoreError):
+    """The database has an instance's state, and its sealed keys are gone."""
+
+
 class StoreMismatchError(StoreError):
     """The database belongs to another shard or another enclave."""
 
@@ -38,8 +42,36 @@ class UpstreamError(WorkerError):
     """The worker that keys or state were asked of answers otherwise."""
 
 
+class SessionSilentError(UpstreamError):
+    """The other end of a mu-ra session says nothing that leads on."""
+
+
+class SessionsOfPeerError(WorkerError):
+    """As many mu-ra sessions of one address are open as a worker carries."""
+
+
 class StalledError(WorkerError):
     """The worker cannot go on without its operator."""
+
+
+class SnapshotTooSoonError(WorkerError):
+    """The newest snapshot is too young for another to be made for a peer."""
+
+
+class CarryOffError(WorkerError):
+    """This worker carries nobody's calls to L1."""
+
+
+class CarryRateError(WorkerError):
+    """More calls a minute than this worker carries."""
+
+
+class CarryReserveError(WorkerError):
+    """The operator's account keeps what is left for the worker's own duties."""
+
+
+class EnvelopeSizeError(WorkerError):
+    """No sealed call has this size: nobody could open it."""
 
 
 class WrongChainError(WorkerError):

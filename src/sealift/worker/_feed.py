@@ -36,6 +36,9 @@ class L1Source(Protocol):
     async def confirmed(self, shard: ShardId) -> Height | None:
         """The last confirmed block of a shard, as the node says (a hint)."""
 
+    async def effects_done(self, shard: ShardId) -> Height | None:
+        """The last block whose effects L1 executed, as the node says (a hint)."""
+
 
 class BlockFeed:
     """Fetches blocks of L1 in the form the enclave verifies.

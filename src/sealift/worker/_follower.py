@@ -26,6 +26,7 @@ from sealift.protocol.ecall import (
 
 from ._channel import EnclaveChannel
 from ._confirm import CONFIRM_EVERY, Confirmer
+from ._effects import EffectsCarrier
 from ._errors import EnclaveGoneError, EnclaveRefusedError
 from ._feed import BlockFeed, L1Source
 from ._outbox import Outbox
@@ -95,6 +96,7 @@ class Follower:
         self._confirmer = Confirmer(
             channel=channel, l1=l1, store=store, outbox=outbox, shard=shard
         )
+        self._effects = EffectsCarrier(l1=l1, store=store, outbox=outbox, shard=shard)
         self._exporting = asyncio.Lock()
         self._still = asyncio.Lock()
         self._executing = asyncio.Lock()
@@ -170,6 +172,7 @@ class Follower:
         self.progress.waiting_for = f"block {followed.height + 1}"
         await self.execute_ready()
         await self._confirmer.imported()
+        await self._effects.imported()
         async with self._imported:
             self._imported.notify_all()
 
@@ -277,6 +280,8 @@ class Follower:
         self.progress.executed = reply.height
         self.progress.calls += reply.calls
         self._tell(reply)
+        if reply.effects is not None:
+            self._effects.executed()
         await self._confirmer.executed(reply)
 
     def _tell(self, block: Executed) -> None:

@@ -84,6 +84,12 @@ class L1View:
             return None
         return canonical_decode(Frontier, entry.value).confirmed
 
+    async def effects_done(self, shard: ShardId) -> Height | None:
+        """The last block whose effects L1 executed, as the node says (a hint)."""
+        key = storage_key("enclave_bridge", "effects_cursor", shard)
+        entry = await self.client.abci_query(key, prove=False)
+        return None if entry.value is None else canonical_decode(Height, entry.value)
+
 
 class L1Standing:
     """What L1 knows about workers; not proven, for people and metrics only.

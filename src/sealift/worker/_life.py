@@ -5,23 +5,19 @@ Several tasks under one group: where one ends, all end, and the reason is said.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 from sealift.base import (
-    AccountId,
     Height,
     SealiftError,
-    ShardId,
     canonical_decode,
 )
 from sealift.protocol import (
+    MAX_VALIDITY,
     EnclaveRecord,
     EntryStatus,
     Schedule,
     config_at,
     keys_key,
-    next_upgrade,
     schedule_key,
 )
 from sealift.protocol.ecall import (
@@ -43,64 +39,27 @@ from ._errors import (
     UpstreamError,
     WorkerError,
 )
-from ._feed import L1Source
 from ._fetch import Fetcher, record_of
 from ._follower import Follower
 from ._metrics import Reading
 from ._mura import request_session
 from ._outbox import Included, Outbox
+from ._patience import Pauses
+from ._report import KEYS, Report
+from ._rotation import Acts, Instance, Rotation
 from ._store import WorkerStore
+from ._surroundings import Surroundings
 from ._upstream import Upstream
 
-_RETRY_SECONDS = 0.5
-#: In multiples of that.
-_LONGEST_PAUSE = 8
 _ATTESTATION_EVERY = 20
+#: For so many blocks receipts are kept: while a call is valid copies may be made
+#: of it, and its caller may have been away for a while.
+RECEIPTS_KEPT = MAX_VALIDITY + 512
+_PRUNE_EVERY = 64
 _IN_TURN = frozenset({EntryStatus.ACTIVE, EntryStatus.PENDING})
 #: What a worker may wait for, in its health.
-L1, KEYS, ANNOUNCEMENT = "the chain", "keys", "announcement"
+L1, ANNOUNCEMENT = "the chain", "announcement"
 ATTESTATION, SNAPSHOT = "attestation", "snapshot"
-
-
-class Disk(Protocol):
-    """Where the sealed key store and the genesis blob are."""
-
-    def key_store(self) -> bytes | None:
-        """The sealed key store of an earlier run."""
-
-    def keep_key_store(self, sealed: bytes) -> None:
-        """Make it durable, atomically."""
-
-    def genesis(self) -> bytes | None:
-        """The shard's genesis blob."""
-
-
-class Evidence(Protocol):
-    """Collateral for this platform, as L1 wants it before a registration."""
-
-    async def ensure_collateral(self, outbox: Outbox) -> None:
-        """Register fresh collateral on L1 where L1's own is absent or older."""
-
-
-class Standing(Protocol):
-    """What L1 knows about this worker and its peers (hints for people)."""
-
-    async def funds(self, account: AccountId) -> int:
-        """The free balance of an account."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a worker lives in."""
-
-    shard: ShardId
-    l1: L1Source
-    disk: Disk
-    evidence: Evidence
-    standing: Standing
-    operator: AccountId
-    upstream: Upstream | None
-    snapshot_every: int
 
 
 class Life:
@@ -145,6 +104,31 @@ class Life:
             l1=around.l1,
             shard=around.shard,
             upstream=around.upstream,
+            troubles=self._troubles,
+        )
+        self._rotation = Rotation(
+            channel=channel,
+            follower=follower,
+            store=store,
+            outbox=outbox,
+            around=around,
+            me=Instance(code=hello.fingerprint, signing_key=started.signing_key),
+            acts=Acts(
+                attest=self.register_now,
+                request=self.request_keys,
+                renew=self._renew_snapshot,
+            ),
+            troubles=self._troubles,
+        )
+        self._report = Report(
+            channel=channel,
+            follower=follower,
+            store=store,
+            outbox=outbox,
+            around=around,
+            hello=hello,
+            me=started.signing_key,
+            standing=lambda: self._rotation.standing,
             troubles=self._troubles,
         )
 
@@ -201,22 +185,26 @@ class Life:
         await self._patiently(ANNOUNCEMENT, self._announce)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fetcher.run(), name="state")
+            group.create_task(self._rotation.run(), name="rotation")
             group.create_task(self._keep_attested(), name="attestation")
             group.create_task(self._keep_snapshots(), name="snapshots")
 
     async def _patiently(self, topic: str, step: Callable[[], Awaitable[None]]) -> None:
         """Take a step, again and again while something outside is in the way."""
-        failures = 0
+        pauses = Pauses()
         while True:
+            paid_before = self._outbox.paid
             try:
                 await step()
             except FATAL:
                 raise
             except SealiftError as error:
                 self._troubles[topic] = str(error)
-                await asyncio.sleep(_RETRY_SECONDS * min(2**failures, _LONGEST_PAUSE))
-                # What never reached L1 has cost nothing.
-                failures += not isinstance(error, UpstreamError)
+                pause = pauses.after(
+                    paid=self._outbox.paid > paid_before,
+                    reached_nobody=isinstance(error, UpstreamError),
+                )
+                await asyncio.sleep(pause)
             else:
                 self._troubles.pop(topic, None)
                 return
@@ -361,7 +349,7 @@ class Life:
         return None if value is None else canonical_decode(Schedule, value)
 
     async def _keep_attested(self) -> None:
-        """Attest again when half of the policy's maximum age has passed."""
+        """Attest again at half of the policy's maximum age, or by a raised floor."""
         looked_at = 0
         while True:
             await self.follower.next_block()
@@ -375,8 +363,13 @@ class Life:
         if schedule is None or not self._has_a_turn(schedule):
             return  # L1 would refuse code whose time is over, for a fee
         imported = self.follower.progress.imported
-        limit = config_at(schedule, imported).config.attestation.max_age_blocks
-        if record is None or imported - record.attested_at > limit // 2:
+        policy = config_at(schedule, imported).config.attestation
+        floor = max(policy.not_before, schedule.status.not_before)
+        if (
+            record is None
+            or imported - record.attested_at > policy.max_age_blocks // 2
+            or record.attested_at < floor <= imported
+        ):
             await self.register_now()
 
     def _has_a_turn(self, schedule: Schedule) -> bool:
@@ -388,11 +381,15 @@ class Life:
         )
 
     async def _keep_snapshots(self) -> None:
+        pruned_at = 0
         while True:
             await self.follower.next_block()
             executed = self.follower.progress.executed
             if executed is None:
                 continue
+            if executed - pruned_at >= _PRUNE_EVERY:
+                pruned_at = executed
+                self._store.drop_receipts_below(executed - RECEIPTS_KEPT)
             if self._snapshot_at is None:
                 self._snapshot_at = executed
             elif executed - self._snapshot_at >= self._around.snapshot_every:
@@ -408,117 +405,15 @@ class Life:
 
     def health(self) -> Health:
         """Whether anything keeps this worker from its duty, by name."""
-        progress = self.follower.progress
-        reasons = []
-        if progress.halted:
-            reasons.append(f"the enclave has stopped executing: {progress.halted}")
-        if progress.l1_failure:
-            reasons.append(f"waiting for {progress.waiting_for}: {progress.l1_failure}")
-        lag = progress.l1_head - 1 - progress.imported
-        if lag > CONFIRM_LAG:
-            reasons.append(f"{lag} blocks behind: waiting for {progress.waiting_for}")
-        reasons += [f"{topic}: {why}" for topic, why in self._troubles.items()]
-        return Health(ok=not reasons, reasons=tuple(reasons))
-
-    async def _seen_on_l1(self) -> "_SeenOnL1":
-        """What L1 says of us; nothing where it does not answer."""
-        around = self._around
-        if self.follower.progress.l1_failure:  # known: do not make people wait
-            return _SeenOnL1()
-        try:
-            return _SeenOnL1(
-                schedule=await self.schedule(),
-                record=await self._record(),
-                funds=await around.standing.funds(around.operator),
-            )
-        except SealiftError as error:
-            self.follower.progress.last_refusal = str(error)
-            return _SeenOnL1()
-
-    def _blocks_to(self, schedule: Schedule | None) -> tuple[int | None, int | None]:
-        """XYZ of the next upgrade, and how many blocks there are until then."""
-        imported = self.follower.progress.imported
-        ahead = None if schedule is None else next_upgrade(schedule, imported)
-        if ahead is None:
-            return None, None
-        return ahead.upgrade_at, ahead.upgrade_at - imported
+        return self._report.health()
 
     async def reading(self) -> Reading:
         """One scrape of the metrics."""
-        status = await self.channel.call(GetStatus(), EnclaveStatus)
-        progress = self.follower.progress
-        seen = await self._seen_on_l1()
-        _, left = self._blocks_to(seen.schedule)
-        return Reading(
-            l1_height=progress.l1_head,
-            imported_height=progress.imported,
-            state_height=status.state_height,
-            blocks_to_upgrade=left,
-            instances_with_keys=self._store.holders() if status.epochs else 0,
-            attestation_age_blocks=(
-                None
-                if seen.record is None
-                else progress.imported - seen.record.attested_at
-            ),
-            operator_funds=seen.funds,
-            calls_executed=progress.calls,
-            state_bytes=status.accounts_bytes,
-            halted=bool(status.halted),
-            fingerprint=self.hello.fingerprint.hex(),
-            version=self.hello.app_version,
-        )
+        return await self._report.reading()
 
     async def describe(self) -> dict[str, object]:
         """Everything that ``worker status`` shows."""
-        status = await self.channel.call(GetStatus(), EnclaveStatus)
-        progress = self.follower.progress
-        seen = await self._seen_on_l1()
-        upgrade_at, left = self._blocks_to(seen.schedule)
-        record = seen.record
-        health = self.health()
-        return {
-            "platform": self.hello.platform,
-            "application": f"{self.hello.name} {self.hello.app_version}",
-            "mrenclave": self.hello.fingerprint.hex(),
-            "mrsigner": self.hello.mr_signer.hex(),
-            "isv_svn": self.hello.isv_svn,
-            "shard": status.shard.hex(),
-            "signing_key": status.signing_key.hex(),
-            "shielding_key": status.shielding_key.hex() if status.shielding_key else "",
-            "operator": self._around.operator.hex(),
-            "url": self.url,
-            "registered": record is not None,
-            "announced": record.url if record else "",
-            "tcb_status": record.tcb_status if record else "",
-            "l1_head": progress.l1_head,
-            "imported": progress.imported,
-            "state_height": status.state_height,
-            "root": status.root.hex() if status.root else "",
-            "executed": progress.executed,
-            "generation": status.generation,
-            "idle": progress.idle,
-            "waiting_for": progress.waiting_for,
-            "upgrade_at": upgrade_at,
-            "blocks_to_upgrade": left,
-            "instances_with_keys": self._store.holders() if status.epochs else 0,
-            "calls": progress.calls,
-            "halted": status.halted,
-            "last_refusal": progress.last_refusal,
-            "failed_acts": self._outbox.failures,
-            "ok": health.ok,
-            "reasons": list(health.reasons),
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _SeenOnL1:
-    schedule: Schedule | None = None
-    record: EnclaveRecord | None = None
-    funds: int | None = None
-
-
-#: So many blocks behind the L1 node is not healthy any more.
-CONFIRM_LAG = 20
+        return await self._report.describe(self.url)
 
 
 def _require(outcome: Included, what: str) -> None:

@@ -22,6 +22,13 @@ class Reading:
     halted: bool
     fingerprint: str
     version: str
+    effects_pending: int = 0
+    key_epoch: int | None = None
+    key_epoch_held: bool = True
+    staged_epoch: int | None = None
+    staged_holders: int = 0
+    rotation_due_blocks: int = 0
+    policy_warnings: int | None = None
 
 
 class Metrics:
@@ -49,6 +56,13 @@ class Metrics:
                 ("attestation_age_blocks", "Blocks since this enclave was attested"),
                 ("operator_funds", "Free balance of the operator's account"),
                 ("stf_state_size_bytes", "Bytes of the shard's state"),
+                ("effects_pending", "Blocks whose effects L1 has not executed yet"),
+                ("key_epoch", "The newest key epoch that acts"),
+                ("key_epoch_held", "1 if this enclave holds it, or need not"),
+                ("staged_epoch", "The epoch whose keys are staged"),
+                ("staged_epoch_holders", "Instances that hold the staged epoch"),
+                ("rotation_due_blocks", "Blocks since a rotation is due"),
+                ("policy_warnings", "Rules that will drop this worker out, or do"),
                 ("enclave_halted", "1 if the enclave has stopped for good"),
             )
         }
@@ -77,6 +91,13 @@ class Metrics:
         self._set("attestation_age_blocks", now.attestation_age_blocks)
         self._set("operator_funds", now.operator_funds)
         self._set("stf_state_size_bytes", now.state_bytes)
+        self._set("effects_pending", now.effects_pending)
+        self._set("key_epoch", now.key_epoch)
+        self._set("key_epoch_held", int(now.key_epoch_held))
+        self._set("staged_epoch", now.staged_epoch)
+        self._set("staged_epoch_holders", now.staged_holders)
+        self._set("rotation_due_blocks", now.rotation_due_blocks)
+        self._set("policy_warnings", now.policy_warnings)
         self._set("enclave_halted", int(now.halted))
         self._calls.labels(self._shard).inc(now.calls_executed - self._calls_seen)
         self._calls_seen = now.calls_executed

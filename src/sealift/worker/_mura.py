@@ -7,7 +7,8 @@ the session with a typed error (DESIGN §8).
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from sealift.base import AccountId, Height, InvariantError
 from sealift.protocol import enclave_key
@@ -22,10 +23,16 @@ from sealift.protocol.ecall import (
 )
 
 from ._channel import EnclaveChannel
-from ._errors import EnclaveRefusedError, UpstreamError
+from ._errors import EnclaveRefusedError, SessionSilentError, UpstreamError
 
 #: For how many blocks a wanted registration may be waited for.
 PATIENCE_BLOCKS = 40
+#: The other end has at least this long before a session ends, …
+SILENCE_SECONDS: Final = 60.0
+#: … and as many blocks: it may wait for its registration to stand in one.
+SILENCE_BLOCKS: Final = 8
+#: Also where L1 stands still, no session is kept for longer than this.
+MOST_SILENCE_SECONDS: Final = 6 * 3600.0
 _ACCOUNT_BYTES = 32
 
 
@@ -59,11 +66,15 @@ async def serve_session(
 ) -> frozenset[AccountId]:
     """Carry a provider's end of a session.
 
+    A session that the other end leads no further ends: silence neither fills the
+    enclave nor stops a worker that waits for keys.
+
     Returns:
         The signing key of the instance that was served.
 
     Raises:
         EnclaveRefusedError: The enclave ended it, by name.
+        SessionSilentError: The other end said nothing more for too long.
         UpstreamError: The other end went away before.
     """
     opened = await channel.call(OpenSession(role="provider"), SessionReply)
@@ -96,6 +107,7 @@ async def request_session(
 
     Raises:
         EnclaveRefusedError: Either enclave ended the session, by name.
+        SessionSilentError: The provider said nothing more for too long.
         UpstreamError: The other end went away before the keys came.
     """
     opened = await channel.call(
@@ -105,6 +117,26 @@ async def request_session(
     carrier.register, carrier.keep = register, keep
     await carrier.run(opened)
     return frozenset(carrier.peers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Patience:
+    """When a silent session ends: after both, or at the latest."""
+
+    until_time: float
+    until_height: int
+    at_most: float
+
+
+def _leads_on(reply: SessionReply) -> bool:
+    return bool(reply.send or reply.wanted or reply.registration or reply.key_store)
+
+
+async def _first_of(messages: AsyncIterator[bytes]) -> bytes | None:
+    try:
+        return await anext(messages)
+    except StopAsyncIteration:
+        return None
 
 
 class _Session:
@@ -124,18 +156,69 @@ class _Session:
         try:
             if await self._settle(first):
                 return
-            async for data in self._wire.receive():
+            messages = self._wire.receive()
+            patience = await self._patience()
+            while (data := await self._next(messages, patience)) is not None:
                 reply = await self._channel.call(
                     FeedSession(session=self._number, data=(data,)), SessionReply
                 )
                 if await self._settle(reply):
                     return
+                if _leads_on(reply):  # bytes that lead nowhere win no time
+                    patience = await self._patience()
         finally:
             await asyncio.shield(self._close())
         raise UpstreamError(
             "the other worker closed the connection before the keys came",
             hint="Ask again, or look at its log.",
         )
+
+    async def _patience(self) -> "_Patience":
+        height, _ = await self._chain.prove_at_head(())
+        now = asyncio.get_running_loop().time()
+        return _Patience(
+            until_time=now + SILENCE_SECONDS,
+            until_height=height + SILENCE_BLOCKS,
+            at_most=now + MOST_SILENCE_SECONDS,
+        )
+
+    async def _next(
+        self, messages: AsyncIterator[bytes], patience: "_Patience"
+    ) -> bytes | None:
+        """The other end's next message; None where it has closed.
+
+        Raises:
+            SessionSilentError: It let the time and the blocks pass that it has.
+        """
+        message = asyncio.ensure_future(_first_of(messages))
+        passing = asyncio.ensure_future(self._pass(patience))
+        try:
+            await asyncio.wait((message, passing), return_when=asyncio.FIRST_COMPLETED)
+            if message.done():
+                return message.result()
+            passing.result()
+        finally:
+            for task in (message, passing):
+                task.cancel()
+            await asyncio.gather(message, passing, return_exceptions=True)
+        raise SessionSilentError(
+            "the other end of the session says nothing",
+            got="silence",
+            expected=f"its next word within {SILENCE_SECONDS:g} s "
+            f"and {SILENCE_BLOCKS} blocks",
+            hint="Ask again, or another worker.",
+        )
+
+    async def _pass(self, patience: "_Patience") -> None:
+        """Until the time and the blocks have passed."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, patience.until_time - loop.time()))
+        try:
+            async with asyncio.timeout_at(patience.at_most):
+                while (await self._chain.prove_at_head(()))[0] < patience.until_height:
+                    await self._chain.next_block()
+        except TimeoutError:
+            return
 
     async def _close(self) -> None:
         try:
@@ -149,7 +232,7 @@ class _Session:
             if reply.key_store is not None and self.keep is not None:
                 self.keep(reply.key_store)
             for data in reply.send:
-                await self._wire.send(data)
+                await self._send(data)
             if reply.error is not None:
                 raise EnclaveRefusedError(*reply.error)
             if reply.done:
@@ -160,6 +243,18 @@ class _Session:
             if not reply.wanted:
                 return False
             reply = await self._prove(reply.wanted)
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await self._wire.send(data)
+        except TimeoutError as error:
+            raise SessionSilentError(
+                "the other end of the session does not read",
+                got=f"{len(data)} B not taken",
+                expected=f"taken within {SILENCE_SECONDS:g} s",
+                hint="Ask again, or another worker.",
+            ) from error
 
     async def _reach(self, height: Height) -> None:
         for _ in range(PATIENCE_BLOCKS):

@@ -38,6 +38,8 @@ class Act:
     call: str
     args: dict[str, object]
     heard: Heard
+    #: Whether somebody waits for the end of it, to go on or to try again.
+    awaited: bool = False
 
 
 class Outbox:
@@ -53,6 +55,8 @@ class Outbox:
         self._account = account
         self._queue: asyncio.Queue[Act] = asyncio.Queue()
         self.failures: list[str] = []
+        #: How many awaited acts L1's mempool has taken: each costs its fee.
+        self.paid = 0
 
     def put(self, act: Act) -> None:
         """Have it sent after everything that was put before."""
@@ -74,7 +78,7 @@ class Outbox:
             else:
                 done.set_result(outcome)
 
-        self.put(Act(call=call, args=args, heard=heard))
+        self.put(Act(call=call, args=args, heard=heard, awaited=True))
         return await done
 
     async def run(self) -> None:
@@ -88,6 +92,7 @@ class Outbox:
                     self._failed(act, str(error))
                     await act.heard(error)
                     continue
+                self.paid += act.awaited
                 group.create_task(self._follow(act, tx_hash))
 
     async def _follow(self, act: Act, tx_hash: bytes) -> None:

@@ -3,18 +3,25 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
-from sealift.attestation import parse_collateral
-from sealift.base import UnixSeconds, canonical_decode, encode
+from sealift.attestation import (
+    Collateral,
+    TrustAnchor,
+    parse_collateral,
+    verify_collateral,
+)
+from sealift.base import SealiftError, UnixSeconds, canonical_decode, encode
 from sealift.crypto import system_entropy
 from sealift.insecure_sim import (
     RunningEnclave,
     SimIntel,
     SimMachine,
     SimPlatform,
+    SimStateError,
     StartOptions,
 )
 from sealift.protocol import CollateralRecord, collateral_key
@@ -37,6 +44,47 @@ _BACKDATE_SECONDS = 120
 _REAPING_SECONDS = 1.0
 
 
+def existing_machine(folder: Path, name: str) -> SimMachine:
+    """A simulated machine that was made before.
+
+    A new one in its place would have other fuses: what was sealed on the right one
+    would seem lost.
+
+    Raises:
+        SimStateError: There is no such Intel or machine; none is made.
+    """
+    if not (folder / "intel.json").is_file():
+        raise SimStateError(
+            "no simulated Intel is here",
+            got=str(folder),
+            expected="the folder of one",
+            hint="Correct the path; `sealift insecure-sim init` makes one.",
+        )
+    intel = SimIntel(folder)
+    known = intel.machines()
+    if name not in known:
+        raise SimStateError(
+            "no such simulated machine",
+            got=name,
+            expected=f"one of {', '.join(known) or 'none'}",
+            hint="Correct the name; `sealift insecure-sim platform` makes one.",
+        )
+    return SimMachine(intel, name, entropy=system_entropy)
+
+
+def seconds_left(
+    known: CollateralRecord, *, root_der: bytes, now: UnixSeconds
+) -> int | None:
+    """Until collateral under a simulated root expires; ``None``: it does not hold."""
+    anchor = TrustAnchor(root_der=root_der, kind="insecure-sim")
+    try:
+        collateral = canonical_decode(Collateral, known.collateral)
+        verified = verify_collateral(collateral, root=anchor, now=now)
+    except SealiftError:
+        return None
+    return verified.earliest_expiration - now
+
+
 class _Issued(msgspec.Struct, frozen=True, kw_only=True):
     tcbEvaluationDataNumber: int  # noqa: N815 - Intel's name
 
@@ -47,6 +95,9 @@ class InsecureSim:
     Args:
         config: Which machine of which simulated Intel, which bundle.
         clock: For the issue date of simulated collateral.
+
+    Raises:
+        SimStateError: There is no such Intel or machine; none is made.
     """
 
     def __init__(self, config: WorkerConfig, clock: Clock) -> None:
@@ -54,8 +105,8 @@ class InsecureSim:
         self._clock = clock
         self._log = config.home / "enclave.log"
         self._log_begins = 0
-        self.intel = SimIntel(config.sim)
-        self.machine = SimMachine(self.intel, config.machine, entropy=system_entropy)
+        self.machine = existing_machine(config.sim, config.machine)
+        self.intel = self.machine.intel
 
     @asynccontextmanager
     async def enclave(self) -> AsyncIterator[RunningEnclave]:
@@ -119,6 +170,16 @@ class InsecureSim:
         except OSError:
             return ""
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    async def collateral_seconds_left(self, l1: L1Client) -> int | None:
+        """Until L1's collateral of this platform expires; ``None``: none holds."""
+        entry = await l1.abci_query(collateral_key(self.intel.fmspc), prove=False)
+        if entry.value is None:
+            return None
+        known = canonical_decode(CollateralRecord, entry.value)
+        return seconds_left(
+            known, root_der=self.intel.root_der, now=unix_seconds(self._clock)
+        )
 
     async def ensure_collateral(self, outbox: Outbox, l1: L1Client) -> None:
         """Register this platform's collateral on L1 where L1's own is older.

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 
@@ -36,23 +37,29 @@ from sealift.transport.keys import read_account_key
 from sealift.transport.rpc import Backoff, L1Client, NodeUnreachableError, system_jitter
 
 from ._api import Api
+from ._carry import CarryGate
 from ._channel import EnclaveChannel
 from ._config import WorkerConfig, load_config
 from ._errors import (
     EnclaveRefusedError,
+    KeyStoreMissingError,
     StoreError,
     WrongChainError,
 )
 from ._feed import BlockFeed
 from ._follower import Follower
 from ._l1 import L1Standing, L1View
-from ._life import Life, Surroundings
+from ._life import Life
 from ._metrics import Metrics
 from ._outbox import Included, Outbox
 from ._platform import InsecureSim
 from ._state import restore_state
 from ._store import WorkerStore
+from ._surroundings import Surroundings
 from ._upstream import Upstream
+
+#: For so long a look at L1's collateral is good.
+_COLLATERAL_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,11 @@ class HomeDisk:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
+
+    @property
+    def key_store_path(self) -> Path:
+        """Where the sealed key store is."""
+        return self._config.key_store
 
     def key_store(self) -> bytes | None:
         """The sealed key store of an earlier run.
@@ -113,6 +125,10 @@ class OperatorAccount:
         found = await self._account.wait(tx_hash)
         return Included(height=found.height, code=found.code, log=found.log)
 
+    async def funds(self) -> int:
+        """What it has free on L1, as the node says."""
+        return await self._account.balance()
+
     async def submit(self, envelope: bytes) -> bytes:
         """Carry a sealed call to L1 at the operator's expense."""
         args: dict[str, object] = {"shard": self._shard, "ciphertext": envelope}
@@ -123,9 +139,19 @@ class _Collateral:
     def __init__(self, platform: InsecureSim, l1: L1Client) -> None:
         self._platform = platform
         self._l1 = l1
+        self._left: int | None = None
+        self._look_again = float("-inf")
 
     async def ensure_collateral(self, outbox: Outbox) -> None:
         await self._platform.ensure_collateral(outbox, self._l1)
+
+    async def collateral_seconds_left(self) -> int | None:
+        """As of the last minutes: judging it anew costs a dozen signatures."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_again:
+            self._left = await self._platform.collateral_seconds_left(self._l1)
+            self._look_again = now + _COLLATERAL_SECONDS
+        return self._left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +262,7 @@ async def open_worker(
             standing=L1Standing(l1),
             operator=account_of(secret),
             upstream=Upstream(peer, http) if peer else None,
+            peer=lambda url: Upstream(url, http),
             snapshot_every=config.snapshot_every,
         )
         life = Life(
@@ -305,10 +332,19 @@ async def _start(
     store: WorkerStore,
     at: LightBlock | None,
 ) -> Started:
+    key_store = disk.key_store()
+    if key_store is None and store.is_used():
+        raise KeyStoreMissingError(
+            "the sealed keys of this worker are gone, and its database is not",
+            got=f"no {disk.key_store_path.name} beside {store.path}",
+            expected="the key store that belongs to this database",
+            hint="Nothing was overwritten. Put the file back; if it is lost, move "
+            "worker.db away too: a new identity requests keys from a peer.",
+        )
     checkpoint = store.meta("checkpoint")
     request = Start(
         shard=shard,
-        key_store=disk.key_store(),
+        key_store=key_store,
         checkpoint=checkpoint,
         light_block=encode(at) if checkpoint is None and at is not None else None,
     )
@@ -345,6 +381,11 @@ async def run_worker(
             follower=worker.follower,
             store=worker.store,
             submitter=worker.account,
+            gate=CarryGate(
+                config.api.terms,
+                funds=worker.account.funds,
+                now=asyncio.get_running_loop().time,
+            ),
             source=worker.life,
             metrics=Metrics(config.shard.hex(), worker.life.reading),
         )

@@ -1,4 +1,4 @@
-"""What a worker keeps on disk: encrypted diffs, a snapshot, receipts.
+"""What a worker keeps on disk: encrypted diffs, a snapshot, receipts, effects.
 
 SQLite, one transaction a block, ``synchronous=FULL``: what is committed here is
 durable before a confirmation is asked for (DESIGN §10.7). Everything in it is
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from sealift.base import (
+    AccountId,
     DecodeError,
     Digest,
     Fingerprint,
@@ -20,14 +21,19 @@ from sealift.base import (
     decode,
     encode,
 )
-from sealift.protocol import SealedReceipt, SignedOrder
+from sealift.protocol import BlockEffects, SealedReceipt, SignedOrder
 from sealift.protocol.ecall import Executed
 
 from ._errors import StoreError, StoreMismatchError
 
-_FORMAT = 1
+#: 2 has ``effects``; a file of format 1 gets them when it is opened.
+_FORMAT = 2
 T = TypeVar("T")
 _Cell: TypeAlias = int | bytes
+_EFFECTS = (
+    "CREATE TABLE effects (height INTEGER PRIMARY KEY, data BLOB NOT NULL,"
+    " said INTEGER NOT NULL)"
+)
 _SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE diffs (height INTEGER PRIMARY KEY, data BLOB NOT NULL)",
@@ -37,6 +43,7 @@ _SCHEMA = (
     ),
     "CREATE INDEX receipts_by_height ON receipts (height)",
     "CREATE TABLE orders (number INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    _EFFECTS,
     (
         "CREATE TABLE snapshots (height INTEGER PRIMARY KEY, header BLOB NOT NULL,"
         " chunks INTEGER NOT NULL)"
@@ -67,6 +74,15 @@ class StoredSnapshot:
     chunks: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingEffects:
+    """A block's effects; ``said``: L1 has had this instance's word for them."""
+
+    height: Height
+    effects: BlockEffects
+    said: bool
+
+
 class WorkerStore:
     """The database of one enclave instance.
 
@@ -91,6 +107,8 @@ class WorkerStore:
             self._db.execute("PRAGMA synchronous=FULL")
             if not self._tables():
                 self._create(shard, fingerprint)
+            elif self.meta("format") == encode(_FORMAT - 1):
+                self._upgrade()
             self._check(shard, fingerprint)
         except sqlite3.Error as error:
             self._db.close()
@@ -131,6 +149,14 @@ class WorkerStore:
                 self._db.execute(statement)
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
 
+    def _upgrade(self) -> None:
+        """From format 1: a block's effects were not kept yet."""
+        with self._transaction():
+            self._db.execute(_EFFECTS)
+            self._db.execute(
+                "UPDATE meta SET value = ? WHERE name = 'format'", (encode(_FORMAT),)
+            )
+
     def _check(self, shard: ShardId, fingerprint: Fingerprint) -> None:
         for name, expected in (
             ("format", encode(_FORMAT)),
@@ -163,9 +189,22 @@ class WorkerStore:
         with self._transaction():
             self._db.execute("REPLACE INTO meta VALUES (?, ?)", (name, value))
 
+    def is_used(self) -> bool:
+        """Whether an enclave instance has left anything of its own here."""
+        row = self._row(
+            "SELECT EXISTS (SELECT 1 FROM diffs) OR EXISTS (SELECT 1 FROM snapshots)"
+            " OR EXISTS (SELECT 1 FROM meta WHERE name IN"
+            " ('checkpoint', 'born', 'holders'))"
+        )
+        return row is not None and bool(row[0])
+
     def holders(self) -> int:
         """How many instances are known here to hold the shard's keys."""
         return len(self._holders())
+
+    def holder_keys(self) -> list[AccountId]:
+        """Their signing keys, sorted."""
+        return [AccountId(key) for key in sorted(self._holders())]
 
     def add_holders(self, *names: bytes) -> None:
         """These instances (signing keys) hold the shard's keys; counted once each."""
@@ -186,7 +225,7 @@ class WorkerStore:
         """Make an executed block durable: all that came of it, or nothing.
 
         Args:
-            block: With its diff, receipts, orders and checkpoint.
+            block: With its diff, receipts, orders, effects and checkpoint.
             snapshot: The state after it, where its diff was too large.
         """
         with self._transaction():
@@ -205,6 +244,11 @@ class WorkerStore:
                 "INSERT INTO orders (data) VALUES (?)",
                 [(encode(order),) for order in block.orders],
             )
+            if block.effects is not None:
+                self._db.execute(
+                    "REPLACE INTO effects VALUES (?, ?, 0)",
+                    (block.height, encode(block.effects)),
+                )
             self._db.execute(
                 "REPLACE INTO meta VALUES ('checkpoint', ?)", (block.checkpoint,)
             )
@@ -218,6 +262,35 @@ class WorkerStore:
         """L1 has taken or refused an order."""
         with self._transaction():
             self._db.execute("DELETE FROM orders WHERE number = ?", (number,))
+
+    def effects(self, *, most: int = 1 << 62) -> list["PendingEffects"]:
+        """The first blocks' effects that L1 has not executed, as far as is known."""
+        rows = self._rows(
+            "SELECT height, data, said FROM effects ORDER BY height LIMIT ?", most
+        )
+        return [
+            PendingEffects(
+                height=Height(int(height)),
+                effects=self._parsed(BlockEffects, data),
+                said=bool(said),
+            )
+            for height, data, said in rows
+        ]
+
+    def effects_pending(self) -> int:
+        """Of how many blocks L1 has not executed the effects, as far as is known."""
+        row = self._row("SELECT count(*) FROM effects")
+        return 0 if row is None else int(row[0])
+
+    def effects_said(self, height: int) -> None:
+        """L1 has this instance's word for the effects of a block."""
+        with self._transaction():
+            self._db.execute("UPDATE effects SET said = 1 WHERE height = ?", (height,))
+
+    def drop_effects(self, height: int) -> None:
+        """L1 has executed the effects of a block, or refused them for good."""
+        with self._transaction():
+            self._db.execute("DELETE FROM effects WHERE height = ?", (height,))
 
     def commit_diff(self, height: Height, diff: bytes) -> None:
         """Make a diff durable that another worker of the shard produced."""
@@ -256,7 +329,7 @@ class WorkerStore:
             raise self._unusable(error) from error
 
     def put_snapshot(self, snapshot: WholeSnapshot) -> None:
-        """Keep a snapshot; older ones go with the same transaction."""
+        """Keep a snapshot; of older ones the newest stays: peers may be at it."""
         with self._transaction():
             self._write_snapshot(snapshot)
 
@@ -267,13 +340,24 @@ class WorkerStore:
         it: the enclave has accepted the new state in its place.
         """
         with self._transaction():
+            self._db.execute("DELETE FROM snapshots")
+            self._db.execute("DELETE FROM chunks")
             self._write_snapshot(snapshot)
-            self._db.execute("DELETE FROM diffs WHERE height > ?", (snapshot.height,))
+            for table in ("diffs", "effects"):
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE height > ?",  # noqa: S608 - a constant
+                    (snapshot.height,),
+                )
 
     def _write_snapshot(self, snapshot: WholeSnapshot) -> None:
         height = snapshot.height
-        self._db.execute("DELETE FROM snapshots WHERE height <= ?", (height,))
-        self._db.execute("DELETE FROM chunks WHERE height <= ?", (height,))
+        before = self._row("SELECT max(height) FROM snapshots WHERE height < ?", height)
+        kept = -1 if before is None or before[0] is None else int(before[0])
+        for table in ("snapshots", "chunks"):
+            self._db.execute(
+                f"DELETE FROM {table} WHERE height <= ? AND height <> ?",  # noqa: S608
+                (height, kept),
+            )
         self._db.executemany(
             "INSERT INTO chunks VALUES (?, ?, ?)",
             [(height, number, data) for number, data in enumerate(snapshot.chunks)],
@@ -288,10 +372,23 @@ class WorkerStore:
         with self._transaction():
             self._db.execute("DELETE FROM diffs WHERE height < ?", (height,))
 
+    def drop_receipts_below(self, height: int) -> None:
+        """Forget receipts of calls that no copy can be made of any more."""
+        with self._transaction():
+            self._db.execute("DELETE FROM receipts WHERE height < ?", (height,))
+
     def snapshot(self) -> StoredSnapshot | None:
         """The newest whole snapshot."""
+        return self._snapshot("ORDER BY height DESC LIMIT 1")
+
+    def snapshot_at(self, height: int) -> StoredSnapshot | None:
+        """The whole snapshot of a height: the newest one or the one before."""
+        return self._snapshot("WHERE height = ?", height)
+
+    def _snapshot(self, which: str, *values: int) -> StoredSnapshot | None:
         row = self._row(
-            "SELECT height, header, chunks FROM snapshots ORDER BY height DESC LIMIT 1"
+            f"SELECT height, header, chunks FROM snapshots {which}",  # noqa: S608
+            *values,
         )
         if row is None:
             return None

@@ -14,6 +14,8 @@ from sealift.base import AccountId, DecodeError, Height, decode, parse_hex
 from ._errors import UpstreamError
 
 _SECONDS = 60.0
+#: A connection whose other end is gone without a word is noticed within this.
+_HEARTBEAT_SECONDS = 20.0
 T = TypeVar("T")
 _MAX_BYTES = 64 * 1024 * 1024
 
@@ -90,7 +92,9 @@ class Upstream:
         """
         try:
             async with self._session.ws_connect(
-                self.url + "/v1/mu-ra", max_msg_size=_MAX_BYTES
+                self.url + "/v1/mu-ra",
+                max_msg_size=_MAX_BYTES,
+                heartbeat=_HEARTBEAT_SECONDS,
             ) as socket:
                 yield WebSocketWire(socket)
         except (aiohttp.ClientError, OSError) as error:

@@ -1,0 +1,240 @@
+"""What a worker says of itself: health, metrics, status, and what lies ahead."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sealift.base import AccountId, Height, SealiftError, canonical_decode
+from sealift.protocol import EnclaveRecord, Schedule, next_upgrade, schedule_key
+from sealift.protocol.ecall import EnclaveStatus, GetStatus, HelloReply
+
+from ._api import Health
+from ._channel import EnclaveChannel
+from ._epochs import is_live
+from ._fetch import record_of
+from ._follower import Follower
+from ._forecast import Risk, collateral_risk, forecast
+from ._metrics import Reading
+from ._outbox import Outbox
+from ._rotation import KeyStanding
+from ._store import WorkerStore
+from ._surroundings import Surroundings
+
+#: So many blocks behind the L1 node is not healthy any more.
+CONFIRM_LAG = 20
+#: The name of this topic in the worker's health.
+KEYS = "keys"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SeenOnL1:
+    schedule: Schedule | None = None
+    record: EnclaveRecord | None = None
+    funds: int | None = None
+    holders: int | None = None
+    risks: tuple[Risk, ...] | None = None
+
+
+class Report:
+    """Reads a worker's standing; changes nothing.
+
+    Args:
+        channel: The enclave.
+        follower: Where it is.
+        store: What it remembers.
+        outbox: What L1 refused.
+        around: L1 and the evidence.
+        hello: Who the enclave is.
+        me: The enclave's signing key.
+        standing: Where the shard's keys stand.
+        troubles: What keeps the worker from its duty, by topic.
+    """
+
+    def __init__(
+        self,
+        *,
+        channel: EnclaveChannel,
+        follower: Follower,
+        store: WorkerStore,
+        outbox: Outbox,
+        around: Surroundings,
+        hello: HelloReply,
+        me: AccountId,
+        standing: Callable[[], KeyStanding],
+        troubles: dict[str, str],
+    ) -> None:
+        self._channel = channel
+        self._follower = follower
+        self._store = store
+        self._outbox = outbox
+        self._around = around
+        self._hello = hello
+        self._me = me
+        self._standing = standing
+        self._troubles = troubles
+
+    def health(self) -> Health:
+        """Whether anything keeps this worker from its duty, by name."""
+        progress = self._follower.progress
+        reasons = []
+        if progress.halted:
+            reasons.append(f"the enclave has stopped executing: {progress.halted}")
+        if progress.l1_failure:
+            reasons.append(f"waiting for {progress.waiting_for}: {progress.l1_failure}")
+        lag = progress.l1_head - 1 - progress.imported
+        if lag > CONFIRM_LAG:
+            reasons.append(f"{lag} blocks behind: waiting for {progress.waiting_for}")
+        keys = self._standing()
+        if keys.lacking:
+            lacking = ", ".join(map(str, keys.lacking))
+            reasons.append(
+                f"{KEYS}: this enclave does not hold epoch {lacking}; epoch "
+                f"{keys.epoch} acts from block {keys.valid_from}"
+            )
+        reasons += [f"{topic}: {why}" for topic, why in self._troubles.items()]
+        return Health(ok=not reasons, reasons=tuple(reasons))
+
+    async def _seen_on_l1(self) -> "_SeenOnL1":
+        """What L1 says of us; nothing where it does not answer."""
+        around = self._around
+        if self._follower.progress.l1_failure:  # known: do not make people wait
+            return _SeenOnL1()
+        try:
+            return _SeenOnL1(
+                schedule=(schedule := await self._schedule()),
+                record=(record := await self._record(self._me)),
+                funds=await around.standing.funds(around.operator),
+                holders=await self._live_holders(schedule),
+                risks=await self._risks(schedule, record),
+            )
+        except SealiftError as error:
+            self._follower.progress.last_refusal = str(error)
+            return _SeenOnL1()
+
+    async def _schedule(self) -> Schedule | None:
+        around, height = self._around, self._follower.progress.imported
+        value, _ = await around.l1.prove(schedule_key(around.shard), height)
+        return None if value is None else canonical_decode(Schedule, value)
+
+    async def _record(self, key: AccountId) -> EnclaveRecord | None:
+        return await record_of(self._around.l1, key, self._follower.progress.imported)
+
+    async def _live_holders(self, schedule: Schedule | None) -> int | None:
+        """Known holders of keys that L1 has as live: the others may be gone."""
+        if schedule is None:
+            return None
+        height = Height(self._follower.progress.imported)
+        records = [await self._record(key) for key in self._store.holder_keys()]
+        return sum(
+            one is not None and is_live(one, schedule, height) for one in records
+        )
+
+    async def _risks(
+        self, schedule: Schedule | None, record: EnclaveRecord | None
+    ) -> tuple[Risk, ...] | None:
+        """What will drop this worker out; ``None``: not known."""
+        if schedule is None or record is None:
+            return None
+        height = Height(self._follower.progress.imported)
+        left = await self._around.evidence.collateral_seconds_left()
+        return (*forecast(record, schedule, height), *collateral_risk(left))
+
+    def _blocks_to(self, schedule: Schedule | None) -> tuple[int | None, int | None]:
+        """XYZ of the next upgrade, and how many blocks there are until then."""
+        imported = self._follower.progress.imported
+        ahead = None if schedule is None else next_upgrade(schedule, imported)
+        if ahead is None:
+            return None, None
+        return ahead.upgrade_at, ahead.upgrade_at - imported
+
+    def _due_blocks(self) -> int:
+        since = self._standing().due_since
+        return 0 if since is None else self._follower.progress.imported - since + 1
+
+    async def reading(self) -> Reading:
+        """One scrape of the metrics."""
+        status = await self._channel.call(GetStatus(), EnclaveStatus)
+        progress = self._follower.progress
+        seen = await self._seen_on_l1()
+        _, left = self._blocks_to(seen.schedule)
+        keys = self._standing()
+        return Reading(
+            l1_height=progress.l1_head,
+            imported_height=progress.imported,
+            state_height=status.state_height,
+            blocks_to_upgrade=left,
+            instances_with_keys=seen.holders if status.epochs else 0,
+            attestation_age_blocks=(
+                None
+                if seen.record is None
+                else progress.imported - seen.record.attested_at
+            ),
+            operator_funds=seen.funds,
+            calls_executed=progress.calls,
+            state_bytes=status.accounts_bytes,
+            halted=bool(status.halted),
+            fingerprint=self._hello.fingerprint.hex(),
+            version=self._hello.app_version,
+            effects_pending=self._store.effects_pending(),
+            key_epoch=keys.epoch,
+            key_epoch_held=not keys.lacking,
+            staged_epoch=keys.staged,
+            staged_holders=keys.holders,
+            rotation_due_blocks=self._due_blocks(),
+            policy_warnings=None if seen.risks is None else len(seen.risks),
+        )
+
+    def _describe_keys(self) -> dict[str, object]:
+        keys = self._standing()
+        return {
+            "key_epoch": keys.epoch,
+            "key_epoch_held": not keys.lacking,
+            "staged_epoch": keys.staged,
+            "staged_holders": keys.holders,
+            "rotation_quorum": keys.quorum,
+            "rotation_why": keys.why,
+            "rotation_due_since": keys.due_since,
+        }
+
+    async def describe(self, url: str) -> dict[str, object]:
+        """Everything that ``worker status`` shows."""
+        status = await self._channel.call(GetStatus(), EnclaveStatus)
+        progress = self._follower.progress
+        seen = await self._seen_on_l1()
+        upgrade_at, left = self._blocks_to(seen.schedule)
+        record = seen.record
+        health = self.health()
+        return {
+            "platform": self._hello.platform,
+            "application": f"{self._hello.name} {self._hello.app_version}",
+            "mrenclave": self._hello.fingerprint.hex(),
+            "mrsigner": self._hello.mr_signer.hex(),
+            "isv_svn": self._hello.isv_svn,
+            "shard": status.shard.hex(),
+            "signing_key": status.signing_key.hex(),
+            "shielding_key": status.shielding_key.hex() if status.shielding_key else "",
+            "operator": self._around.operator.hex(),
+            "url": url,
+            "registered": record is not None,
+            "announced": record.url if record else "",
+            "tcb_status": record.tcb_status if record else "",
+            "l1_head": progress.l1_head,
+            "imported": progress.imported,
+            "state_height": status.state_height,
+            "root": status.root.hex() if status.root else "",
+            "executed": progress.executed,
+            "generation": status.generation,
+            "idle": progress.idle,
+            "waiting_for": progress.waiting_for,
+            "upgrade_at": upgrade_at,
+            "blocks_to_upgrade": left,
+            "instances_with_keys": seen.holders if status.epochs else 0,
+            "calls": progress.calls,
+            "effects_pending": self._store.effects_pending(),
+            **self._describe_keys(),
+            "warnings": [str(risk) for risk in seen.risks or ()],
+            "halted": status.halted,
+            "last_refusal": progress.last_refusal,
+            "failed_acts": self._outbox.failures,
+            "ok": health.ok,
+            "reasons": list(health.reasons),
+        }
