@@ -53,7 +53,10 @@ def test_the_commands_are_those_we_promise() -> None:
             "ask", "list-workers",
         },
         "shard": {"create", "card", "status"},
-        "gov": {"schedule", "cancel", "status", "history"},
+        "gov": {
+            "schedule", "cancel", "postpone", "rules", "withdraw", "rotate-keys",
+            "status", "history", "sign", "submit",
+        },
         "insecure-sim": {"init", "platform", "tcb-recovery", "revoke"},
         "attest": {"verify"},
     }  # fmt: skip

@@ -51,6 +51,7 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "ProcessStartError": EXIT_UNREACHABLE,
     "WheelFetchError": EXIT_UNREACHABLE,
     # files
+    "AuthorityDocumentError": EXIT_FILE,
     "FileError": EXIT_FILE,
     "BundleFolderError": EXIT_FILE,
     "CardError": EXIT_FILE,

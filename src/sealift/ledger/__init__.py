@@ -3,7 +3,7 @@
 Pure. The quote verifier is a port; the real one is :class:`DcapVerifier`.
 """
 
-from ._authority import OpenOrder, lacking
+from ._authority import OpenOrder, collect, lacking
 from ._bridge import MAX_CIPHERTEXT
 from ._bridge_schedule import shard_id_of
 from ._bridge_storage import vault_account
@@ -49,6 +49,7 @@ __all__ = [
     "TxCheck",
     "code_of",
     "code_of_error",
+    "collect",
     "lacking",
     "ledger_call",
     "ledger_metadata",
