@@ -1,12 +1,10 @@
 """Orders of any authority: made once, endorsed one by one, here or offline."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from shard_world import World
 
@@ -14,7 +12,6 @@ from sealift.base import encode
 from sealift.bundle import verify_bundle
 from sealift.cli._cards import read_bundle
 from sealift.cli._endorse import read_order, write_order
-from sealift.client import read_card, write_card
 from sealift.crypto import account_of, rsa_public_modulus, sha256
 from sealift.protocol import (
     CancelOrder,
@@ -23,41 +20,9 @@ from sealift.protocol import (
     UpgradeOrder,
     sign_order,
 )
-from sealift.transport.keys import read_account_key, write_account_key
+from sealift.transport.keys import read_account_key
 
 OTHER_CODE = "insecure-sim=" + "ab" * 32
-Govern = Callable[..., Path]
-
-
-@pytest.fixture
-def govern(world: World, tiny_bundle: Path, tmp_path: Path, sealift: Any) -> Govern:
-    """``govern({"any-of": …})``: the card of a new shard, governed so."""
-    count = iter(range(9))
-
-    def make(document: object, *more: object) -> Path:
-        number = next(count)
-        paper, card = tmp_path / f"a{number}.json", tmp_path / f"card{number}.json"
-        paper.write_text(json.dumps(document))
-        said = sealift(
-            "shard", "create", "--rpc", world.url, "--payer", world.key("payer"),
-            "--authority-json", paper, "--bundle", tiny_bundle, "--min-notice", 4,
-            "--rescue-after", 90_000, *more,
-            "--genesis", tmp_path / f"g{number}.bin", "--card", card,
-        )  # fmt: skip
-        assert said.code == 0, said
-        fresh = read_card(card)  # the tiny bundle has no real root
-        rooted = msgspec.structs.replace(fresh, trust_root=world.card.trust_root)
-        write_card(card, rooted)
-        return card
-
-    return make
-
-
-@pytest.fixture
-def boss(tmp_path: Path) -> Path:
-    path = tmp_path / "boss.json"
-    write_account_key(path, sha256(b"boss at the command line"))
-    return path
 
 
 @pytest.fixture
@@ -89,7 +54,7 @@ class Pair:
 
 
 @pytest.fixture
-def pair(govern: Govern, boss: Path, vendor: Path, tiny_bundle: Path) -> Pair:
+def pair(govern: Any, boss: Path, vendor: Path, tiny_bundle: Path) -> Pair:
     who = mr_signer(vendor.read_bytes())
     signer = {"mr_signer": who, "prod_id": 1, "min_svn": 2}
     card = govern({"all-of": [{"sudo": public(boss)}, {"signer": signer}]})
@@ -184,7 +149,7 @@ def test_who_may_not_decide_is_told_before_anything_is_paid(
 
 
 def test_a_strange_vendor_is_no_member(
-    world: World, govern: Govern, boss: Path, vendor: Path, sealift: Any
+    world: World, govern: Any, boss: Path, vendor: Path, sealift: Any
 ) -> None:
     card = govern({"sudo": public(boss)})
     said = sealift(
@@ -196,7 +161,7 @@ def test_a_strange_vendor_is_no_member(
 
 
 def test_an_order_is_of_the_commands_kind_and_this_shards(
-    govern: Govern, boss: Path, tmp_path: Path, sealift: Any
+    govern: Any, boss: Path, tmp_path: Path, sealift: Any
 ) -> None:
     card, other = govern({"sudo": public(boss)}), govern({"sudo": public(boss)})
     order = tmp_path / "order.bin"
@@ -218,7 +183,7 @@ def test_an_order_is_of_the_commands_kind_and_this_shards(
 
 
 def test_an_endorsement_of_another_order_is_not_shown_as_one(
-    govern: Govern, boss: Path, tmp_path: Path, sealift: Any
+    govern: Any, boss: Path, tmp_path: Path, sealift: Any
 ) -> None:
     card = govern({"sudo": public(boss)})
     first, second, mixed = (tmp_path / name for name in ("first", "second", "mixed"))
@@ -238,7 +203,7 @@ def test_an_endorsement_of_another_order_is_not_shown_as_one(
 
 
 def test_other_rules_take_all_members_and_can_be_withdrawn(
-    world: World, govern: Govern, boss: Path, tmp_path: Path, sealift: Any
+    world: World, govern: Any, boss: Path, tmp_path: Path, sealift: Any
 ) -> None:
     deputy = world.key("faucet")
     card = govern({"any-of": [{"sudo": public(boss)}, {"sudo": public(deputy)}]})
@@ -272,7 +237,7 @@ def test_other_rules_take_all_members_and_can_be_withdrawn(
 
 
 def test_one_act_for_a_vulnerability_day(
-    govern: Govern, boss: Path, world: World, sealift: Any
+    govern: Any, boss: Path, world: World, sealift: Any
 ) -> None:
     pause = {"sudo": public(world.key("faucet"))}
     card = govern({"sudo": public(boss)})
@@ -300,7 +265,7 @@ def test_one_act_for_a_vulnerability_day(
 
 
 def test_a_generation_is_put_off(
-    govern: Govern, boss: Path, world: World, sealift: Any
+    govern: Any, boss: Path, world: World, sealift: Any
 ) -> None:
     card = govern({"sudo": public(boss)})
     pay = ("--card", card, "--authority", boss, "--payer", world.key("payer"))
@@ -314,7 +279,7 @@ def test_a_generation_is_put_off(
 
 
 def test_emergency_code_waits_for_its_own_notice(
-    govern: Govern, boss: Path, world: World, sealift: Any
+    govern: Any, boss: Path, world: World, sealift: Any
 ) -> None:
     pay = ("--authority", boss, "--payer", world.key("payer"))
     what = ("--code", OTHER_CODE, "--at", "+60", "--emergency")
@@ -331,7 +296,7 @@ def test_emergency_code_waits_for_its_own_notice(
 
 
 def test_an_order_whose_vote_is_needed_leaves_time_for_it(
-    govern: Govern, boss: Path, tmp_path: Path, sealift: Any
+    govern: Any, boss: Path, tmp_path: Path, sealift: Any
 ) -> None:
     stake = {"threshold": "1/2", "quorum": "1/10", "stake_age": 200, "period": 300}
     card = govern({"all-of": [{"sudo": public(boss)}, {"stake": stake}]})

@@ -55,7 +55,7 @@ def test_the_commands_are_those_we_promise() -> None:
         "shard": {"create", "card", "status"},
         "gov": {
             "schedule", "cancel", "postpone", "rules", "withdraw", "rotate-keys",
-            "status", "history", "sign", "submit",
+            "status", "history", "sign", "submit", "propose", "vote", "tally",
         },
         "insecure-sim": {"init", "platform", "tcb-recovery", "revoke"},
         "attest": {"verify"},

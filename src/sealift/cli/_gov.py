@@ -5,6 +5,7 @@ import click
 from ._gov_files import sign, submit
 from ._gov_orders import cancel, postpone, rotate_keys, rules, schedule, withdraw
 from ._gov_status import history, status
+from ._gov_votes import propose, tally, vote
 
 
 @click.group()
@@ -29,5 +30,8 @@ for _command in (
     history,
     sign,
     submit,
+    propose,
+    vote,
+    tally,
 ):
     gov.add_command(_command)

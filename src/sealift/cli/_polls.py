@@ -106,6 +106,9 @@ async def read_polls(
             )
             running = await asked.ask(_POLLS, {})
             results = await asked.ask(_RESULTS, {})
+        return Polls(
+            running=poll_rows(running, now.height), results=result_rows(results)
+        )
     except InvariantError:
         raise
     except SealiftError as error:
@@ -113,7 +116,6 @@ async def read_polls(
             raise
         say(f"Polls are not shown: {' '.join(str(error).split())}")
         return None
-    return Polls(running=poll_rows(running, now.height), results=result_rows(results))
 
 
 def poll_rows(found: Reading, height: Height) -> list[dict[str, object]]:
