@@ -49,8 +49,8 @@ def test_the_commands_are_those_we_promise() -> None:
             "mrenclave", "status", "check", "dump-ra",
         },
         "client": {
-            "new-account", "faucet", "shield", "transfer", "balance", "call", "nonce",
-            "ask", "list-workers",
+            "new-account", "faucet", "shield", "unshield", "transfer", "balance",
+            "call", "nonce", "ask", "list-workers",
         },
         "shard": {"create", "card", "status"},
         "gov": {
