@@ -28,14 +28,17 @@ from sealift.node import (
 )
 from sealift.protocol import (
     EntryStatus,
+    EpochKeysPublic,
     Frontier,
     Getter,
     GetterBody,
     GetterReply,
     InvokeArgs,
+    KeyEpoch,
     KeyEpochRecord,
     PublishKeyStatement,
     Receipt,
+    RotationDue,
     Schedule,
     ScheduleEntry,
     ScheduleRecord,
@@ -44,6 +47,7 @@ from sealift.protocol import (
     ShardRules,
     ShardStatus,
     ShieldFundsArgs,
+    StagedEpoch,
     SudoAuthority,
     Transaction,
     TransactionBody,
@@ -185,6 +189,9 @@ class FakeLedger:
     def __init__(self) -> None:
         self.store = SimpleTreeStore()
         self.schedule: Schedule | None = None
+        self.epochs: tuple[KeyEpoch, ...] = ()
+        self.staged: StagedEpoch | None = None
+        self.rotation: RotationDue | None = None
         self.puts: dict[bytes, bytes | None] = {}
         self.codes: list[int] = []
         self.pending: dict[bytes, bytes | None] = {}
@@ -195,13 +202,14 @@ class FakeLedger:
 
     def finalize_block(self, *, height: int, txs: Sequence[bytes], **_: Any) -> Any:
         changes: dict[bytes, bytes | None] = {b"height": b"%d" % height, **self.puts}
-        if self.schedule is not None:
-            changes[schedule_key(SHARD)] = encode(self.schedule)
-            if any(entry.since <= height for entry in self.schedule.entries):
+        schedule = self.shown()
+        if schedule is not None:
+            changes[schedule_key(SHARD)] = encode(schedule)
+            if any(entry.since <= height for entry in schedule.entries):
                 record = ScheduleRecord(
                     height=height,
-                    generation=config_at(self.schedule, height).generation,
-                    schedule=self.schedule.digest(),
+                    generation=config_at(schedule, height).generation,
+                    schedule=schedule.digest(),
                 )
                 changes.setdefault(record_key(SHARD), encode(record))
         codes = self.codes or [0] * len(txs)
@@ -212,6 +220,17 @@ class FakeLedger:
             app_hash=tree.root(),
             changes=changes,
             results=tuple(ExecTxResult(code=code) for code in codes),
+        )
+
+    def shown(self) -> Schedule | None:
+        """The schedule as it stands on L1, with its key epochs."""
+        if self.schedule is None:
+            return None
+        return msgspec.structs.replace(
+            self.schedule,
+            epochs=self.epochs,
+            staged=self.staged,
+            rotation=self.rotation,
         )
 
     def commit(self) -> None:
@@ -232,6 +251,20 @@ def entry(generation: int, code: bytes, since: int, **changes: Any) -> ScheduleE
         "status": EntryStatus.ACTIVE,
     }
     return ScheduleEntry(**(fields | changes))
+
+
+def birth_epoch(record: KeyEpochRecord) -> KeyEpoch:
+    said = record.statement
+    return KeyEpoch(
+        epoch=0,
+        keys=EpochKeysPublic(
+            shielding_key=said.shielding_key,
+            state_key_commitment=said.state_key_commitment,
+            root_key_commitment=said.root_key_commitment,
+        ),
+        valid_from=record.valid_from,
+        grace=0,
+    )
 
 
 class L1:
@@ -275,6 +308,8 @@ class L1:
                 "certificate": certificate_key(SHARD),
             }[name]
             self.ledger.puts[key] = None if value is None else encode(value)
+            if isinstance(value, KeyEpochRecord):
+                self.ledger.epochs = (birth_epoch(value),)
         now = Timestamp(seconds=self.START + 2 * (self.height + 1))
         block = self.chain.produce_block(now, txs)
         self.blocks[block.height] = block
@@ -490,7 +525,22 @@ class Host:
 
     # --- what users do ---
 
-    def seal(self, who: bytes, call: str, *, nonce: int, **args: Any) -> bytes:
+    def newest_epoch(self) -> KeyEpoch:
+        """What L1 shows as acting in the next block: what an honest user seals to."""
+        acting = [
+            one for one in self.l1.ledger.epochs if one.valid_from <= self.l1.height + 1
+        ]
+        return acting[-1] if acting else self.l1.ledger.epochs[0]
+
+    def seal(
+        self,
+        who: bytes,
+        call: str,
+        *,
+        nonce: int,
+        epoch: KeyEpoch | None = None,
+        **args: Any,
+    ) -> bytes:
         body = TrustedCallBody(
             chain_id=CHAIN,
             shard=self.shard,
@@ -502,15 +552,36 @@ class Host:
             reply_key=sha256(who),
         )
         sealed = TrustedCall(body=body, signature=body.sign(who))
-        key = self.status().shielding_key
-        return encode(seal_message(sealed, shielding_key=key, epoch=0))
+        return self.sealed(sealed, epoch)
 
-    def transfer(self, amount: int, *, nonce: int, who: bytes = ALICE) -> bytes:
+    def sealed(self, message: Any, epoch: KeyEpoch | None) -> bytes:
+        if self.shard == SHARD:
+            epoch = epoch or self.newest_epoch()
+            key, number = epoch.keys.shielding_key, epoch.epoch
+        else:  # over the real ledger
+            key, number = self.status().shielding_key, max(self.status().epochs)
+        return encode(seal_message(message, shielding_key=key, epoch=number))
+
+    def transfer(
+        self,
+        amount: int,
+        *,
+        nonce: int,
+        who: bytes = ALICE,
+        epoch: KeyEpoch | None = None,
+    ) -> bytes:
         return self.seal(
-            who, "balances.transfer", nonce=nonce, dest=account_of(BOB), amount=amount
+            who,
+            "balances.transfer",
+            nonce=nonce,
+            epoch=epoch,
+            dest=account_of(BOB),
+            amount=amount,
         )
 
-    def getter(self, who: bytes = ALICE, **changes: Any) -> bytes:
+    def getter(
+        self, who: bytes = ALICE, *, epoch: KeyEpoch | None = None, **changes: Any
+    ) -> bytes:
         fields: dict[str, Any] = {
             "chain_id": CHAIN,
             "shard": self.shard,
@@ -523,8 +594,7 @@ class Host:
         }
         body = GetterBody(**(fields | changes))
         getter = Getter(body=body, signature=body.sign(who))
-        key = self.status().shielding_key
-        return encode(seal_message(getter, shielding_key=key, epoch=0))
+        return self.sealed(getter, epoch)
 
     def read(self, who: bytes = ALICE, **changes: Any) -> GetterReply:
         answer = self.call(e.Ask(envelope=self.getter(who, **changes)))

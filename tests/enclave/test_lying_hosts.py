@@ -183,7 +183,7 @@ class TestStrangeLedger:
         fields = {
             "height": world.l1.height + 1,
             "generation": 0,
-            "schedule": world.l1.ledger.schedule.digest(),
+            "schedule": world.l1.ledger.shown().digest(),
         }
         return ScheduleRecord(**(fields | changes))
 

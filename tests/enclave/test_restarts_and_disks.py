@@ -24,6 +24,7 @@ from sealift.enclave import (
     SnapshotOrderError,
     StateRootMismatchError,
     StateUnconfirmedError,
+    WrongEpochError,
     _execute,
 )
 from sealift.enclave import _keystore as keystore
@@ -299,13 +300,14 @@ class TestSnapshot:
     def test_of_keys_that_are_not_held(self, world: World) -> None:
         taker, header, _ = self.offered(world)
         outer = decode(SealedSnapshotHeader, header)
-        body = msgspec.structs.replace(decode(SnapshotBody, outer.body), epoch=1)
-        with pytest.raises(NoKeysError):
-            taker.call(
-                e.SnapshotBegin(
-                    header=encode(msgspec.structs.replace(outer, body=encode(body)))
-                )
-            )
+        for change, error in (
+            ({"epoch": 1}, WrongEpochError),
+            ({"epoch": 1, "height": 1000}, NoKeysError),
+        ):
+            body = msgspec.structs.replace(decode(SnapshotBody, outer.body), **change)
+            altered = msgspec.structs.replace(outer, body=encode(body))
+            with pytest.raises(error):
+                taker.call(e.SnapshotBegin(header=encode(altered)))
 
     def test_chunk_altered_cut_swapped_or_repeated(
         self, world: World, monkeypatch: pytest.MonkeyPatch

@@ -591,6 +591,20 @@ def test_of_two_conflicting_roots_neither_counts(agreeing: Any) -> None:
     assert agreeing.frontier(agreeing.shard).confirmed == last
 
 
+def test_an_evicted_liars_open_vote_disputes_no_honest_root(agreeing: Any) -> None:
+    """Its word is kept as evidence, and stops nobody a second time."""
+    last = agreeing.height
+    agreeing.confirm(agreeing.shard, agreeing.one, last, root=b"x" * 32)
+    agreeing.call(
+        "teerex.unregister_enclave", by="operator", signing_key=agreeing.one.key
+    )
+    agreeing.confirm(agreeing.shard, agreeing.two, last)
+    agreeing.confirm(agreeing.shard, agreeing.three, last)
+    assert agreeing.frontier(agreeing.shard).confirmed == last
+    assert mode(agreeing) == "normal"
+    assert len(agreeing.store.items(b"enclave_bridge/conflicts/")) == 1
+
+
 def test_votes_for_other_ranges_are_no_conflict(agreeing: Any) -> None:
     last = agreeing.height
     agreeing.confirm(agreeing.shard, agreeing.one, last - 1)

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from sealift.crypto import sha256
 from sealift.protocol import (
     EntryStatus,
+    EpochKeysPublic,
+    KeyEpoch,
+    NoEpochError,
     NoGenerationError,
     Schedule,
     ScheduleEntry,
@@ -17,7 +20,9 @@ from sealift.protocol import (
     ShardRules,
     ShardStatus,
     SudoAuthority,
+    accepted_epochs,
     config_at,
+    epoch_at,
     next_upgrade,
 )
 
@@ -189,3 +194,66 @@ def test_an_upgrade_at_this_very_height_is_not_ahead() -> None:
 def test_the_digest_sees_every_change(history: Schedule, serial: int) -> None:
     changed = msgspec.structs.replace(history, serial=serial)
     assert (changed.digest() == history.digest()) == (serial == history.serial)
+
+
+# --- key epochs ---
+
+
+def epoch(number: int, valid_from: int, *, grace: int = 0) -> KeyEpoch:
+    return KeyEpoch(
+        epoch=number,
+        keys=EpochKeysPublic(
+            shielding_key=sha256(b"shielding %d" % number),
+            state_key_commitment=sha256(b"state %d" % number),
+            root_key_commitment=sha256(b"root %d" % number),
+        ),
+        valid_from=valid_from,
+        grace=grace,
+    )
+
+
+def with_epochs(*epochs: KeyEpoch) -> Schedule:
+    base = schedule(entry(0, 1, EntryStatus.ACTIVE))
+    return msgspec.structs.replace(base, epochs=epochs)
+
+
+def test_an_unborn_shard_has_no_keys() -> None:
+    with pytest.raises(NoEpochError):
+        epoch_at(with_epochs(), 5)
+    with pytest.raises(NoEpochError):
+        epoch_at(with_epochs(epoch(0, 6)), 5)
+    assert accepted_epochs(with_epochs(epoch(0, 6)), 5) == ()
+
+
+def test_the_grace_of_an_epoch_begins_with_it_and_ends() -> None:
+    found = with_epochs(epoch(0, 1), epoch(1, 10, grace=3))
+    taken = {height: accepted_epochs(found, height) for height in range(8, 15)}
+    assert taken[9] == (0,)
+    assert taken[10] == taken[12] == (0, 1)
+    assert taken[13] == (1,)
+
+
+@MODEST
+@given(
+    steps=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9)), max_size=5),
+    height=st.integers(0, 40),
+)
+def test_one_epoch_makes_a_block_and_at_most_one_more_is_taken(
+    steps: Any, height: int
+) -> None:
+    """Never an epoch that does not act yet, nor one whose successor's is over."""
+    epochs, at = [epoch(0, 2)], 2
+    for step, grace in steps:
+        at += step
+        epochs.append(epoch(len(epochs), at, grace=grace))
+    found = with_epochs(*epochs)
+    acting = [one.epoch for one in epochs if one.valid_from <= height]
+    if not acting:
+        assert accepted_epochs(found, height) == ()
+        return
+    current = epoch_at(found, height)
+    assert current.epoch == acting[-1]
+    taken = accepted_epochs(found, height)
+    assert taken[-1] == current.epoch
+    in_grace = height < current.valid_from + current.grace and current.epoch > 0
+    assert taken == ((current.epoch - 1, current.epoch) if in_grace else taken[-1:])

@@ -22,7 +22,6 @@ from sealift.crypto import (
     account_of,
     hpke_generate,
     hpke_open,
-    hpke_public,
     sha256,
 )
 from sealift.insecure_sim import SimIdentity, SimIntel, SimMachine
@@ -32,25 +31,30 @@ from sealift.protocol import (
     EntryStatus,
     EpochKeys,
     Frontier,
-    KeyEpochRecord,
+    KeyEpoch,
     KeyPackage,
-    PublishKeyStatement,
     RegistrationStatement,
+    RotationDue,
     Schedule,
     ScheduleEntry,
     ShardConfig,
     ShardRules,
     ShardStatus,
+    StagedEpoch,
     SudoAuthority,
     collateral_key,
     enclave_key,
     frontier_key,
-    key_commitment,
-    keys_key,
     schedule_key,
 )
 from sealift.protocol.ecall import Registration
-from sealift.provisioning import MuRaSession, Output, ProvenState
+from sealift.provisioning import (
+    EntitledEpochs,
+    MuRaSession,
+    Output,
+    ProvenState,
+    epoch_public,
+)
 from sealift.relay import Header, RelayCheckpoint, Timestamp, TrustRoot
 from sealift.relay import header_hash as hash_of
 
@@ -134,6 +138,8 @@ class Node:
         self.forgotten: set[int] = set()
         self.salt = b""
         self.asked_for_keys = 0
+        self.gives_all = True
+        self.entitled: EntitledEpochs | None = None
         self.installed: KeyPackage | None = None
         self.entropy: Any = os.urandom
 
@@ -190,8 +196,11 @@ class Node:
             what="the key package",
         )
 
-    def key_package(self, *, checkpoint_at: Height) -> KeyPackage:
+    def key_package(
+        self, *, checkpoint_at: Height, entitled: EntitledEpochs
+    ) -> KeyPackage:
         self.asked_for_keys += 1
+        self.entitled = entitled
         header = header_at(checkpoint_at, salt=self.salt)
         checkpoint = RelayCheckpoint(
             trust_root=TrustRoot(
@@ -201,14 +210,22 @@ class Node:
             next_validators=None,
         )
         honest: dict[str, Any] = {
-            "epochs": self.epochs,
+            "epochs": self.given(entitled),
             "checkpoint": encode(checkpoint),
             "schedule": self.world.schedule.digest(),
             "frontier": self.world.frontier,
         }
         return KeyPackage(**(honest | self.package_changes))
 
-    def install(self, package: KeyPackage) -> bytes:
+    def given(self, entitled: EntitledEpochs) -> tuple[EpochKeys, ...]:
+        """The acting epochs, and the staged one if held; liars give all they have."""
+        if self.gives_all:
+            return self.epochs
+        staged = () if entitled.staged is None else (entitled.staged.epoch,)
+        allowed = (*(one.epoch for one in entitled.acting), *staged)
+        return tuple(keys for keys in self.epochs if keys.epoch in allowed)
+
+    def install(self, package: KeyPackage, *, schedule: Schedule) -> bytes:
         self.installed = package
         return b"sealed store of " + self.name.encode()
 
@@ -235,7 +252,7 @@ class World:
         )
         self.frontier = Frontier(confirmed=99, root=sha256(b"root"), generation=0)
         self.values: dict[bytes, bytes | None] = {}
-        self.publish(epoch_keys(0))
+        self.act(epoch_keys(0))
 
     def start(self, machine: SimMachine, code: bytes, isv_svn: int) -> SimIdentity:
         measurement = measure({"app/a.py": code})
@@ -268,19 +285,40 @@ class World:
         rules = msgspec.structs.replace(self.schedule.rules, **changes)
         self.schedule = msgspec.structs.replace(self.schedule, rules=rules)
 
-    def publish(self, keys: EpochKeys) -> None:
-        statement = PublishKeyStatement(
-            chain_id=CHAIN,
-            shard=SHARD,
+    def act(self, keys: EpochKeys, *, valid_from: int = 1, not_before: int = 0) -> None:
+        """One more epoch acts."""
+        epoch = KeyEpoch(
             epoch=keys.epoch,
-            signing_key=b"p" * 32,
-            shielding_key=hpke_public(HpkeSuite.X25519, keys.shielding_secret),
-            state_key_commitment=key_commitment("state", keys.state_key),
-            root_key_commitment=key_commitment("root", keys.root_key),
-            genesis_root=sha256(b"genesis root"),
+            keys=epoch_public(keys),
+            valid_from=valid_from,
+            grace=5,
+            not_before=not_before,
         )
-        record = KeyEpochRecord(statement=statement, valid_from=1)
-        self.values[keys_key(SHARD, keys.epoch)] = encode(record)
+        self.schedule = msgspec.structs.replace(
+            self.schedule, epochs=(*self.schedule.epochs, epoch)
+        )
+
+    def stage(
+        self, keys: EpochKeys, *, generation: int = 0, not_before: int = 0
+    ) -> None:
+        """An epoch is staged that acts later."""
+        due = RotationDue(
+            epoch=keys.epoch,
+            why="order",
+            generation=generation,
+            not_before=not_before,
+            grace=5,
+        )
+        staged = StagedEpoch(
+            epoch=keys.epoch,
+            keys=epoch_public(keys),
+            due=due,
+            staged_at=HEAD,
+            holders=(),
+        )
+        self.schedule = msgspec.structs.replace(
+            self.schedule, staged=staged, rotation=due
+        )
 
     def register(self, node: Node, statement: RegistrationStatement) -> EnclaveRecord:
         """What the ledger does: put a registration into the next block."""

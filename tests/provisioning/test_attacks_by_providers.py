@@ -10,7 +10,6 @@ from mura_world import (
     NEW,
     OLD,
     OTHER,
-    SHARD,
     Node,
     Talk,
     World,
@@ -29,10 +28,9 @@ from sealift.protocol import (
     MuRaChallenge,
     SealedKeyPackage,
     enclave_key,
-    keys_key,
 )
 from sealift.protocol.ecall import Registration
-from sealift.provisioning import ProvenState
+from sealift.provisioning import EntitledEpochs, ProvenState
 from sealift.relay import RelayCheckpoint, TrustRoot
 from sealift.relay import header_hash as hash_of
 
@@ -254,8 +252,8 @@ def test_a_package_that_is_not_understood_shows_no_byte_of_a_key(
     node = talk.provider_node
     honest = node.key_package
 
-    def later(*, checkpoint_at: Any) -> KeyPackage:
-        package = honest(checkpoint_at=checkpoint_at)
+    def later(*, checkpoint_at: Any, entitled: Any) -> KeyPackage:
+        package = honest(checkpoint_at=checkpoint_at, entitled=entitled)
         return LaterPackage(**msgspec.structs.asdict(package))
 
     monkeypatch.setattr(node, "key_package", later)
@@ -286,8 +284,8 @@ def test_two_keys_exchanged(talk: Talk) -> None:
     ids=["none", "not from 0", "out of order", "doubled", "a gap"],
 )
 def test_epochs_that_are_not_all_in_order(talk: Talk, epochs: Any) -> None:
-    talk.world.publish(epoch_keys(1))
-    talk.world.publish(epoch_keys(2))
+    talk.world.act(epoch_keys(1))
+    talk.world.act(epoch_keys(2))
     talk.provider_node.epochs = epochs
     refused_after_keys(talk, "CommitmentMismatchError")
 
@@ -298,8 +296,9 @@ def test_an_epoch_that_l1_does_not_know(talk: Talk) -> None:
 
 
 def test_keys_of_a_shard_that_published_none(talk: Talk) -> None:
-    talk.world.values[keys_key(SHARD, 0)] = None
-    refused_after_keys(talk, "NotProvenError")
+    world = talk.world
+    world.schedule = msgspec.structs.replace(world.schedule, epochs=())
+    talk.run().refused("provider", "NotProvenError")
 
 
 def test_a_checkpoint_on_another_chain(talk: Talk) -> None:
@@ -375,7 +374,10 @@ def test_a_package_sealed_to_nobody(talk: Talk) -> None:
 
 def test_a_package_sealed_under_another_info(talk: Talk) -> None:
     """A package of another session, with the very same keys."""
-    package = encode(talk.provider_node.key_package(checkpoint_at=HEAD))
+    entitled = EntitledEpochs(acting=talk.world.schedule.epochs, staged=None)
+    package = encode(
+        talk.provider_node.key_package(checkpoint_at=HEAD, entitled=entitled)
+    )
     talk.provider_node.asked_for_keys = 0
     public = talk.requester_node.hpke_key
 

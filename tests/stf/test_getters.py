@@ -180,6 +180,7 @@ def test_the_table_says_who_may_read_what(world: Any) -> None:
     assert {name for name, public in table.items() if not public} == {
         "balances.account",
         "balances.free",
+        "democracy.my_vote",
         "library.whoami",
         "system.nonce",
         "system.receipt",

@@ -19,16 +19,23 @@ from sealift.frame import (
     ensure_root,
 )
 from sealift.protocol import (
+    AnyOf,
     CancelOrder,
     EntryStatus,
+    KeyEndorsement,
+    PostponeOrder,
+    RotationRequest,
+    RulesOrder,
     Schedule,
     ScheduleEntry,
     ShardConfig,
     ShardRules,
     ShardStatus,
+    SignedOrder,
     StatusOrder,
     SudoAuthority,
     UpgradeOrder,
+    WithdrawOrder,
     sign_order,
 )
 from sealift.stf import (
@@ -212,6 +219,14 @@ def signed(order: Any, secret: bytes) -> bytes:
     return encode(sign_order(order, secret))
 
 
+def forged(order: Any, world: Any) -> bytes:
+    """Sudo's key beside somebody else's signature."""
+    endorsement = KeyEndorsement(
+        key=world.sudo.id, signature=order.sign(world.alice.secret)
+    )
+    return encode(SignedOrder(order=order, endorsements=(endorsement,)))
+
+
 def schedule(world: Any, *, serial: int = 0, key: bytes | None = None) -> Schedule:
     return Schedule(
         chain_id="test-chain",
@@ -251,7 +266,8 @@ def test_an_order_of_sudo_leaves_for_l1_with_its_own_signature(world: Any) -> No
     assert [r.receipt.outcome for r in outcome.receipts] == ["ok"]
     (carried,) = outcome.orders
     assert carried.order == order
-    carried.order.verify(world.sudo.id, carried.signature)
+    carried.verify_endorsements()
+    assert [one.key for one in carried.endorsements] == [world.sudo.id]
 
 
 def test_a_copy_of_the_call_does_not_issue_the_order_again(world: Any) -> None:
@@ -271,7 +287,8 @@ def test_orders_that_would_not_be_accepted_do_not_leave(world: Any) -> None:
     )
     cases = {
         "NotSudoError": (world.alice, signed(upgrade(), world.alice.secret)),
-        "SignatureInvalidError": (world.sudo, signed(upgrade(), world.alice.secret)),
+        "NotAuthorityError": (world.sudo, signed(upgrade(), world.alice.secret)),
+        "SignatureInvalidError": (world.sudo, forged(upgrade(), world)),
         "OrderElsewhereError": (world.sudo, signed(upgrade(shard=b"x" * 32), mine)),
         "OrderExpiredError": (world.sudo, signed(upgrade(expiry=3), mine)),
         "OrderHeightsError": (world.sudo, signed(upgrade(release_from=60), mine)),
@@ -295,6 +312,73 @@ def test_cancel_and_status_orders_travel_by_their_own_calls(world: Any) -> None:
     )
     assert [entry.order for entry in outcome.orders] == [cancel, status]
     assert outcome.receipts[2].receipt.outcome == "OrderKindError"
+
+
+PLACE = {"chain_id": "test-chain", "shard": b"s" * 32, "serial": 0, "expiry": 40}
+EVERY_KIND = [
+    upgrade(),
+    CancelOrder(generation=1, **PLACE),
+    PostponeOrder(generation=1, upgrade_at=90, **PLACE),
+    StatusOrder(
+        status=ShardStatus(mode="maintenance"),
+        rotate=RotationRequest(not_before=3),
+        **PLACE,
+    ),
+    WithdrawOrder(**PLACE),
+    RulesOrder(
+        rules=ShardRules(
+            authority=AnyOf(
+                members=(
+                    SudoAuthority(key=b"a" * 32),
+                    SudoAuthority(key=b"b" * 32),
+                )
+            ),
+            genesis=b"g" * 32,
+            min_notice=5,
+            rescue_after=10,
+        ),
+        effective_at=99,
+        **PLACE,
+    ),
+]
+
+
+@pytest.mark.parametrize("order", EVERY_KIND, ids=lambda order: type(order).__name__)
+def test_an_order_of_any_kind_can_be_sent(world: Any, order: Any) -> None:
+    raw = signed(order, world.sudo.secret)
+    outcome = world.run(send(world, world.sudo, raw, "send_order"))
+    assert [r.receipt.outcome for r in outcome.receipts] == ["ok"]
+    assert [one.order for one in outcome.orders] == [order]
+    stranger = world.run(send(world, world.alice, raw, "send_order"))
+    assert stranger.receipts[0].receipt.outcome == "NotSudoError"
+    assert stranger.orders == ()
+
+
+def test_sent_orders_carry_what_others_endorsed_and_pay_for_it(world: Any) -> None:
+    one = encode(sign_order(upgrade(), world.sudo.secret))
+    two = encode(sign_order(upgrade(), world.sudo.secret, world.alice.secret))
+    light = world.run(send(world, world.sudo, one, "send_order"))
+    heavy = world.run(send(world, world.sudo, two, "send_order"))
+    assert [len(o.orders[0].endorsements) for o in (light, heavy)] == [1, 2]
+    assert heavy.weight > light.weight
+
+
+def nested(levels: int) -> Any:
+    authority: Any = SudoAuthority(key=b"a" * 32)
+    for _ in range(levels):
+        authority = AnyOf(members=(authority,))
+    rules = ShardRules(
+        authority=authority, genesis=b"g" * 32, min_notice=5, rescue_after=10
+    )
+    return RulesOrder(rules=rules, effective_at=99, **PLACE)
+
+
+@pytest.mark.parametrize(("levels", "outcome"), [(3, "ok"), (120, "OrderKindError")])
+def test_an_order_nested_beyond_reason_is_none_whatever_the_stack(
+    world: Any, levels: int, outcome: str
+) -> None:
+    raw = signed(nested(levels), world.sudo.secret)
+    assert world.outcomes(send(world, world.sudo, raw, "send_order")) == [outcome]
 
 
 def test_with_the_schedule_known_stale_orders_and_strangers_stay(world: Any) -> None:

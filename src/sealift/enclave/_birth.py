@@ -204,6 +204,7 @@ def _birth(shard: Shard, schedule: Schedule, keys: EpochKeys, blob: bytes) -> Bi
         height=GENESIS_HEIGHT,
         root=root,
         root_height=GENESIS_HEIGHT,
+        epoch=BIRTH_EPOCH,
         time=UnixSeconds(0),
         trail=[],
         trusted=True,

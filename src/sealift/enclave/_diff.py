@@ -1,17 +1,27 @@
 """Encrypted diffs: what one block changed, for disks and for other holders."""
 
+import msgspec
+
 from sealift.base import (
-    ChainId,
+    Digest,
+    Epoch,
     SealiftError,
-    ShardId,
     canonical_decode,
     decode,
     encode,
 )
-from sealift.crypto import Entropy, hkdf, open_sealed, seal
+from sealift.crypto import (
+    Entropy,
+    constant_time_equal,
+    hkdf,
+    hmac_sha256,
+    open_sealed,
+    seal,
+)
 from sealift.frame import Changes
 from sealift.protocol.ecall import MAX_FRAME_BYTES
 
+from ._epochs import check_epoch
 from ._errors import (
     DiffForgedError,
     DiffOrderError,
@@ -20,6 +30,7 @@ from ._errors import (
 )
 from ._keystore import KeyStore
 from ._state import DiffHeader, SealedDiff, ShardState, TrailEntry, keyed_root
+from ._view import ChainView
 
 _DOMAIN = b"sealift/diff/v1\x00"
 _FORMAT = 1
@@ -28,23 +39,22 @@ _SALT = 32
 
 def seal_diff(
     keys: KeyStore,
-    epoch: int,
+    epoch: Epoch,
     entry: TrailEntry,
     changes: Changes,
     *,
     entropy: Entropy,
 ) -> bytes:
     """Seal the changes of one block under a key of their own (DESIGN §10.6)."""
-    header = encode(
-        DiffHeader(
-            format=_FORMAT,
-            chain_id=keys.chain_id,
-            shard=keys.shard,
-            epoch=epoch,
-            entry=entry,
-            salt=entropy(_SALT),
-        )
+    plain = DiffHeader(
+        format=_FORMAT,
+        chain_id=keys.chain_id,
+        shard=keys.shard,
+        epoch=epoch,
+        entry=entry,
+        salt=entropy(_SALT),
     )
+    header = encode(msgspec.structs.replace(plain, own=_own_mac(keys, plain)))
     key = hkdf(keys.epoch(epoch).state_key, info=_DOMAIN + header)
     body = encode(sorted(changes.items()))
     sealed = seal(key, body, context=_DOMAIN + header, entropy=entropy)
@@ -52,23 +62,28 @@ def seal_diff(
 
 
 def apply_diff(
-    keys: KeyStore, state: ShardState, data: bytes, *, chain_id: ChainId, shard: ShardId
-) -> DiffHeader:
+    keys: KeyStore, state: ShardState, data: bytes, *, view: ChainView
+) -> tuple[DiffHeader, bool]:
     """Advance a state by one block that this or another holder executed.
 
     1. It is a diff of this shard, chain and format. 2. It follows the state:
-    next height, same previous root. 3. It opens under the state key, bound to
-    its header. 4. It leads to the root its header names; if not, the state is
-    as it was.
+    next height, same previous root. 3. It is made under the epoch of its height.
+    4. It opens under that epoch's state key, bound to its header. 5. It leads to
+    the root its header names; if not, the state is as it was.
+
+    Returns:
+        Its header, and whether this very instance made it.
 
     Raises:
         DecodeError: Not a sealed diff.
         ForeignSnapshotError: 1.
         DiffOrderError: 2.
-        DiffForgedError: 3.
+        WrongEpochError: 3.
         NoKeysError: Its epoch's keys are not held.
-        StateRootMismatchError: 4.
+        DiffForgedError: 4.
+        StateRootMismatchError: 5.
     """
+    chain_id, shard = keys.chain_id, keys.shard
     outer = decode(SealedDiff, data, limit=MAX_FRAME_BYTES)
     header = canonical_decode(DiffHeader, outer.header)
     entry = header.entry
@@ -87,6 +102,8 @@ def apply_diff(
             expected=f"block {state.height + 1} after {state.root.hex()}",
         )
     # 3.
+    check_epoch(view, header.epoch, entry.height, what="diff")
+    # 4.
     epoch = keys.epoch(header.epoch)
     key = hkdf(epoch.state_key, info=_DOMAIN + outer.header)
     try:
@@ -101,7 +118,7 @@ def apply_diff(
             f"diff of block {entry.height} does not open ({error.code})",
             hint="It is kept as it is; nothing was overwritten.",
         ) from error
-    # 4.
+    # 5.
     before = {name: state.store.get(name) for name in changes}
     state.store.apply(changes)
     root = keyed_root(epoch, shard, entry.height, state.store.root())
@@ -112,4 +129,10 @@ def apply_diff(
             got=root,
             expected=entry.root.hex(),
         )
-    return header
+    own = constant_time_equal(_own_mac(keys, header), header.own)
+    return header, own and entry.maker == keys.signing_key
+
+
+def _own_mac(keys: KeyStore, header: DiffHeader) -> Digest:
+    plain = msgspec.structs.replace(header, own=bytes(32))
+    return hmac_sha256(keys.derived("diff"), _DOMAIN + encode(plain))

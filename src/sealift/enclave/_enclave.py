@@ -35,6 +35,7 @@ from sealift.protocol.ecall import (
     GetStatus,
     Hello,
     HelloReply,
+    HoldKeys,
     ImportBlock,
     OpenSession,
     ProveSession,
@@ -44,6 +45,7 @@ from sealift.protocol.ecall import (
     SnapshotBegin,
     SnapshotChunk,
     SnapshotGet,
+    StageKeys,
     Start,
     Started,
 )
@@ -55,6 +57,7 @@ from ._follow import import_block
 from ._identity import dump_ra, register
 from ._platform import PlatformPort
 from ._reads import ask
+from ._rotation import hold_keys, stage_keys
 from ._sessions import Sessions
 from ._shard import Shard
 from ._start import start
@@ -196,6 +199,8 @@ def _table(shard: Shard, sessions: Sessions) -> dict[type[Message], _Handler]:
         Confirm: _of(Confirm, lambda r: confirm(shard, r)),
         Register: _of(Register, lambda r: register(shard, operator=r.operator)),
         BornKeys: _of(BornKeys, lambda r: born_keys(shard, r)),
+        StageKeys: _of(StageKeys, lambda _: stage_keys(shard)),
+        HoldKeys: _of(HoldKeys, lambda _: hold_keys(shard)),
         GetStatus: _of(GetStatus, lambda _: status(shard)),
         DumpRa: _of(DumpRa, lambda _: dump_ra(shard)),
         Ask: _of(Ask, lambda r: ask(shard, r)),

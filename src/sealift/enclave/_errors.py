@@ -95,6 +95,30 @@ class GenesisMismatchError(EnclaveError):
     """The genesis blob is not the one that L1 has the digest of."""
 
 
+class NoRotationDueError(EnclaveError):
+    """New keys are wanted, but L1 wants none."""
+
+
+class RotationTooEarlyError(EnclaveError):
+    """The generation that a rotation is for has not confirmed a block yet."""
+
+
+class StagedElsewhereError(EnclaveError):
+    """Another instance's keys are staged; they are to be requested, not made."""
+
+
+class NothingStagedError(EnclaveError):
+    """No key epoch is staged on L1."""
+
+
+class KeysContradictedError(EnclaveError):
+    """Keys of an epoch that is held, and they are others."""
+
+
+class WrongEpochError(EnclaveError):
+    """A diff or snapshot under the keys of another epoch than its height's."""
+
+
 class SnapshotOrderError(EnclaveError):
     """A chunk that is not the next one, or no snapshot was begun."""
 

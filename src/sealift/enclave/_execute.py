@@ -4,15 +4,18 @@ from typing import Final
 
 import msgspec
 
-from sealift.base import Digest, Height
+from sealift.base import Height
 from sealift.frame import MigrationCheckError, MigrationFailedError
 from sealift.protocol import (
+    BlockEffects,
     CallTooLargeError,
     Confirmation,
+    EffectsStatement,
     HandoverCertificate,
     ScheduleEntry,
     SealedReceipt,
     ShardStatus,
+    effects_digest,
     seal_receipt,
 )
 from sealift.protocol.ecall import (
@@ -22,11 +25,11 @@ from sealift.protocol.ecall import (
     Executed,
     Idle,
 )
-from sealift.relay import merkle_root
 from sealift.stf import BlockOutcome, CallReceipt, ShardBlock
 
 from ._checkpoint import seal_checkpoint
 from ._diff import seal_diff
+from ._epochs import epoch_of
 from ._errors import (
     ConfirmRangeError,
     NoStateError,
@@ -35,23 +38,23 @@ from ._errors import (
 )
 from ._judge import check_confirmed, note_executed, prune, root_at
 from ._shard import Shard, WaitingBlock
-from ._state import ShardState, TrailEntry, keyed_root, receipts_root
-from ._view import BIRTH_EPOCH, names
+from ._state import ShardState, TrailEntry, effects_root, keyed_root, receipts_root
+from ._view import names
 
 #: A larger diff is left out; the host then takes a snapshot instead.
 MAX_DIFF_BYTES: Final = MAX_FRAME_BYTES // 2
-#: No effects yet: the root of an empty tree.
-EFFECTS_ROOT: Final[Digest] = merkle_root(())
 
 
 def execute(shard: Shard) -> Executed | Idle:
     """Execute the next waiting block, if it is mine (DESIGN §10.4-§10.6).
 
     4. ``config_at`` of the newest proven schedule names this code for it; it is
-       asked of the chain, whatever the disk holds. A state from elsewhere waits
+       asked of the chain, whatever the disk holds. The keys of the block's epoch,
+       and of those whose calls it takes, are held. A state from elsewhere waits
        until L1 covers it.
     5. Its calls are opened, if they are not yet, and executed in block order.
-    6. New root, sealed receipts and encrypted diff are produced.
+    6. New root, sealed receipts, encrypted diff and this instance's word for the
+       block's effects are produced.
 
     Raises:
         HaltedError: The chain has forked.
@@ -72,6 +75,13 @@ def execute(shard: Shard) -> Executed | Idle:
     entry = shard.view.entry_at(block.height)
     if entry is None or not names(entry, shard.me):
         return Idle(reason="not-mine", detail=f"Block {block.height} is of other code.")
+    missing = shard.missing(block)
+    if missing:
+        return Idle(
+            reason="no-keys",
+            detail=f"Block {block.height} needs the keys of epoch "
+            f"{' and '.join(map(str, missing))}, which are not held: request them.",
+        )
     try:
         check_confirmed(shard, state)
     except StateUnconfirmedError as error:
@@ -79,7 +89,7 @@ def execute(shard: Shard) -> Executed | Idle:
     # 5.
     items = block.opened
     if items is None:
-        items = shard.open_items(block.raw)
+        items = shard.open_items(block)
     status = ShardStatus() if block.schedule is None else block.schedule.status
     given = ShardBlock(
         height=block.height,
@@ -166,7 +176,8 @@ def _finish(
     entry: ScheduleEntry,
     outcome: BlockOutcome,
 ) -> Executed:
-    keys = shard.epoch_keys()
+    keys = shard.keys.epoch(epoch_of(block.schedule, block.height))
+    effects = _effects(shard, block, entry, outcome)
     receipts = _receipts(block, outcome)
     state.store.apply(outcome.changes)
     root = keyed_root(keys, shard.shard, block.height, state.store.root())
@@ -179,10 +190,12 @@ def _finish(
         prev_root=state.root,
         root=root,
         leaves=tuple(receipt.leaf() for receipt in receipts),
+        effects=None if effects is None else effects.statement.effects,
     )
     diff = seal_diff(
-        shard.keys, BIRTH_EPOCH, done, outcome.changes, entropy=shard.entropy
+        shard.keys, keys.epoch, done, outcome.changes, entropy=shard.entropy
     )
+    state.epoch = keys.epoch
     state.height, state.root, state.root_height = block.height, root, block.height
     state.time = block.time
     state.trail.append(done)
@@ -197,6 +210,29 @@ def _finish(
         checkpoint=seal_checkpoint(shard.keys, shard.resume_point()),
         calls=outcome.counts.calls,
         last_of_generation=shard.view.successor_of(entry, block.height) is not None,
+        effects=effects,
+    )
+
+
+def _effects(
+    shard: Shard, block: WaitingBlock, entry: ScheduleEntry, outcome: BlockOutcome
+) -> BlockEffects | None:
+    """This instance's word for what the block does on L1 (ADR 0016)."""
+    if not outcome.effects:
+        return None
+    statement = EffectsStatement(
+        chain_id=shard.chain_id,
+        shard=shard.shard,
+        generation=entry.generation,
+        height=block.height,
+        previous=outcome.effects_before,
+        effects=effects_digest(outcome.effects),
+        signing_key=shard.keys.signing_key,
+    )
+    return BlockEffects(
+        statement=statement,
+        signature=statement.sign(shard.keys.seed),
+        effects=outcome.effects,
     )
 
 
@@ -273,7 +309,7 @@ def _confirmation(shard: Shard, claimed: list[TrailEntry]) -> Confirmation:
         prev_root=first.prev_root,
         root=last.root,
         receipts_root=receipts_root(claimed),
-        effects_root=EFFECTS_ROOT,
+        effects_root=effects_root(claimed),
         signing_key=shard.keys.signing_key,
     )
 

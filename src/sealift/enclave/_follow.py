@@ -23,6 +23,7 @@ from sealift.stf import ShieldedFunds
 
 from ._birth import settle_birth
 from ._checkpoint import ResumePoint, seal_checkpoint
+from ._epochs import settle_epochs
 from ._errors import RepeatedBlockError, SkippedBlockError
 from ._judge import judge_state, prune
 from ._shard import RawItem, Shard, WaitingBlock
@@ -90,12 +91,14 @@ def import_block(shard: Shard, request: ImportBlock) -> Followed:
     shard.view = view
     shard.point = ResumePoint(relay=shard.relay.checkpoint(), view=view)
     settle_birth(shard)
+    shard.keys = settle_epochs(shard.keys, view.schedule)
     judge_state(shard)
     # 4.
     enqueue(shard, waiting)
     mine = shard.is_mine(height)
-    if mine and shard.keys.epochs and shard.queue and shard.queue[-1] is waiting:
-        waiting.opened = shard.open_items(raw)
+    waits = bool(shard.queue) and shard.queue[-1] is waiting
+    if mine and waits and not shard.missing(waiting):
+        waiting.opened = shard.open_items(waiting)
     return Followed(
         height=height,
         runs=None if view.record is None else view.record.generation,

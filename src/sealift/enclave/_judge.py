@@ -2,6 +2,7 @@
 
 from sealift.base import StateRoot
 
+from ._epochs import epoch_of
 from ._errors import StateUnconfirmedError
 from ._shard import Shard
 from ._state import ShardState
@@ -13,8 +14,10 @@ def judge_state(shard: Shard) -> None:
 
     1. A block that was executed under a generation which the newest schedule
     no longer gives it (rescue) makes the state void.
-    2. Where the frontier lies in or under the trail, roots must agree.
-    3. What is confirmed leaves the trail.
+    2. So does a root that was made under another epoch than its height's: whose
+    time is over still has the keys of his time.
+    3. Where the frontier lies in or under the trail, roots must agree.
+    4. What is confirmed leaves the trail.
     """
     state = shard.state
     if state is None:
@@ -33,6 +36,14 @@ def judge_state(shard: Shard) -> None:
             )
             return
     # 2.
+    epoch = epoch_of(shard.view.schedule, state.height)
+    if state.height <= shard.view.height and state.epoch != epoch:
+        state.diverged = (
+            f"root after block {state.height} was made under key epoch "
+            f"{state.epoch}, but epoch {epoch} acted"
+        )
+        return
+    # 3.
     frontier = shard.view.frontier
     if frontier is None:
         return
@@ -46,7 +57,7 @@ def judge_state(shard: Shard) -> None:
             f"{frontier.root.hex()} was confirmed"
         )
         return
-    # 3.
+    # 4.
     state.trail = [e for e in state.trail if e.height > frontier.confirmed]
 
 

@@ -13,6 +13,7 @@ from sealift.base import (
     AccountId,
     Bytes32,
     ChainId,
+    Digest,
     Epoch,
     Message,
     SealiftError,
@@ -55,7 +56,9 @@ class KeyStore(Message, kw_only=True):
 
     ``seed`` is the signing key's and the root of what the instance derives;
     ``candidate`` are keys of epoch 0 that this instance made and that L1 has
-    not been seen to accept.
+    not been seen to accept. ``staged`` are keys of the next epoch, which has not
+    been seen to act; ``demand`` is the rotation that they were made here for
+    (:func:`sealift.protocol.rotation_demand`), ``None`` if another made them.
     """
 
     chain_id: ChainId
@@ -66,6 +69,8 @@ class KeyStore(Message, kw_only=True):
     tls_secret: Annotated[bytes, msgspec.Meta(max_length=512)]
     epochs: tuple[EpochKeys, ...] = ()
     candidate: EpochKeys | None = None
+    staged: EpochKeys | None = None
+    demand: Digest | None = None
 
     def __repr__(self) -> str:
         return f"KeyStore(shard={self.shard.hex()}, {len(self.epochs)} epochs)"

@@ -9,6 +9,7 @@ from sealift.stf import (
     open_and_verify_getter,
 )
 
+from ._epochs import taken_epochs
 from ._errors import NoStateError, NotServingError
 from ._judge import check_confirmed
 from ._shard import Shard
@@ -18,10 +19,10 @@ def ask(shard: Shard, request: Ask) -> Answer:
     """Answer a sealed getter to the one who signed it.
 
     1. This code runs the newest block that was followed, and its SVN is not
-    below the shard's floor. 2. The getter opens, is for this shard and is
-    signed. 3. The state is as new as the reader wants, the getter not expired.
-    4. The reply says what it is true of: state height, root, confirmed or not,
-    head height and time.
+    below the shard's floor. 2. The getter opens under an epoch whose calls are
+    taken, is for this shard and is signed. 3. The state is as new as the reader
+    wants, the getter not expired. 4. The reply says what it is true of: state
+    height, root, confirmed or not, head height and time.
 
     Raises:
         NotServingError: 1.
@@ -47,7 +48,7 @@ def ask(shard: Shard, request: Ask) -> Answer:
     # 2.
     getter = open_and_verify_getter(
         request.envelope,
-        keys=shard.keys.shielding_secrets,
+        keys=_readers_keys(shard),
         chain_id=shard.chain_id,
         shard=shard.shard,
     )
@@ -70,3 +71,18 @@ def ask(shard: Shard, request: Ask) -> Answer:
     )
     sealed = seal_reply(reply, reply_key=getter.body.reply_key, entropy=shard.entropy)
     return Answer(sealed=sealed)
+
+
+def _readers_keys(shard: Shard) -> dict[int, bytes]:
+    """Secrets of the epochs whose calls are taken now or in the next block.
+
+    Whoever holds older ones only could open a getter that is sealed to them, and
+    with the reply key in it the reply.
+    """
+    view = shard.view
+    taken = {
+        *taken_epochs(view.schedule, view.height),
+        *taken_epochs(view.schedule, view.height + 1),
+    }
+    secrets = shard.keys.shielding_secrets
+    return {epoch: secrets[epoch] for epoch in secrets if epoch in taken}

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
 from sealift.attestation import TrustAnchor
 from sealift.base import (
     AccountId,
@@ -17,7 +15,7 @@ from sealift.base import (
     encode,
 )
 from sealift.crypto import Entropy, HpkeSuite, hpke_open
-from sealift.protocol import KeyPackage
+from sealift.protocol import KeyPackage, Schedule
 from sealift.protocol.ecall import (
     FeedSession,
     OpenSession,
@@ -25,9 +23,10 @@ from sealift.protocol.ecall import (
     Registration,
     SessionReply,
 )
-from sealift.provisioning import MuRaSession, Output, ProvenState
+from sealift.provisioning import EntitledEpochs, MuRaSession, Output, ProvenState
 from sealift.relay import HeaderNotKeptError, RelayCheckpoint
 
+from ._epochs import staged_here, with_package
 from ._errors import (
     NoKeysError,
     NoStateError,
@@ -126,17 +125,20 @@ class SessionInstance:
             what="the key package",
         )
 
-    def key_package(self, *, checkpoint_at: Height) -> KeyPackage:
+    def key_package(
+        self, *, checkpoint_at: Height, entitled: EntitledEpochs
+    ) -> KeyPackage:
         """The shard's secrets and where the provider stands (step 7).
 
         Raises:
-            NoKeysError: They are not held.
+            NoKeysError: Those of an acting epoch are not held.
             NoStateError: Schedule or frontier of the shard were not proven yet.
             HeaderNotKeptError: The header is not remembered any more.
         """
         held = self.held
-        if not held.keys.epochs:
-            raise NoKeysError("the shard's keys are not held")
+        epochs = [held.keys.epoch(one.epoch) for one in entitled.acting]
+        if held.keys.staged is not None and staged_here(held.keys, entitled.staged):
+            epochs.append(held.keys.staged)
         if held.view.schedule is None or held.view.frontier is None:
             raise NoStateError("schedule or frontier were not proven yet")
         checkpoint = RelayCheckpoint(
@@ -145,18 +147,20 @@ class SessionInstance:
             next_validators=None,
         )
         return KeyPackage(
-            epochs=held.keys.epochs,
+            epochs=tuple(epochs),
             checkpoint=encode(checkpoint),
             schedule=held.view.schedule.digest(),
             frontier=held.view.frontier,
         )
 
-    def install(self, package: KeyPackage) -> bytes:
-        """Take the keys over; the sealed key store to make durable (step 8)."""
+    def install(self, package: KeyPackage, *, schedule: Schedule) -> bytes:
+        """Take the keys over; the sealed key store to make durable (step 8).
+
+        Raises:
+            KeysContradictedError: Other keys of an epoch are held.
+        """
         held = self.held
-        store = msgspec.structs.replace(
-            held.keys, epochs=package.epochs, candidate=None
-        )
+        store = with_package(held.keys, package, schedule, held.view.schedule)
         sealed = seal_key_store(store, held.platform, entropy=held.entropy)
         held.keys = store
         return sealed

@@ -1,24 +1,24 @@
 """Everything one running enclave holds for its shard."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from sealift.base import ChainId, Digest, Height, ShardId, UnixSeconds
+from sealift.base import ChainId, Digest, Epoch, Height, ShardId, UnixSeconds
 from sealift.crypto import Entropy, hpke_public
 from sealift.crypto import HpkeSuite as Suite
-from sealift.protocol import EpochKeys, PublishKeyStatement, Schedule
+from sealift.protocol import PublishKeyStatement, Schedule
 from sealift.protocol.platform import IdentityReply
 from sealift.relay import ChainRelay
 from sealift.stf import Executor, Item, ShieldedFunds, open_and_verify
 
 from ._checkpoint import ResumePoint
+from ._epochs import epoch_of, missing_epochs, taken_epochs
 from ._errors import DivergedStateError, HaltedError, NoKeysError
 from ._keystore import KeyStore
 from ._platform import PlatformPort
 from ._snapshot import Export, Import
 from ._state import ShardState
-from ._view import BIRTH_EPOCH, ChainView, names
+from ._view import ChainView, names
 
 #: What a block holds for the shard: sealed envelopes, and deposits.
 RawItem: TypeAlias = bytes | ShieldedFunds
@@ -106,21 +106,17 @@ class Shard:
         """Whether the schedule, as proven now, has this code run ``height``."""
         return names(self.view.entry_at(height), self.me)
 
-    def epoch_keys(self) -> EpochKeys:
-        """The keys that roots, diffs and snapshots are made with.
-
-        Raises:
-            NoKeysError: They are not held.
-        """
-        return self.keys.epoch(BIRTH_EPOCH)
-
     def shielding_key(self) -> bytes | None:
-        """The public shielding key, if the keys are held."""
+        """The public key to seal to from the next block on, if its keys are held."""
         try:
-            secret = self.epoch_keys().shielding_secret
+            keys = self.keys.epoch(epoch_of(self.view.schedule, self.view.height + 1))
         except NoKeysError:
             return None
-        return hpke_public(Suite.X25519, secret)
+        return hpke_public(Suite.X25519, keys.shielding_secret)
+
+    def missing(self, block: WaitingBlock) -> tuple[Epoch, ...]:
+        """The key epochs without which a block can't be executed here."""
+        return missing_epochs(self.keys, block.schedule, block.height)
 
     def sound_state(self) -> ShardState | None:
         """The state, if there is one.
@@ -135,17 +131,24 @@ class Shard:
             )
         return self.state
 
-    def open_items(self, raw: Sequence[RawItem]) -> tuple[Item, ...]:
-        """The items of a block: envelopes opened, in order; never raises for one."""
+    def open_items(self, block: WaitingBlock) -> tuple[Item, ...]:
+        """The items of a block: envelopes opened, in order; never raises for one.
+
+        Taken are the calls of the epochs that the schedule proven for this block
+        accepts; the caller has seen that none of them is :meth:`missing`.
+        """
         opened = iter(
             open_and_verify(
-                [item for item in raw if isinstance(item, bytes)],
+                [item for item in block.raw if isinstance(item, bytes)],
                 keys=self.keys.shielding_secrets,
                 chain_id=self.chain_id,
                 shard=self.shard,
+                accepted=taken_epochs(block.schedule, block.height),
             )
         )
-        return tuple(next(opened) if isinstance(item, bytes) else item for item in raw)
+        return tuple(
+            next(opened) if isinstance(item, bytes) else item for item in block.raw
+        )
 
     def resume_point(self) -> ResumePoint:
         """Where a restarted relay misses nothing that this enclave still needs."""

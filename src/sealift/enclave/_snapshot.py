@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import msgspec
 
 from sealift.base import (
-    ChainId,
+    Digest,
     SealiftError,
-    ShardId,
     canonical_decode,
     decode,
     encode,
@@ -28,6 +27,7 @@ from sealift.crypto import (
 from sealift.frame import PageStore
 from sealift.protocol.ecall import CHUNK_BYTES, MAX_FRAME_BYTES
 
+from ._epochs import check_epoch
 from ._errors import (
     ForeignSnapshotError,
     SnapshotForgedError,
@@ -42,7 +42,7 @@ from ._state import (
     keyed_root,
     page_key,
 )
-from ._view import BIRTH_EPOCH
+from ._view import BIRTH_EPOCH, ChainView
 
 _DOMAIN = b"sealift/snapshot/v1\x00"
 _FORMAT = 1
@@ -80,11 +80,15 @@ class Export:
 
 @dataclass(slots=True, kw_only=True)
 class Import:
-    """A snapshot on its way in; its header is authentic."""
+    """A snapshot on its way in; its header is authentic.
+
+    ``own``: this very instance made it.
+    """
 
     header: bytes
     body: SnapshotBody
     store: PageStore
+    own: bool
     index: int = 0
 
     @property
@@ -93,10 +97,12 @@ class Import:
         return self.index == len(self.body.starts)
 
 
-def begin_export(
-    keys: KeyStore, state: ShardState, *, epoch: int, entropy: Entropy
-) -> Export:
-    """Fix what is exported: the state as it is now."""
+def begin_export(keys: KeyStore, state: ShardState, *, entropy: Entropy) -> Export:
+    """Fix what is exported: the state as it is now, under its height's epoch.
+
+    Raises:
+        NoKeysError: They are not held.
+    """
     pages = list(state.store.pages())
     starts = [0]
     size = 0
@@ -105,11 +111,11 @@ def begin_export(
             starts.append(number)
             size = 0
         size += len(page)
-    body = SnapshotBody(
+    plain = SnapshotBody(
         format=_FORMAT,
         chain_id=keys.chain_id,
         shard=keys.shard,
-        epoch=epoch,
+        epoch=state.epoch,
         maker=keys.signing_key,
         height=state.height,
         root=state.root,
@@ -121,27 +127,29 @@ def begin_export(
         trusted=state.trusted,
         salt=entropy(_SALT),
     )
+    body = msgspec.structs.replace(plain, own=_own_mac(keys, plain))
     raw = encode(body)
-    mac = hmac_sha256(_mac_key(keys, epoch), _DOMAIN + raw)
+    mac = hmac_sha256(_mac_key(keys, state.epoch), _DOMAIN + raw)
     return Export(
         header=encode(SealedSnapshotHeader(body=raw, mac=mac)), body=body, pages=pages
     )
 
 
-def begin_import(
-    keys: KeyStore, header: bytes, *, chain_id: ChainId, shard: ShardId
-) -> Import:
+def begin_import(keys: KeyStore, header: bytes, *, view: ChainView) -> Import:
     """Authenticate a snapshot's header.
 
-    1. It is a header of this shard, chain and format. 2. A holder of the state
-    key made it. 3. Its chunks cover the pages.
+    1. It is a header of this shard, chain and format. 2. It is made under the
+    epoch of its height. 3. A holder of that epoch's state key made it. 4. Its
+    chunks cover the pages.
 
     Raises:
         DecodeError: Not a header.
         ForeignSnapshotError: 1.
+        WrongEpochError: 2.
         NoKeysError: Its epoch's keys are not held.
-        SnapshotForgedError: 2 or 3.
+        SnapshotForgedError: 3 or 4.
     """
+    chain_id, shard = keys.chain_id, keys.shard
     outer = canonical_decode(SealedSnapshotHeader, header, limit=MAX_FRAME_BYTES)
     body = canonical_decode(SnapshotBody, outer.body, limit=MAX_FRAME_BYTES)
     # 1.
@@ -152,6 +160,8 @@ def begin_import(
             expected=f"{chain_id} {shard.hex()} v{_FORMAT}",
         )
     # 2.
+    check_epoch(view, body.epoch, body.height, what="snapshot")
+    # 3.
     mac = hmac_sha256(_mac_key(keys, body.epoch), _DOMAIN + outer.body)
     if not constant_time_equal(mac, outer.mac):
         raise SnapshotForgedError(
@@ -159,14 +169,17 @@ def begin_import(
             expected="made by a holder of the state key",
             hint="It is kept as it is; nothing was overwritten.",
         )
-    # 3.
+    # 4.
     pages = 1 << body.page_bits if 0 < body.page_bits <= _MAX_BITS else 0
     ascending = list(body.starts) == sorted(set(body.starts))
     covered = bool(body.starts) and body.starts[0] == 0 and body.starts[-1] < pages
     if not (ascending and covered and len(body.starts) <= _MAX_CHUNKS):
         raise SnapshotForgedError("chunks of the snapshot do not cover its pages")
     store = PageStore(bits=body.page_bits, key=page_key(keys.epoch(BIRTH_EPOCH)))
-    return Import(header=header, body=body, store=store)
+    own = body.maker == keys.signing_key and constant_time_equal(
+        _own_mac(keys, body), body.own
+    )
+    return Import(header=header, body=body, store=store, own=own)
 
 
 def take_chunk(keys: KeyStore, running: Import, index: int, data: bytes) -> None:
@@ -224,9 +237,10 @@ def finish_import(keys: KeyStore, running: Import) -> ShardState:
         height=body.height,
         root=body.root,
         root_height=body.root_height,
+        epoch=epoch.epoch,
         time=body.time,
         trail=list(body.trail),
-        trusted=body.trusted and body.maker == keys.signing_key,
+        trusted=body.trusted and running.own,
     )
 
 
@@ -237,6 +251,11 @@ def _range(body: SnapshotBody, index: int) -> tuple[int, int]:
 
 def _mac_key(keys: KeyStore, epoch: int) -> bytes:
     return hkdf(keys.epoch(epoch).state_key, info=_DOMAIN + b"header")
+
+
+def _own_mac(keys: KeyStore, body: SnapshotBody) -> Digest:
+    plain = msgspec.structs.replace(body, own=bytes(32))
+    return hmac_sha256(keys.derived("snapshot"), _DOMAIN + encode(plain))
 
 
 def _context(header: bytes, index: int, salt: bytes) -> bytes:

@@ -14,6 +14,7 @@ from sealift.stf import Executor
 
 from ._birth import settle_candidate
 from ._checkpoint import ResumePoint, open_checkpoint
+from ._epochs import settle_epochs
 from ._errors import CheckpointForgedError
 from ._keystore import KeyStore, open_key_store, seal_key_store
 from ._platform import PlatformPort
@@ -77,7 +78,7 @@ def start(
         platform=platform,
         entropy=entropy,
         executor=executor,
-        keys=settle_candidate(keys, view.first_keys),
+        keys=settle_epochs(settle_candidate(keys, view.first_keys), view.schedule),
         relay=relay,
         point=ResumePoint(relay=relay.checkpoint(), view=view),
         view=view,

@@ -8,6 +8,7 @@ from sealift.base import (
     AccountId,
     Bytes32,
     Digest,
+    Epoch,
     Generation,
     Height,
     Message,
@@ -29,7 +30,8 @@ class TrailEntry(Message, kw_only=True):
     """What executing one block left, until the block is confirmed.
 
     ``leaves`` are those of the receipts tree, in order; ``maker`` is the
-    instance that executed it.
+    instance that executed it. ``effects`` is the digest of the block's effects,
+    if it had any.
     """
 
     maker: AccountId
@@ -40,6 +42,7 @@ class TrailEntry(Message, kw_only=True):
     prev_root: StateRoot
     root: StateRoot
     leaves: tuple[Bytes32, ...]
+    effects: Digest | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +55,7 @@ class ShardState:
         root: Its keyed root.
         root_height: The height that the root was made for: ``height``, or
             :data:`GENESIS_HEIGHT` while no block was executed.
+        epoch: The key epoch that the root was made under.
         time: Time of the block ``height``; 0 at genesis.
         trail: The executed blocks above the frontier, ascending, without gaps.
         trusted: Whether this instance made it, or L1 was seen to confirm it.
@@ -62,6 +66,7 @@ class ShardState:
     height: Height
     root: StateRoot
     root_height: Height
+    epoch: Epoch
     time: UnixSeconds
     trail: list[TrailEntry]
     trusted: bool
@@ -89,15 +94,26 @@ def receipts_root(trail: Sequence[TrailEntry]) -> Digest:
     return merkle_root([leaf for entry in trail for leaf in entry.leaves])
 
 
+def effects_root(trail: Sequence[TrailEntry]) -> Digest:
+    """The Merkle root over the digests of the blocks that have effects, in order."""
+    return merkle_root([e.effects for e in trail if e.effects is not None])
+
+
 class DiffHeader(Message, kw_only=True):
-    """The public part of a sealed diff; it authenticates the rest."""
+    """The public part of a sealed diff; it authenticates the rest.
+
+    ``own`` is a MAC over the header with 32 zero bytes in this place, that only
+    its maker can make: others have the state key too, also some whose time is
+    over, so it does not say whose a diff is.
+    """
 
     format: int
     chain_id: str
     shard: ShardId
-    epoch: int
+    epoch: Epoch
     entry: TrailEntry
     salt: Bytes32
+    own: Bytes32 = bytes(32)
 
 
 class SealedDiff(Message, kw_only=True):
@@ -111,13 +127,14 @@ class SnapshotBody(Message, kw_only=True):
     """What a snapshot's header says; its chunks hold the pages.
 
     ``starts`` is the first page of every chunk, the first of them 0;
-    ``trusted`` what the maker held of the state (:class:`ShardState`).
+    ``trusted`` what the maker held of the state (:class:`ShardState`); ``own`` is
+    as in a :class:`DiffHeader`.
     """
 
     format: int
     chain_id: str
     shard: ShardId
-    epoch: int
+    epoch: Epoch
     maker: AccountId
     height: Height
     root: StateRoot
@@ -128,6 +145,7 @@ class SnapshotBody(Message, kw_only=True):
     trail: tuple[TrailEntry, ...]
     trusted: bool
     salt: Bytes32
+    own: Bytes32 = bytes(32)
 
 
 class SealedSnapshotHeader(Message, kw_only=True):

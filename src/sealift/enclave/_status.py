@@ -1,6 +1,6 @@
 """How the enclave stands; nothing secret."""
 
-from sealift.base import Height
+from sealift.base import Epoch, Height
 from sealift.protocol.ecall import EnclaveStatus
 
 from ._shard import Shard
@@ -16,6 +16,9 @@ def status(shard: Shard) -> EnclaveStatus:
     halted = "" if shard.relay.evidence is None else "fork"
     if state is not None and state.diverged:
         halted = state.diverged
+    schedule = shard.view.schedule
+    staged = shard.keys.staged
+    due = None if schedule is None else schedule.rotation
     return EnclaveStatus(
         shard=shard.shard,
         signing_key=shard.keys.signing_key,
@@ -30,4 +33,14 @@ def status(shard: Shard) -> EnclaveStatus:
         if state is None
         else sum(len(page) for page in state.store.pages()),
         halted=halted,
+        staged=None if staged is None else staged.epoch,
+        missing=_missing(shard),
+        rotation_due=None if due is None else due.epoch,
     )
+
+
+def _missing(shard: Shard) -> tuple[Epoch, ...]:
+    schedule = shard.view.schedule
+    acting = () if schedule is None else schedule.epochs
+    held = {keys.epoch for keys in shard.keys.epochs}
+    return tuple(one.epoch for one in acting if one.epoch not in held)

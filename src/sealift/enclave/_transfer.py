@@ -15,7 +15,6 @@ from ._errors import NoStateError, OldSnapshotError, SnapshotOrderError
 from ._judge import judge_state, note_executed, prune
 from ._shard import Shard
 from ._snapshot import begin_export, begin_import, finish_import, take_chunk
-from ._view import BIRTH_EPOCH
 
 
 def snapshot_begin(shard: Shard, request: SnapshotBegin) -> SnapshotHeader:
@@ -37,7 +36,7 @@ def snapshot_begin(shard: Shard, request: SnapshotBegin) -> SnapshotHeader:
     state = shard.sound_state()
     if state is None:
         raise NoStateError("there is no state to export")
-    export = begin_export(shard.keys, state, epoch=BIRTH_EPOCH, entropy=shard.entropy)
+    export = begin_export(shard.keys, state, entropy=shard.entropy)
     shard.exporting = export
     return SnapshotHeader(
         header=export.header,
@@ -97,15 +96,14 @@ def diff_apply(shard: Shard, request: DiffApply) -> StateReply:
     state = shard.sound_state()
     if state is None:
         raise NoStateError("there is no state to advance")
-    header = apply_diff(
-        shard.keys, state, request.diff, chain_id=shard.chain_id, shard=shard.shard
-    )
+    header, own = apply_diff(shard.keys, state, request.diff, view=shard.view)
     entry = header.entry
+    state.epoch = header.epoch
     state.height, state.root, state.root_height = entry.height, entry.root, entry.height
     state.time = entry.time
     state.trail.append(entry)
     # This instance executes only on what it trusts, so its own diff says so.
-    state.trusted = entry.maker == shard.keys.signing_key
+    state.trusted = own
     note_executed(shard, state)
     judge_state(shard)
     prune(shard)
@@ -113,9 +111,7 @@ def diff_apply(shard: Shard, request: DiffApply) -> StateReply:
 
 
 def _begin_import(shard: Shard, header: bytes) -> SnapshotHeader:
-    running = begin_import(
-        shard.keys, header, chain_id=shard.chain_id, shard=shard.shard
-    )
+    running = begin_import(shard.keys, header, view=shard.view)
     _check_newer(shard, running.body.height)
     shard.importing = running
     return SnapshotHeader(

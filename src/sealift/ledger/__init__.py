@@ -9,7 +9,7 @@ from ._bridge_schedule import shard_id_of
 from ._bridge_storage import vault_account
 from ._codes import CODES, CODESPACE, UNLISTED, code_of, code_of_error
 from ._council import CouncilVote, Motion
-from ._eligibility import require_eligible
+from ._eligibility import Forecast, forecast, is_eligible, require_eligible
 from ._errors import LedgerGenesisError
 from ._genesis import LedgerGenesis, LedgerParams, parse_genesis, render_genesis
 from ._ledger import FinalizedBlock, Ledger, LedgerTxResult, TxCheck
@@ -36,6 +36,7 @@ __all__ = [
     "DcapVerifier",
     "Evidence",
     "FinalizedBlock",
+    "Forecast",
     "Ledger",
     "LedgerGenesis",
     "LedgerGenesisError",
@@ -50,6 +51,8 @@ __all__ = [
     "code_of",
     "code_of_error",
     "collect",
+    "forecast",
+    "is_eligible",
     "lacking",
     "ledger_call",
     "ledger_metadata",

@@ -5,10 +5,16 @@ from sealift.crypto import sha256
 from sealift.frame import Context, call, ensure_signed
 from sealift.protocol import SIZE_CLASSES, Schedule
 
-from ._bridge_roots import RootKeeper
+from ._bridge_keys import EpochKeeper
 from ._bridge_storage import (
     CertificatePosted,
+    EffectFailed,
+    EffectsConflicting,
+    EffectsExecuted,
+    EffectsVoted,
+    EpochActivated,
     FundsShielded,
+    FundsUnshielded,
     GenerationActivated,
     GenerationCancelled,
     GenerationLapsed,
@@ -17,6 +23,8 @@ from ._bridge_storage import (
     GenerationVoided,
     Invoked,
     KeyPublished,
+    KeysHeld,
+    KeysStaged,
     OrderEndorsed,
     OrderFailed,
     OrderRecorded,
@@ -27,7 +35,9 @@ from ._bridge_storage import (
     RulesScheduled,
     ShardCreated,
     ShardTouched,
+    StakeDecided,
     StatusChanged,
+    UnshieldOwed,
     vault_account,
 )
 from ._eligibility import require_eligible
@@ -37,12 +47,23 @@ from ._errors import (
     CertificateError,
     CiphertextSizeError,
     ConfirmationRangeError,
+    DisputedEffectsError,
     DisputedRangeError,
+    EffectsDoneError,
+    EffectsFullError,
+    EffectsMismatchError,
+    EffectsRangeError,
+    EffectsRepeatedError,
+    EpochHeldError,
     EpochOrderError,
     EpochPublishedError,
+    EpochStagedError,
     FloorLoweredError,
+    KeyPolicyError,
     NoChangeError,
+    NoRotationError,
     NothingShieldedError,
+    NothingStagedError,
     NoticeError,
     NotPendingError,
     OperatorRefusedError,
@@ -53,6 +74,8 @@ from ._errors import (
     OrderSignatureError,
     PostponementError,
     PredecessorError,
+    RotationDemandError,
+    RotationEarlyError,
     RotationError,
     RulesFixedError,
     ScheduleFullError,
@@ -60,6 +83,7 @@ from ._errors import (
     ShardMaintenanceError,
     ShardNotBornError,
     ShardRulesError,
+    StagedKeysError,
     StaleConfirmationError,
     StatementForeignError,
     UnknownShardError,
@@ -72,7 +96,7 @@ from ._errors import (
 MAX_CIPHERTEXT = SIZE_CLASSES[-1] + 256
 
 
-class EnclaveBridge(RootKeeper):
+class EnclaveBridge(EpochKeeper):
     """The one pallet that enclaves watch."""
 
     name = "enclave_bridge"
@@ -98,6 +122,16 @@ class EnclaveBridge(RootKeeper):
         ShardCreated,
         ShardTouched,
         StatusChanged,
+        EffectsVoted,
+        EffectsExecuted,
+        EffectFailed,
+        EffectsConflicting,
+        FundsUnshielded,
+        UnshieldOwed,
+        StakeDecided,
+        KeysStaged,
+        KeysHeld,
+        EpochActivated,
     )
     errors = (
         RotationError,
@@ -134,13 +168,31 @@ class EnclaveBridge(RootKeeper):
         UnknownShardError,
         VoidedGenerationError,
         WrongGenerationError,
+        EffectsMismatchError,
+        EffectsRangeError,
+        EffectsDoneError,
+        EffectsRepeatedError,
+        EffectsFullError,
+        DisputedEffectsError,
+        NoRotationError,
+        RotationDemandError,
+        RotationEarlyError,
+        EpochStagedError,
+        KeyPolicyError,
+        NothingStagedError,
+        StagedKeysError,
+        EpochHeldError,
     )
 
     @call(weight=100)
     def invoke(self, ctx: Context, *, shard: ShardId, ciphertext: bytes) -> None:
-        """Carry a sealed call to a shard; whoever pays is not who speaks."""
+        """Carry a sealed call to a shard; whoever pays is not who speaks.
+
+        In maintenance too: only the shard can see which call it is, and lets
+        those through by which funds leave.
+        """
         ensure_signed(ctx.origin)
-        self._require_open(ctx, shard)
+        self._require_born(ctx, shard)
         if not 0 < len(ciphertext) <= MAX_CIPHERTEXT:
             raise CiphertextSizeError(
                 "no sealed call has this size",
@@ -160,7 +212,13 @@ class EnclaveBridge(RootKeeper):
     ) -> None:
         """Move funds to the shard's vault, for a beneficiary inside the shard."""
         source = ensure_signed(ctx.origin)
-        self._require_open(ctx, shard)
+        schedule = self._require_born(ctx, shard)
+        if schedule.status.mode == "maintenance":
+            raise ShardMaintenanceError(
+                "shard is in maintenance: funds only leave it",
+                got=shard,
+                hint="Try again later",
+            )
         if amount == 0:
             raise NothingShieldedError("nothing to shield", got=0, expected="≥ 1")
         self._vault.move(ctx, source, vault_account(shard), amount)
@@ -197,8 +255,8 @@ class EnclaveBridge(RootKeeper):
         self.touched.put(ctx, (shard, signing_key), ctx.block.height)
         ctx.emit(ShardTouched(shard=shard, signing_key=signing_key))
 
-    def _require_open(self, ctx: Context, shard: ShardId) -> Schedule:
-        """The schedule, if the shard takes calls in this block.
+    def _require_born(self, ctx: Context, shard: ShardId) -> Schedule:
+        """The schedule, if the shard had keys when this block began.
 
         A call in the very block of the birth would stand before the first block
         that the shard executes, and be skipped (invariant 2): it is refused.
@@ -206,16 +264,11 @@ class EnclaveBridge(RootKeeper):
         Raises:
             UnknownShardError: No such shard.
             ShardNotBornError: No keys when this block began.
-            ShardMaintenanceError: In maintenance.
         """
         schedule = self.schedule_of(ctx, shard)
         birth = self.epochs.find(ctx, (shard, Epoch(0)))
         if birth is None or ctx.block.height < birth.valid_from:
             raise ShardNotBornError(
                 "shard had no keys when this block began", got=shard
-            )
-        if schedule.status.mode == "maintenance":
-            raise ShardMaintenanceError(
-                "shard is in maintenance", got=shard, hint="Try again later"
             )
         return schedule

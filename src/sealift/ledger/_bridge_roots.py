@@ -2,8 +2,7 @@
 
 import msgspec
 
-from sealift.base import AccountId, Epoch, Height, PlatformId, ShardId, StateRoot
-from sealift.crypto import SignatureInvalidError
+from sealift.base import Epoch, Generation, Height, ShardId, StateRoot
 from sealift.frame import Context, call, ensure_signed
 from sealift.protocol import (
     Confirmation,
@@ -19,7 +18,7 @@ from sealift.protocol import (
     config_at,
 )
 
-from ._bridge_orders import OrderKeeper
+from ._bridge_speakers import SpeakerKeeper
 from ._bridge_storage import (
     CertificatePosted,
     KeyPublished,
@@ -27,7 +26,6 @@ from ._bridge_storage import (
     RootsConflicting,
     RootVoted,
 )
-from ._eligibility import is_eligible, require_eligible
 from ._entries import is_rescuer
 from ._errors import (
     BrokenRootChainError,
@@ -36,14 +34,10 @@ from ._errors import (
     DisputedRangeError,
     EpochOrderError,
     EpochPublishedError,
-    ShardNotBornError,
     StaleConfirmationError,
-    StatementForeignError,
-    StatementSignatureError,
     VoidedGenerationError,
     WrongGenerationError,
 )
-from ._ports import Instances, Vault
 from ._roots import (
     KEPT_RANGES,
     RootConflict,
@@ -56,7 +50,7 @@ from ._roots import (
 _RAN = (EntryStatus.ACTIVE, EntryStatus.RETIRED)
 
 
-class RootKeeper(OrderKeeper):
+class RootKeeper(SpeakerKeeper):
     """Accepts keys, roots and handover certificates of eligible instances.
 
     Anybody's account may carry a statement; the instance's signature counts.
@@ -64,12 +58,6 @@ class RootKeeper(OrderKeeper):
     Args:
         vault: See :class:`sealift.ledger._bridge_schedule.ScheduleKeeper`.
     """
-
-    #: The registry; given after construction, for it reads schedules itself.
-    instances: Instances
-
-    def __init__(self, *, vault: Vault) -> None:
-        super().__init__(vault=vault)
 
     @call(weight=500)
     def publish_key(
@@ -152,10 +140,14 @@ class RootKeeper(OrderKeeper):
                 got=f"{confirmation.first} … {confirmation.last}",
                 expected=f"first ≤ last < {ctx.block.height}",
             )
-        entry = _running(schedule, confirmation)  # 2
+        entry = running(  # 2
+            schedule, confirmation.generation, confirmation.first, confirmation.last
+        )
         record = self._verify_signer(ctx, schedule, confirmation, signature, entry)  # 3
         vote = SignedConfirmation(
-            confirmation=confirmation, signature=signature, platform_id=record
+            confirmation=confirmation,
+            signature=signature,
+            platform_id=record.platform_id,
         )
         if confirmation.last <= frontier.confirmed:  # 4
             self._judge_late(ctx, schedule, vote)
@@ -231,49 +223,6 @@ class RootKeeper(OrderKeeper):
             )
         )
 
-    def _schedule_for(
-        self,
-        ctx: Context,
-        statement: Confirmation | HandoverCertificate | PublishKeyStatement,
-    ) -> Schedule:
-        if statement.chain_id != ctx.block.chain_id:
-            raise StatementForeignError(
-                "statement is for another chain",
-                got=statement.chain_id,
-                expected=ctx.block.chain_id,
-            )
-        return self.schedule_of(ctx, statement.shard)
-
-    def _frontier(self, ctx: Context, shard: ShardId) -> Frontier:
-        frontier = self.frontiers.find(ctx, shard)
-        if frontier is None:
-            raise ShardNotBornError(
-                "shard has no keys yet",
-                got=shard,
-                hint="An instance must publish key epoch 0 first",
-            )
-        return frontier
-
-    def _verify_signer(
-        self,
-        ctx: Context,
-        schedule: Schedule,
-        statement: Confirmation | HandoverCertificate | PublishKeyStatement,
-        signature: bytes,
-        entry: ScheduleEntry,
-    ) -> PlatformId:
-        """The machine of an eligible instance that signed the statement."""
-        signing_key: AccountId = statement.signing_key
-        try:
-            statement.verify(signing_key, signature)
-        except SignatureInvalidError as error:
-            raise StatementSignatureError(
-                "statement is not signed by its signing key", expected=signing_key
-            ) from error
-        record = self.instances.instance(ctx, schedule.shard, signing_key)
-        require_eligible(record, entry, schedule.status, height=ctx.block.height)
-        return record.platform_id
-
     def _judge_late(
         self, ctx: Context, schedule: Schedule, late: SignedConfirmation
     ) -> None:
@@ -303,19 +252,25 @@ class RootKeeper(OrderKeeper):
             )
         votes = self.votes.get(ctx, shard)
         for other in votes:
-            if conflicting(other.confirmation, claim):  # 6
+            voter = other.confirmation.signing_key
+            if not conflicting(other.confirmation, claim):
+                continue
+            if self._counts_still(ctx, schedule, entry, voter):  # 6
                 self.votes.delete(ctx, shard)
                 self.disputes.put(ctx, shard, claim.first)
                 self._keep_evidence(ctx, schedule, other, vote)
                 return
+            self._note_conflict(ctx, other, vote)  # evicted: evidence, no dispute
         agreeing = {vote.platform_id}  # 7
         repeated = False
         for other in votes:
-            if not same_claim(other.confirmation, claim):
+            voter = other.confirmation.signing_key
+            if not same_claim(other.confirmation, claim) or not self._counts_still(
+                ctx, schedule, entry, voter
+            ):
                 continue
-            if self._still_counts(ctx, schedule, entry, other):
-                repeated |= other.platform_id == vote.platform_id
-                agreeing.add(other.platform_id)
+            repeated |= other.platform_id == vote.platform_id
+            agreeing.add(other.platform_id)
         if len(agreeing) >= schedule.rules.root_quorum:
             self._accept(ctx, vote)
             return
@@ -326,19 +281,6 @@ class RootKeeper(OrderKeeper):
             )
         self.votes.put(ctx, shard, add_vote(votes, vote))
         ctx.emit(RootVoted(shard=shard, last=claim.last, agreeing=len(agreeing)))
-
-    def _still_counts(
-        self,
-        ctx: Context,
-        schedule: Schedule,
-        entry: ScheduleEntry,
-        vote: SignedConfirmation,
-    ) -> bool:
-        signing_key = vote.confirmation.signing_key
-        record = self.instances.find_instance(ctx, schedule.shard, signing_key)
-        return record is not None and is_eligible(
-            record, entry, schedule.status, height=ctx.block.height
-        )
 
     def _accept(self, ctx: Context, vote: SignedConfirmation) -> None:
         claim = vote.confirmation
@@ -374,14 +316,20 @@ class RootKeeper(OrderKeeper):
         second: SignedConfirmation,
     ) -> None:
         """Keep the first conflict about a block, and stop taking calls."""
-        key = (schedule.shard, first.confirmation.last)
-        if not self.conflicts.contains(ctx, key):
-            conflict = RootConflict(
-                first=first, second=second, recorded_at=ctx.block.height
-            )
-            self.conflicts.put(ctx, key, conflict)
+        self._note_conflict(ctx, first, second)
         self.enter_maintenance(ctx, schedule)
         ctx.emit(RootsConflicting(shard=schedule.shard, last=first.confirmation.last))
+
+    def _note_conflict(
+        self, ctx: Context, first: SignedConfirmation, second: SignedConfirmation
+    ) -> None:
+        key = (first.confirmation.shard, first.confirmation.last)
+        if not self.conflicts.contains(ctx, key):
+            self.conflicts.put(
+                ctx,
+                key,
+                RootConflict(first=first, second=second, recorded_at=ctx.block.height),
+            )
 
     def _confirmed_root(
         self, ctx: Context, shard: ShardId, frontier: Frontier, height: Height
@@ -392,19 +340,23 @@ class RootKeeper(OrderKeeper):
         return None if known is None else known.confirmation.root
 
 
-def _running(schedule: Schedule, confirmation: Confirmation) -> ScheduleEntry:
-    """The named generation, if it runs the whole range."""
-    named = schedule.entry(confirmation.generation)
-    if named.status is EntryStatus.VOID:
-        raise VoidedGenerationError(
-            "generation was voided by rescue", got=confirmation.generation
-        )
-    for height in (confirmation.first, confirmation.last):
-        running = config_at(schedule, height)
-        if running.generation != named.generation:
+def running(schedule: Schedule, named: Generation, *heights: Height) -> ScheduleEntry:
+    """The named generation, if it runs these blocks and all between them.
+
+    Raises:
+        NoGenerationError: There is none of that number.
+        VoidedGenerationError: It was voided by rescue.
+        WrongGenerationError: Another one runs one of them.
+    """
+    entry = schedule.entry(named)
+    if entry.status is EntryStatus.VOID:
+        raise VoidedGenerationError("generation was voided by rescue", got=named)
+    for height in heights:
+        runs = config_at(schedule, height).generation
+        if runs != named:
             raise WrongGenerationError(
                 f"block {height} is run by another generation",
-                got=named.generation,
-                expected=running.generation,
+                got=named,
+                expected=runs,
             )
-    return named
+    return entry

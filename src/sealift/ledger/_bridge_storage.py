@@ -14,6 +14,7 @@ from sealift.base import (
 from sealift.crypto import sha256
 from sealift.frame import Event, Pallet, StorageMap, StorageValue
 from sealift.protocol import (
+    EffectsStatement,
     Frontier,
     HandoverCertificate,
     KeyEpochRecord,
@@ -21,9 +22,11 @@ from sealift.protocol import (
     ScheduleRecord,
     ShardRules,
     ShardStatus,
+    Tally,
 )
 
 from ._authority import OpenOrder
+from ._effects import EffectsConflict, OpenEffects, SignedEffects
 from ._roots import RootConflict, SignedConfirmation
 
 
@@ -199,6 +202,89 @@ class ShardTouched(Event, kw_only=True):
     signing_key: AccountId
 
 
+class EffectsVoted(Event, kw_only=True):
+    """So many platforms agree on the effects of a block."""
+
+    shard: ShardId
+    height: Height
+    agreeing: int
+
+
+class EffectsExecuted(Event, kw_only=True):
+    """The effects of a block were executed, all of them and once."""
+
+    shard: ShardId
+    height: Height
+    count: int
+
+
+class EffectFailed(Event, kw_only=True):
+    """The ``index``-th effect of a block did nothing; ``error`` says why."""
+
+    shard: ShardId
+    height: Height
+    index: int
+    error: str
+
+
+class EffectsConflicting(Event, kw_only=True):
+    """Two words on a block's effects: kept, the shard is in maintenance."""
+
+    shard: ShardId
+    height: Height
+
+
+class FundsUnshielded(Event, kw_only=True):
+    """Funds left the shard's vault for an account."""
+
+    shard: ShardId
+    beneficiary: AccountId
+    amount: Amount
+
+
+class UnshieldOwed(Event, kw_only=True):
+    """Too little for the account to exist: kept for it until there is more."""
+
+    shard: ShardId
+    beneficiary: AccountId
+    owed: Amount
+
+
+class StakeDecided(Event, kw_only=True):
+    """The shard's holders have voted on an order."""
+
+    shard: ShardId
+    order: Digest
+    kind: str
+    passed: bool
+    tally: Tally | None
+
+
+class KeysStaged(Event, kw_only=True):
+    """The next epoch's keys exist; one instance holds them."""
+
+    shard: ShardId
+    epoch: Epoch
+    signing_key: AccountId
+
+
+class KeysHeld(Event, kw_only=True):
+    """One instance more holds the next epoch's keys."""
+
+    shard: ShardId
+    epoch: Epoch
+    signing_key: AccountId
+    holders: int
+
+
+class EpochActivated(Event, kw_only=True):
+    """The next epoch acts from ``valid_from`` on."""
+
+    shard: ShardId
+    epoch: Epoch
+    valid_from: Height
+
+
 class BridgeStorage(Pallet):
     """Storage of the bridge; keys of the first five are public layout.
 
@@ -207,6 +293,11 @@ class BridgeStorage(Pallet):
     range about which eligible instances disagree, until the authority decides.
     ``next_status`` acts from the next block. ``opened`` are orders that lack
     endorsements; all of a shard end with its next accepted act.
+
+    ``effects_cursor`` is the last block whose effects were executed. Those that
+    wait lie in ``effects_open``, named by ``effects_waiting``; of the executed
+    ones ``effects_told`` keeps the last words. ``effect_disputes`` holds the first
+    height whose effects are contradicted, until the authority decides.
     """
 
     schedules = StorageMap("schedule", key=ShardId, value=Schedule)
@@ -235,6 +326,28 @@ class BridgeStorage(Pallet):
     opened = StorageMap("opened", key=tuple[ShardId, Digest], value=OpenOrder)
     opened_digests: StorageMap[ShardId, tuple[Digest, ...]] = StorageMap(
         "opened_digests", key=ShardId, value=tuple[Digest, ...], default=()
+    )
+    effects_cursor: StorageMap[ShardId, Height] = StorageMap(
+        "effects_cursor", key=ShardId, value=Height, default=Height(0)
+    )
+    effects_open = StorageMap(
+        "effects_open", key=tuple[ShardId, Height], value=OpenEffects
+    )
+    effects_waiting: StorageMap[ShardId, tuple[EffectsStatement, ...]] = StorageMap(
+        "effects_waiting", key=ShardId, value=tuple[EffectsStatement, ...], default=()
+    )
+    effects_told: StorageMap[ShardId, tuple[SignedEffects, ...]] = StorageMap(
+        "effects_told", key=ShardId, value=tuple[SignedEffects, ...], default=()
+    )
+    effect_conflicts = StorageMap(
+        "effect_conflicts", key=tuple[ShardId, Height], value=EffectsConflict
+    )
+    effect_disputes = StorageMap("effect_disputes", key=ShardId, value=Height)
+    unshield_owed: StorageMap[tuple[ShardId, AccountId], Amount] = StorageMap(
+        "unshield_owed",
+        key=tuple[ShardId, AccountId],
+        value=Amount,
+        default=Amount(0),
     )
     touched = StorageMap("touched", key=tuple[ShardId, AccountId], value=Height)
 

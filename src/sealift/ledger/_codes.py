@@ -69,6 +69,7 @@ _TEEREX = (
     "TooManyInstancesError",
     "NotRegisteredError",
     "UrlError",
+    "WrongVendorError",
 )
 _BRIDGE = (
     "UnknownShardError",
@@ -106,6 +107,20 @@ _BRIDGE = (
     "RulesFixedError",
     "NoChangeError",
     "RotationError",
+    "EffectsMismatchError",
+    "EffectsRangeError",
+    "EffectsDoneError",
+    "EffectsRepeatedError",
+    "EffectsFullError",
+    "DisputedEffectsError",
+    "NoRotationError",
+    "RotationEarlyError",
+    "EpochStagedError",
+    "KeyPolicyError",
+    "NothingStagedError",
+    "StagedKeysError",
+    "EpochHeldError",
+    "RotationDemandError",
 )
 _COUNCIL = (
     "NoCouncilError",

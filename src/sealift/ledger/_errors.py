@@ -297,3 +297,63 @@ class DisputedRangeError(PalletError):
 
 class CertificateError(PalletError):
     """The handover certificate does not fit schedule or confirmed roots."""
+
+
+class WrongVendorError(PalletError):
+    """The code is not of the vendor, or the product, that the generation names."""
+
+
+class EffectsMismatchError(PalletError):
+    """The effects are none, too many, or not those that the statement names."""
+
+
+class EffectsRangeError(PalletError):
+    """The block of these effects is not final yet, or before the shard's birth."""
+
+
+class EffectsDoneError(PalletError):
+    """Effects up to this block were executed already; nothing happened."""
+
+
+class EffectsRepeatedError(PalletError):
+    """This platform said the same of the block before; nothing happened."""
+
+
+class EffectsFullError(PalletError):
+    """As many blocks' effects wait for agreement as a shard keeps."""
+
+
+class DisputedEffectsError(PalletError):
+    """Instances contradict each other on effects; the authority must decide."""
+
+
+class NoRotationError(PalletError):
+    """No rotation of the shard's keys is owed."""
+
+
+class RotationDemandError(PalletError):
+    """The keys were made for another rotation than the one that is owed."""
+
+
+class RotationEarlyError(PalletError):
+    """The generation that owes the rotation has confirmed no block yet."""
+
+
+class EpochStagedError(PalletError):
+    """Keys of this epoch are staged, and not long enough to be given up."""
+
+
+class KeyPolicyError(PalletError):
+    """A key that should have stayed is another, or an old one comes again."""
+
+
+class NothingStagedError(PalletError):
+    """No keys are staged that an instance could hold."""
+
+
+class StagedKeysError(PalletError):
+    """Not the keys that are staged."""
+
+
+class EpochHeldError(PalletError):
+    """The instance said before that it holds these keys; nothing happened."""

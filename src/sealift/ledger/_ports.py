@@ -158,13 +158,16 @@ class Instances(Protocol):
             NotRegisteredError: There is none.
         """
 
-    def all_instances(self, ctx: Context, shard: ShardId) -> tuple[EnclaveRecord, ...]:
-        """The records of all instances of a shard, in order of signing keys."""
-
     def find_instance(
         self, ctx: Context, shard: ShardId, signing_key: AccountId
     ) -> EnclaveRecord | None:
         """The record of an instance of this shard, if there is one."""
+
+    def all_instances(self, ctx: Context, shard: ShardId) -> tuple[EnclaveRecord, ...]:
+        """Records of all instances of a shard, live or not, by signing key.
+
+        Charges weight for each.
+        """
 
 
 class Orders(Protocol):

@@ -31,7 +31,7 @@ from sealift.protocol import (
     ScheduleEntry,
 )
 
-from ._eligibility import require_eligible
+from ._eligibility import require_eligible, unbroken_since
 from ._errors import (
     ChallengeUsedError,
     CollateralRootError,
@@ -49,6 +49,7 @@ from ._errors import (
     UnknownProviderError,
     UrlError,
     WrongFingerprintForShardError,
+    WrongVendorError,
 )
 from ._ports import BlockHashes, Evidence, QuoteVerifier, Shards
 from ._teerex_storage import (
@@ -62,6 +63,8 @@ from ._teerex_storage import (
 
 #: Longest address of an instance.
 MAX_URL = 256
+#: Weight of looking at one instance's record.
+RECORD_WEIGHT = 10
 _SCHEMES = ("http://", "https://", "ws://", "wss://")
 
 #: Which name in ``ShardConfig.code`` evidence under a kind of root speaks for.
@@ -107,6 +110,7 @@ class Teerex(TeerexStorage):
         CollateralRootError,
         CollateralTeeError,
         StatementSignatureError,
+        WrongVendorError,
     )
 
     def __init__(
@@ -136,14 +140,6 @@ class Teerex(TeerexStorage):
             )
         return record
 
-    def all_instances(self, ctx: Context, shard: ShardId) -> tuple[EnclaveRecord, ...]:
-        """The records of all instances of a shard, in order of signing keys."""
-        found = []
-        for signing_key in self._members(ctx, shard):
-            ctx.charge(10)
-            found.append(self.enclaves.get(ctx, signing_key))
-        return tuple(found)
-
     def find_instance(
         self, ctx: Context, shard: ShardId, signing_key: AccountId
     ) -> EnclaveRecord | None:
@@ -152,6 +148,17 @@ class Teerex(TeerexStorage):
         if record is None or record.statement.shard != shard:
             return None
         return record
+
+    def all_instances(self, ctx: Context, shard: ShardId) -> tuple[EnclaveRecord, ...]:
+        """Records of all instances of a shard, live or not, by signing key.
+
+        Charges weight for each.
+        """
+        found = []
+        for signing_key in self._members(ctx, shard):
+            ctx.charge(RECORD_WEIGHT)
+            found.append(self.enclaves.get(ctx, signing_key))
+        return tuple(found)
 
     @call(weight=15_000)
     def register_sgx_enclave(
@@ -172,9 +179,12 @@ class Teerex(TeerexStorage):
         4. The ledger has collateral for the quote's FMSPC.
         5. The quote is genuine now, under the ledger's collateral and roots.
         6. The quote was made over this statement.
-        7. An admissible entry names this code, and accepts it: security
+        7. An admissible entry names this code, and accepts it: vendor, security
            version, operators, policy, floors.
         8. Fewer instances are live than the entry allows.
+
+        It has been attested without a break since its former attestation's
+        beginning, if that had not lapsed; else since this block.
         """
         operator = ensure_signed(ctx.origin)
         self._verify_recent(ctx, statement)  # 1
@@ -207,7 +217,8 @@ class Teerex(TeerexStorage):
             url=url or (known.url if known else ""),
         )
         entry = self._admit(ctx, record)  # 7, 8
-        self._put(ctx, record)
+        since = unbroken_since(record, known, entry, height=record.attested_at)
+        self._put(ctx, msgspec.structs.replace(record, unbroken_since=since))
         ctx.emit(
             EnclaveRegistered(
                 shard=statement.shard,
@@ -423,11 +434,9 @@ class Teerex(TeerexStorage):
         codes = set(entry.config.code.values())
         oldest = ctx.block.height - entry.config.attestation.max_age_blocks
         live = 0
-        for signing_key in self._members(ctx, shard):
-            ctx.charge(10)
-            other = self.enclaves.get(ctx, signing_key)
+        for other in self.all_instances(ctx, shard):
             live += (
-                signing_key != record.statement.signing_key
+                other.statement.signing_key != record.statement.signing_key
                 and other.fingerprint in codes
                 and other.attested_at >= oldest
             )

@@ -136,6 +136,7 @@ from .schedule import (
     config_at,
     epoch_at,
     next_upgrade,
+    rotation_demand,
 )
 
 __all__ = [
@@ -252,6 +253,7 @@ __all__ = [
     "open_reply",
     "parse_statement",
     "record_key",
+    "rotation_demand",
     "satisfied",
     "schedule_key",
     "seal_message",

@@ -147,7 +147,11 @@ class PublishKeyStatement(Statement):
 
 
 class StageKeysStatement(Statement):
-    """The public side of the next epoch, by the instance that made its keys."""
+    """The public side of the next epoch, by the instance that made its keys.
+
+    ``demand`` is :func:`sealift.protocol.rotation_demand` of the schedule that
+    the keys were made for: keys that L1 has dropped never come back.
+    """
 
     DOMAIN: ClassVar[str] = "sealift/stage-keys/v1"
     chain_id: ChainId
@@ -155,6 +159,7 @@ class StageKeysStatement(Statement):
     epoch: Epoch
     keys: EpochKeysPublic
     signing_key: AccountId
+    demand: Digest | None = None
 
 
 class HoldKeysStatement(Statement):

@@ -296,7 +296,13 @@ class GetStatus(Message):
 
 
 class EnclaveStatus(Message):
-    """How the enclave stands, nothing secret."""
+    """How the enclave stands, nothing secret.
+
+    ``epochs`` are those whose keys are held and that act or have acted;
+    ``staged`` is one that is held for later. ``missing`` are acting ones that
+    are not held: they are to be requested. ``rotation_due`` is the epoch that
+    L1 wants staged or held next.
+    """
 
     shard: ShardId
     signing_key: AccountId
@@ -309,6 +315,9 @@ class EnclaveStatus(Message):
     waiting: int
     accounts_bytes: int
     halted: str = ""
+    staged: Epoch | None = None
+    missing: tuple[Epoch, ...] = ()
+    rotation_due: Epoch | None = None
 
 
 class DumpRa(Message):

@@ -382,3 +382,15 @@ def accepted_epochs(schedule: Schedule, height: int) -> tuple[Epoch, ...]:
     if len(acting) > 1 and height < newest.valid_from + newest.grace:
         return (acting[-2].epoch, newest.epoch)
     return (newest.epoch,)
+
+
+def rotation_demand(schedule: Schedule) -> Digest | None:
+    """The name of the rotation that is owed now; ``None``: none is.
+
+    Every act that could drop what was staged changes the serial or the rotation
+    itself, so keys made for one demand are never taken for another.
+    """
+    if schedule.rotation is None:
+        return None
+    named = encode((schedule.chain_id, schedule.shard, schedule.serial))
+    return sha256(b"sealift/rotation-demand/v1\x00" + named + encode(schedule.rotation))

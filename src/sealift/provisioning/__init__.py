@@ -5,7 +5,9 @@ proofs into bytes and wishes. Keys leave a provider only in step 7.
 """
 
 from ._entitled import Standing, judge_instance, provider_entry, requester_entry
+from ._epochs import EntitledEpochs, entitled_epochs, epoch_public
 from ._errors import (
+    AttestedTooEarlyError,
     ChallengeMismatchError,
     CheckpointMismatchError,
     CommitmentMismatchError,
@@ -23,6 +25,7 @@ from ._errors import (
     RefusedByPeerError,
     SessionOrderError,
     WrongShardError,
+    WrongVendorError,
 )
 from ._ports import Instance, ProvenState
 from ._session import MuRaSession, Output
@@ -30,10 +33,12 @@ from ._table import TABLE, Event, Row, State, next_state
 
 __all__ = [
     "TABLE",
+    "AttestedTooEarlyError",
     "ChallengeMismatchError",
     "CheckpointMismatchError",
     "CommitmentMismatchError",
     "EarlierGenerationError",
+    "EntitledEpochs",
     "Event",
     "HandoverForbiddenError",
     "Instance",
@@ -55,6 +60,9 @@ __all__ = [
     "Standing",
     "State",
     "WrongShardError",
+    "WrongVendorError",
+    "entitled_epochs",
+    "epoch_public",
     "judge_instance",
     "next_state",
     "provider_entry",

@@ -2,15 +2,12 @@
 
 from collections.abc import Callable
 
-from sealift.base import AccountId, Digest, ShardId, canonical_decode, decode
-from sealift.crypto import HpkeSuite, constant_time_equal, hpke_public
+from sealift.base import AccountId, Digest, decode
+from sealift.crypto import constant_time_equal
 from sealift.protocol import (
     EnclaveRecord,
-    KeyEpochRecord,
     KeyPackage,
     MuRaChallenge,
-    key_commitment,
-    keys_key,
 )
 from sealift.relay import RelayCheckpoint
 from sealift.relay import header_hash as hash_of
@@ -19,11 +16,8 @@ from ._entitled import Standing
 from ._errors import (
     ChallengeMismatchError,
     CheckpointMismatchError,
-    CommitmentMismatchError,
-    NotProvenError,
     WrongShardError,
 )
-from ._ports import ProvenState
 
 
 def check_registration(
@@ -62,50 +56,6 @@ def check_registration(
             got=statement.provider if statement.provider is not None else "none",
             expected=provider.hex(),
         )
-
-
-def check_commitments(package: KeyPackage, state: ProvenState, shard: ShardId) -> None:
-    """Return only if every received key is the one L1 has a commitment to.
-
-    Raises:
-        NotProvenError: L1 knows no such epoch.
-        CommitmentMismatchError: A key differs, or an epoch is missing or doubled.
-    """
-    wanted = list(range(len(package.epochs)))
-    if not wanted or [keys.epoch for keys in package.epochs] != wanted:
-        raise CommitmentMismatchError(
-            "epochs are not 0, 1, … in order", got=[k.epoch for k in package.epochs]
-        )
-    for keys in package.epochs:
-        value = state.values.get(keys_key(shard, keys.epoch))
-        if value is None:
-            raise NotProvenError("L1 knows no such key epoch", got=keys.epoch)
-        published = canonical_decode(KeyEpochRecord, value).statement
-        secret = keys.shielding_secret
-        pairs = (
-            (
-                "shielding key",
-                hpke_public(HpkeSuite.X25519, secret),
-                published.shielding_key,
-            ),
-            (
-                "state key",
-                key_commitment("state", keys.state_key),
-                published.state_key_commitment,
-            ),
-            (
-                "root key",
-                key_commitment("root", keys.root_key),
-                published.root_key_commitment,
-            ),
-        )
-        for name, got, expected in pairs:
-            if not constant_time_equal(got, expected):
-                raise CommitmentMismatchError(
-                    f"the {name} of epoch {keys.epoch} is not the published one",
-                    got=got,
-                    expected=expected.hex(),
-                )
 
 
 def check_checkpoint(

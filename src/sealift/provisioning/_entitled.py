@@ -7,11 +7,14 @@ import msgspec
 from sealift.attestation import AttestedHeights, VerifiedQuote, judge
 from sealift.base import Fingerprint, Height
 from sealift.protocol import (
+    AttestationPolicy,
     EnclaveRecord,
     EntryStatus,
     Frontier,
     Schedule,
     ScheduleEntry,
+    ShardConfig,
+    ShardStatus,
     config_at,
 )
 
@@ -22,6 +25,7 @@ from ._errors import (
     NotScheduledError,
     OperatorNotListedError,
     ProviderNotEntitledError,
+    WrongVendorError,
 )
 
 _DEAD = frozenset({EntryStatus.CANCELLED, EntryStatus.LAPSED, EntryStatus.VOID})
@@ -138,6 +142,7 @@ def judge_instance(
 
     Raises:
         NotScheduledError: The quote is of another MRENCLAVE than the record.
+        WrongVendorError: The entry names another MRSIGNER or product.
         IsvSvnTooLowError: ISV_SVN below the entry's or the status's floor.
         PolicyRefusedError: The attestation policy refuses, with every rule.
     """
@@ -147,21 +152,41 @@ def judge_instance(
             got=quote.mrenclave,
             expected=record.fingerprint.hex(),
         )
+    config = entry.config
+    _check_vendor(quote, config)
     status = standing.schedule.status
-    floor = max(entry.config.min_isv_svn, status.min_isv_svn)
+    floor = max(config.min_isv_svn, status.min_isv_svn)
     if quote.isv_svn < floor:
         raise IsvSvnTooLowError(
             "ISV_SVN is too low", got=quote.isv_svn, expected=f"≥ {floor}"
         )
-    policy = entry.config.attestation
-    raised = msgspec.structs.replace(
+    heights = AttestedHeights(attested_at=record.attested_at, judged_at=standing.height)
+    judge(quote, _raised(config.attestation, status), heights=heights)
+
+
+def _check_vendor(quote: VerifiedQuote, config: ShardConfig) -> None:
+    wanted = (
+        quote.mrsigner if config.mr_signer is None else config.mr_signer,
+        quote.isv_prod_id if config.isv_prod_id is None else config.isv_prod_id,
+    )
+    if (quote.mrsigner, quote.isv_prod_id) != wanted:
+        raise WrongVendorError(
+            "code of another vendor or product than the entry names",
+            got=f"{quote.mrsigner.hex()} product {quote.isv_prod_id}",
+            expected=f"{wanted[0].hex()} product {wanted[1]}",
+        )
+
+
+def _raised(policy: AttestationPolicy, status: ShardStatus) -> AttestationPolicy:
+    """The entry's policy, narrowed by the floors that act now."""
+    return msgspec.structs.replace(
         policy,
+        rejected_advisories=(*policy.rejected_advisories, *status.rejected_advisories),
         min_tcb_evaluation_number=max(
             policy.min_tcb_evaluation_number, status.min_tcb_evaluation_number
         ),
+        not_before=max(policy.not_before, status.not_before),
     )
-    heights = AttestedHeights(attested_at=record.attested_at, judged_at=standing.height)
-    judge(quote, raised, heights=heights)
 
 
 def _operated(

@@ -59,6 +59,14 @@ class IsvSvnTooLowError(ProvisioningError):
     """The enclave's ISV_SVN is below the floor."""
 
 
+class WrongVendorError(ProvisioningError):
+    """The enclave is of another vendor or product than its entry says."""
+
+
+class AttestedTooEarlyError(ProvisioningError):
+    """Attested below the height from which instances may have an epoch's keys."""
+
+
 class CommitmentMismatchError(ProvisioningError):
     """A received key is not the one that L1 has a commitment to."""
 

@@ -15,8 +15,10 @@ from sealift.base import (
     UnixSeconds,
 )
 from sealift.crypto import Entropy
-from sealift.protocol import KeyPackage
+from sealift.protocol import KeyPackage, Schedule
 from sealift.protocol.ecall import Registration
+
+from ._epochs import EntitledEpochs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +83,20 @@ class Instance(Protocol):
     def open_package(self, sealed: bytes, *, info: bytes) -> bytes:
         """Open what was sealed to :attr:`hpke_key`."""
 
-    def key_package(self, *, checkpoint_at: Height) -> KeyPackage:
+    def key_package(
+        self, *, checkpoint_at: Height, entitled: EntitledEpochs
+    ) -> KeyPackage:
         """The shard's secrets and where the provider stands (step 7).
 
-        The checkpoint is of the header at ``checkpoint_at``, which this relay
-        has verified and the requester's relay has passed.
+        The secrets are exactly those of the acting epochs that ``entitled``
+        names, and of its staged one if these very keys are held. The checkpoint
+        is of the header at ``checkpoint_at``, which this relay has verified and
+        the requester's relay has passed.
         """
 
-    def install(self, package: KeyPackage) -> bytes:
-        """Take the keys over; the sealed key store to make durable (step 8)."""
+    def install(self, package: KeyPackage, *, schedule: Schedule) -> bytes:
+        """Take the keys over; the sealed key store to make durable (step 8).
+
+        ``schedule`` is proven and says which epochs act; no secret that is held
+        is lost.
+        """

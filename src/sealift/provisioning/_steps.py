@@ -48,12 +48,11 @@ from sealift.protocol import (
     collateral_key,
     enclave_key,
     frontier_key,
-    keys_key,
     schedule_key,
 )
 from sealift.protocol.ecall import Registration
 
-from ._checks import check_checkpoint, check_commitments, check_registration
+from ._checks import check_checkpoint, check_registration
 from ._entitled import (
     Standing,
     judge_instance,
@@ -61,6 +60,7 @@ from ._entitled import (
     provider_entry,
     requester_entry,
 )
+from ._epochs import check_commitments, entitled_epochs
 from ._errors import (
     HandoverForbiddenError,
     KeyBindingError,
@@ -196,10 +196,13 @@ def provide(me: Instance) -> Steps:
             expected=record.statement.tls_key.hex(),
         )
     judge_instance(peer.quote, record, entry, standing)
+    entitled = entitled_epochs(standing, record, entry)
     _check_own_entitlement(me, standing, entry.generation)
     # 7. P -> R: the keys, under HPKE to R's quoted key
     info = _package_info(hello, challenge, channel)
-    package = encode(me.key_package(checkpoint_at=challenge.head_height))
+    package = encode(
+        me.key_package(checkpoint_at=challenge.head_height, entitled=entitled)
+    )
     sealed = hpke_seal(
         HpkeSuite.MLKEM768_X25519, record.statement.hpke_key, package, info=info
     )
@@ -256,11 +259,7 @@ def request(me: Instance) -> Steps:
     channel = _channel((yield _open_tls(me, "requester", challenge, tls_key)))
     # 6. R verifies P the same way
     fmspc = quote_fmspc(parse_ratls_certificate(channel.peer_der).quote)
-    keys = (
-        *_instance_keys(me.shard, challenge.provider),
-        collateral_key(fmspc),
-        keys_key(me.shard, 0),
-    )
+    keys = (*_instance_keys(me.shard, challenge.provider), collateral_key(fmspc))
     # Fresh: no older than the state that holds this session's own TLS key.
     state = _not_older((yield Prove(keys=keys)), mine)
     record = _record(state, challenge.provider)
@@ -276,6 +275,7 @@ def request(me: Instance) -> Steps:
         me, channel, state, record, role="provider", challenge=challenge, fmspc=fmspc
     )
     judge_instance(peer.quote, record, entry, standing)
+    entitled = entitled_epochs(standing, record, entry)
     # 7. P -> R: the keys
     sealed = _heard(SealedKeyPackage, (yield Hear(kind=SealedKeyPackage)))
     opened = me.open_package(
@@ -283,9 +283,9 @@ def request(me: Instance) -> Steps:
     )
     package = _package(opened)
     # 8. R checks what it got against L1, seals, acknowledges
-    check_commitments(package, state, me.shard)
+    check_commitments(package, entitled)
     check_checkpoint(package, standing, challenge=challenge, header_hash=me.header_hash)
-    yield Install(key_store=me.install(package))
+    yield Install(key_store=me.install(package, schedule=standing.schedule))
     yield Say(message=MuRaAcknowledged(package=sha256(opened)))
 
 

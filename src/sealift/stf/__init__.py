@@ -14,9 +14,12 @@ from ._balances import (
     Funds,
     InsufficientFundsError,
     InsufficientReserveError,
+    Issuance,
     IssuanceOverflowError,
     NegativeAmountError,
+    TotalWatcher,
     Transferred,
+    Unshielded,
 )
 from ._block import (
     BlockCounts,
@@ -28,15 +31,31 @@ from ._block import (
     ShardBlock,
     ShieldedFunds,
 )
+from ._democracy import (
+    Democracy,
+    NoStakeError,
+    OrderTooLargeError,
+    PollEnded,
+    PollExistsError,
+    PollNotOpenError,
+    Proposed,
+    TooManyPollsError,
+    UnknownPollError,
+    Voted,
+)
+from ._effects import (
+    RESERVED_BYTES,
+    RESERVED_EFFECTS,
+    EffectIssued,
+    Effects,
+    EffectsFullError,
+    EffectsPort,
+)
 from ._enclave_update import (
     EnclaveUpdate,
     NotAuthorityError,
-    OrderElsewhereError,
-    OrderExpiredError,
-    OrderHeightsError,
     OrderIssued,
-    OrderKindError,
-    OrderStaleError,
+    ScheduleView,
 )
 from ._errors import (
     BlockFullError,
@@ -48,6 +67,7 @@ from ._errors import (
     GetterBoundsError,
     GetterFailedError,
     GetterRefusedError,
+    KeyEpochExpiredError,
     MaintenanceError,
     NonceAheadError,
     NonceConsumedError,
@@ -58,6 +78,7 @@ from ._errors import (
     ValidityTooLongError,
     WrongShardError,
 )
+from ._escapes import escape
 from ._executor import Executor
 from ._getters import getter
 from ._opening import (
@@ -68,15 +89,37 @@ from ._opening import (
     open_and_verify,
     open_and_verify_getter,
 )
+from ._orders import (
+    OrderElsewhereError,
+    OrderExpiredError,
+    OrderHeightsError,
+    OrderKindError,
+    OrderStaleError,
+)
+from ._polls import (
+    MARGIN,
+    MAX_ORDER_BYTES,
+    MAX_POLLS,
+    MyVote,
+    NoStakeVoteError,
+    OpenPoll,
+    PollResult,
+)
 from ._run import OK
+from ._stake import StakeBook
 from ._standard import StandardPallets
 from ._sudo import NotSudoError, Sudo, SudoGenesis, SudoKey, SudoKeyChanged
 from ._system import RememberedReceipt, System
 from ._timestamp import Moment, Timestamp
 
 __all__ = [
+    "MARGIN",
     "MAX_ENVELOPE_BYTES",
+    "MAX_ORDER_BYTES",
+    "MAX_POLLS",
     "OK",
+    "RESERVED_BYTES",
+    "RESERVED_EFFECTS",
     "Account",
     "Accounts",
     "Balances",
@@ -88,8 +131,13 @@ __all__ = [
     "CallReceipt",
     "CallRefusedError",
     "Currency",
+    "Democracy",
     "DepositOutcome",
     "Deposited",
+    "EffectIssued",
+    "Effects",
+    "EffectsFullError",
+    "EffectsPort",
     "EnclaveUpdate",
     "Endowment",
     "EnvelopeError",
@@ -102,16 +150,22 @@ __all__ = [
     "GetterRefusedError",
     "InsufficientFundsError",
     "InsufficientReserveError",
+    "Issuance",
     "IssuanceOverflowError",
     "Item",
+    "KeyEpochExpiredError",
     "Limits",
     "MaintenanceError",
     "Moment",
+    "MyVote",
     "NegativeAmountError",
+    "NoStakeError",
+    "NoStakeVoteError",
     "NonceAheadError",
     "NonceConsumedError",
     "NotAuthorityError",
     "NotSudoError",
+    "OpenPoll",
     "OpenedCall",
     "OrderElsewhereError",
     "OrderExpiredError",
@@ -119,11 +173,19 @@ __all__ = [
     "OrderIssued",
     "OrderKindError",
     "OrderStaleError",
+    "OrderTooLargeError",
+    "PollEnded",
+    "PollExistsError",
+    "PollNotOpenError",
+    "PollResult",
+    "Proposed",
     "RefusedCall",
     "RememberedReceipt",
+    "ScheduleView",
     "ShardBlock",
     "ShardRuntimeError",
     "ShieldedFunds",
+    "StakeBook",
     "StandardPallets",
     "Sudo",
     "SudoGenesis",
@@ -131,13 +193,19 @@ __all__ = [
     "SudoKeyChanged",
     "System",
     "Timestamp",
+    "TooManyPollsError",
+    "TotalWatcher",
     "Transferred",
     "UnknownEpochError",
     "UnknownGetterError",
+    "UnknownPollError",
     "UnreadableCallError",
+    "Unshielded",
     "ValidityTooLongError",
     "VerifiedGetter",
+    "Voted",
     "WrongShardError",
+    "escape",
     "getter",
     "open_and_verify",
     "open_and_verify_getter",

@@ -23,11 +23,12 @@ def check_admission(
     height: Height,
     maintenance: bool,
     code: Collection[Fingerprint],
+    escapes: Collection[str] = (),
 ) -> None:
     """Return if the call may run; a copy of a remembered call never comes here.
 
     1. Its nonce is the account's.
-    2. The shard is not in maintenance.
+    2. The shard is not in maintenance, or the call is one of the escapes from it.
     3. It is still valid, and for no longer than receipts are remembered.
     4. It is pinned to code of the running generation or to none. A generation
     has one MRENCLAVE on each kind of platform; which of them executes here must
@@ -39,6 +40,7 @@ def check_admission(
         height: The block.
         maintenance: Whether the shard is in maintenance.
         code: Every MRENCLAVE of the generation that runs the block.
+        escapes: Calls that maintenance does not refuse; the runtime's own.
 
     Raises:
         NonceConsumedError: Step 1: lower.
@@ -56,7 +58,7 @@ def check_admission(
         )
     if body.nonce > nonce:
         raise NonceAheadError("nonce is ahead", got=body.nonce, expected=nonce)
-    if maintenance:  # 2
+    if maintenance and body.call not in escapes:  # 2
         raise MaintenanceError("shard is in maintenance", hint="Send it again later")
     if body.valid_until < height:  # 3
         raise CallExpiredError(

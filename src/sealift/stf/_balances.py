@@ -1,6 +1,6 @@
 """``balances``: incognito tokens, in the account records of ``system``."""
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -15,11 +15,15 @@ from sealift.frame import (
     call,
     ensure_signed,
 )
+from sealift.protocol import Unshield
 
 from ._accounts import Account, Accounts
+from ._effects import EffectsPort
+from ._escapes import escape
 from ._getters import getter
 
 _MAX = 2**63 - 1
+_Something = Annotated[int, msgspec.Meta(ge=1, le=_MAX)]
 
 
 class Transferred(Event, kw_only=True):
@@ -33,6 +37,14 @@ class Transferred(Event, kw_only=True):
 class Deposited(Event, kw_only=True):
     """Tokens came from L1."""
 
+    beneficiary: AccountId
+    amount: Amount
+
+
+class Unshielded(Event, kw_only=True):
+    """Tokens left for an account on L1, which is paid once L1 has the effect."""
+
+    source: AccountId
     beneficiary: AccountId
     amount: Amount
 
@@ -120,19 +132,45 @@ class Currency(Protocol):
         ...
 
 
+class Issuance(Currency, Protocol):
+    """Port: the shard's tokens and how many there are."""
+
+    def issuance(self, ctx: Context) -> Amount:
+        """How many tokens there are."""
+        ...
+
+    def burn(self, ctx: Context, who: AccountId, amount: int) -> None:
+        """Destroy reserved tokens; the issuance falls.
+
+        Raises:
+            InsufficientReserveError: The account has less reserved.
+        """
+        ...
+
+
+class TotalWatcher(Protocol):
+    """Port: whoever must know of every change of what an account has."""
+
+    def total_changed(self, ctx: Context, who: AccountId, old: int, new: int) -> None:
+        """Told after a change of free and reserved tokens together."""
+        ...
+
+
 class Balances(Pallet):
     """Tokens of the shard; nobody outside sees who has or moves what.
 
     Law: the sum of all that is free and reserved is ``issuance``, which only
-    genesis and deposits raise.
+    genesis and deposits raise, and only unshielding and burning lower.
 
     Args:
         accounts: The account records.
+        effects: Where what leaves for L1 is issued.
+        watcher: Who is told of every change of what an account has.
     """
 
     name = "balances"
     storage_version = 1
-    events = (Transferred, Deposited)
+    events = (Transferred, Deposited, Unshielded)
     errors = (
         InsufficientFundsError,
         InsufficientReserveError,
@@ -142,8 +180,16 @@ class Balances(Pallet):
 
     total: StorageValue[Amount] = StorageValue("total", Amount, default=Amount(0))
 
-    def __init__(self, *, accounts: Accounts) -> None:
+    def __init__(
+        self,
+        *,
+        accounts: Accounts,
+        effects: EffectsPort,
+        watcher: TotalWatcher | None = None,
+    ) -> None:
         self._accounts = accounts
+        self._effects = effects
+        self._watcher = watcher
 
     def genesis(self, ctx: Context, config: BalancesGenesis) -> None:
         """Endow accounts, each once."""
@@ -160,6 +206,19 @@ class Balances(Pallet):
         self.move(ctx, source, dest, amount)
         ctx.emit(Transferred(source=source, dest=dest, amount=amount))
 
+    @escape
+    @call(weight=60)
+    def unshield(
+        self, ctx: Context, *, beneficiary: AccountId, amount: _Something
+    ) -> None:
+        """Move free tokens of the signer to an account on L1; also in maintenance."""
+        source = ensure_signed(ctx.origin)
+        self._destroy(ctx, source, free=amount)
+        self._effects.issue(ctx, Unshield(beneficiary=beneficiary, amount=amount))
+        ctx.emit(
+            Unshielded(source=source, beneficiary=beneficiary, amount=Amount(amount))
+        )
+
     def funds(self, ctx: Context, who: AccountId) -> Funds:
         """What an account has."""
         account = self._accounts.account(ctx, who)
@@ -169,8 +228,7 @@ class Balances(Pallet):
         self, ctx: Context, source: AccountId, dest: AccountId, amount: int
     ) -> None:
         """Move free tokens (port :class:`Currency`)."""
-        self._change(ctx, source, free=-_whole(amount))
-        self._change(ctx, dest, free=amount)
+        self._pass(ctx, source, dest, free=_whole(amount))
 
     def reserve(self, ctx: Context, who: AccountId, amount: int) -> None:
         """Set free tokens aside (port :class:`Currency`)."""
@@ -184,8 +242,11 @@ class Balances(Pallet):
         self, ctx: Context, source: AccountId, dest: AccountId, amount: int
     ) -> None:
         """Move reserved tokens to another's free ones (port :class:`Currency`)."""
-        self._change(ctx, source, reserved=-_whole(amount))
-        self._change(ctx, dest, free=amount)
+        self._pass(ctx, source, dest, reserved=_whole(amount))
+
+    def burn(self, ctx: Context, who: AccountId, amount: int) -> None:
+        """Destroy reserved tokens (port :class:`Issuance`)."""
+        self._destroy(ctx, who, reserved=_whole(amount))
 
     def deposit(self, ctx: Context, beneficiary: AccountId, amount: Amount) -> None:
         """Credit what left L1 for this shard; called by the executor.
@@ -236,19 +297,35 @@ class Balances(Pallet):
         self.total.put(ctx, Amount(total))
         self._change(ctx, who, free=amount)
 
+    def _destroy(
+        self, ctx: Context, who: AccountId, *, free: int = 0, reserved: int = 0
+    ) -> None:
+        self._change(ctx, who, free=-free, reserved=-reserved)
+        self.total.put(ctx, Amount(self.total.get(ctx) - free - reserved))
+
+    def _pass(
+        self,
+        ctx: Context,
+        source: AccountId,
+        dest: AccountId,
+        *,
+        free: int = 0,
+        reserved: int = 0,
+    ) -> None:
+        """Move tokens to what ``dest`` has free; to oneself, nothing leaves."""
+        if source == dest:
+            self._require(self._accounts.account(ctx, source), -free, -reserved)
+            self._change(ctx, source, free=reserved, reserved=-reserved)
+            return
+        self._change(ctx, source, free=-free, reserved=-reserved)
+        self._change(ctx, dest, free=free + reserved)
+
     def _change(
         self, ctx: Context, who: AccountId, *, free: int = 0, reserved: int = 0
     ) -> None:
         old: Account = self._accounts.account(ctx, who)
+        self._require(old, free, reserved)
         new_free, new_reserved = old.free + free, old.reserved + reserved
-        if new_free < 0:
-            raise InsufficientFundsError(
-                "not enough free", got=old.free, expected=f"≥ {-free}"
-            )
-        if new_reserved < 0:
-            raise InsufficientReserveError(
-                "not enough reserved", got=old.reserved, expected=f"≥ {-reserved}"
-            )
         self._accounts.put_account(
             ctx,
             who,
@@ -256,6 +333,21 @@ class Balances(Pallet):
                 old, free=Amount(new_free), reserved=Amount(new_reserved)
             ),
         )
+        if self._watcher is not None and free + reserved:
+            self._watcher.total_changed(
+                ctx, who, old.free + old.reserved, new_free + new_reserved
+            )
+
+    @staticmethod
+    def _require(old: Account, free: int, reserved: int) -> None:
+        if old.free + free < 0:
+            raise InsufficientFundsError(
+                "not enough free", got=old.free, expected=f"≥ {-free}"
+            )
+        if old.reserved + reserved < 0:
+            raise InsufficientReserveError(
+                "not enough reserved", got=old.reserved, expected=f"≥ {-reserved}"
+            )
 
 
 def _whole(amount: int) -> int:

@@ -13,7 +13,7 @@ from sealift.base import (
     UnixSeconds,
 )
 from sealift.frame import CallFailure, EmittedEvent, MigrationReport
-from sealift.protocol import Receipt, Schedule, ShardStatus, SignedOrder
+from sealift.protocol import Effect, Receipt, Schedule, ShardStatus, SignedOrder
 
 from ._opening import OpenedCall, RefusedCall
 
@@ -125,6 +125,9 @@ class BlockOutcome:
         receipts: One for every call, in order of the block.
         deposits: One for every deposit, in order of the block.
         orders: Orders that the worker carries to L1, in order.
+        effects: What the block does on L1, in order.
+        effects_before: The last block before this one that had effects; 0 if
+            there was none.
         counts: How many of what.
         weight: Weight that calls spent.
         events: Events of hooks and deposits: for tests and operators.
@@ -137,6 +140,8 @@ class BlockOutcome:
     receipts: tuple[CallReceipt, ...]
     deposits: tuple[DepositOutcome, ...]
     orders: tuple[SignedOrder, ...]
+    effects: tuple[Effect, ...]
+    effects_before: Height
     counts: BlockCounts
     weight: int
     events: tuple[EmittedEvent, ...]

@@ -1,11 +1,12 @@
 """``enclave_update``: decisions about the shard's code, said inside the shard.
 
 The sudo key's order travels in a TrustedCall and leaves the enclave with that
-key's own signature, for anybody to carry to L1 (DESIGN §4.5). L1 judges it
-again; what is checked here only spares a useless journey.
+key's own signature, for anybody to carry to L1 (DESIGN §4.5).
 """
 
-from sealift.base import AccountId, DecodeError, canonical_decode, decode, encode
+from typing import Protocol
+
+from sealift.base import AccountId, decode, encode
 from sealift.frame import (
     Context,
     Event,
@@ -19,7 +20,6 @@ from sealift.protocol import (
     KeyEndorsement,
     Order,
     Schedule,
-    SignedOrder,
     StatusOrder,
     SudoAuthority,
     UpgradeOrder,
@@ -27,6 +27,16 @@ from sealift.protocol import (
 )
 
 from ._getters import getter
+from ._orders import (
+    OrderElsewhereError,
+    OrderExpiredError,
+    OrderHeightsError,
+    OrderKindError,
+    OrderStaleError,
+    check_place,
+    check_serial,
+    parse_signed_order,
+)
 from ._sudo import SudoKey
 
 
@@ -36,28 +46,20 @@ class OrderIssued(Event, kw_only=True):
     order: bytes
 
 
-class OrderKindError(PalletError):
-    """The order is not of the kind that this call carries."""
-
-
-class OrderElsewhereError(PalletError):
-    """The order is for another shard or another chain."""
-
-
-class OrderExpiredError(PalletError):
-    """The order has expired."""
-
-
-class OrderStaleError(PalletError):
-    """The order's serial is not the schedule's current one."""
-
-
-class OrderHeightsError(PalletError):
-    """``release_from`` and ``upgrade_at`` lie behind, or in the wrong order."""
+#: What verifying one endorsement beyond the first costs.
+_ENDORSEMENT_WEIGHT = 150
 
 
 class NotAuthorityError(PalletError):
     """The sudo key has not signed, or is no member of the authority on L1."""
+
+
+class ScheduleView(Protocol):
+    """Port: the shard's schedule as the enclave last saw it proven."""
+
+    def schedule(self, ctx: Context) -> Schedule | None:
+        """The schedule; ``None`` before any was seen."""
+        ...
 
 
 class EnclaveUpdate(Pallet):
@@ -122,6 +124,13 @@ class EnclaveUpdate(Pallet):
         self._checked(ctx, key, order, StatusOrder)
         ctx.emit(OrderIssued(order=order))
 
+    @call(weight=200)
+    def send_order(self, ctx: Context, *, order: bytes) -> None:
+        """Send an encoded :class:`SignedOrder` of any kind to L1."""
+        key = self._sudo.ensure_sudo(ctx)
+        self._checked(ctx, key, order, None)
+        ctx.emit(OrderIssued(order=order))
+
     def observe(self, ctx: Context, schedule: Schedule) -> None:
         """Note the proven schedule, if it is another; called by the executor."""
         raw = encode(schedule)
@@ -139,23 +148,18 @@ class EnclaveUpdate(Pallet):
         ctx: Context,
         key: AccountId,
         raw: bytes,
-        kind: type[Order],
+        kind: type[Order] | None,
     ) -> Order:
-        try:
-            signed = canonical_decode(SignedOrder, raw)
-        except DecodeError as error:
-            raise OrderKindError("not the canonical encoding of an order") from error
+        signed = parse_signed_order(raw)
         order = signed.order
-        if type(order) is not kind:
+        if kind is not None and type(order) is not kind:
             raise OrderKindError(
                 "another kind of order",
                 got=type(order).__name__,
                 expected=kind.__name__,
             )
-        if order.chain_id != ctx.block.chain_id or order.shard != ctx.block.shard:
-            raise OrderElsewhereError("order is for another shard or chain")
-        if order.expiry < ctx.block.height:
-            raise OrderExpiredError("order has expired", got=order.expiry)
+        check_place(order, ctx.block)
+        ctx.charge(_ENDORSEMENT_WEIGHT * max(0, len(signed.endorsements) - 1))
         signed.verify_endorsements()
         if not any(
             isinstance(one, KeyEndorsement) and one.key == key
@@ -184,7 +188,4 @@ class EnclaveUpdate(Pallet):
         ]
         if key not in keys:
             raise NotAuthorityError("sudo key is no member of the authority on L1")
-        if order.serial != schedule.serial:
-            raise OrderStaleError(
-                "serial is not current", got=order.serial, expected=schedule.serial
-            )
+        check_serial(order, schedule)

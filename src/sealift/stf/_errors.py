@@ -8,7 +8,11 @@ class CallRefusedError(SealiftError):
 
 
 class UnknownEpochError(CallRefusedError):
-    """The envelope names a key epoch that is not, or no longer, accepted."""
+    """The envelope names a key epoch that the shard does not have."""
+
+
+class KeyEpochExpiredError(CallRefusedError):
+    """The envelope is sealed to a key epoch whose time is over."""
 
 
 class EnvelopeError(CallRefusedError):

@@ -32,8 +32,11 @@ from sealift.protocol import MAX_VALIDITY, GetterBody
 
 from ._balances import Balances
 from ._block import BlockOutcome, Limits, ShardBlock
+from ._democracy import Democracy
+from ._effects import Effects
 from ._enclave_update import EnclaveUpdate
 from ._errors import GetterBoundsError, GetterFailedError, ShardRuntimeError
+from ._escapes import escapes_of
 from ._getters import GetterTable
 from ._opening import VerifiedGetter
 from ._run import BlockRun, Workbench
@@ -82,12 +85,15 @@ class Executor:
         self._fingerprint = fingerprint
         self._shard = shard
         self._getters = GetterTable(runtime.pallets)
+        _the_one(runtime, Democracy)
         self._bench = Workbench(
             runtime=runtime,
             system=_the_one(runtime, System),
             timestamp=_the_one(runtime, Timestamp),
             balances=_the_one(runtime, Balances),
             enclave_update=_the_one(runtime, EnclaveUpdate),
+            effects=_the_one(runtime, Effects),
+            escapes=escapes_of(runtime.pallets),
             sentences=_sentences(runtime.pallets),
             limits=limits,
         )
@@ -137,6 +143,7 @@ class Executor:
             bench.enclave_update.observe(ctx, block.schedule)
         if block.items:
             bench.timestamp.note(ctx)
+        effects_before = bench.effects.last.get(ctx)
         run = BlockRun(
             bench,
             overlay,
@@ -154,6 +161,8 @@ class Executor:
             receipts=tuple(run.receipts),
             deposits=tuple(run.deposits),
             orders=tuple(run.orders),
+            effects=tuple(run.effects),
+            effects_before=effects_before,
             counts=run.counts,
             weight=run.meter.used,
             events=tuple(run.events),

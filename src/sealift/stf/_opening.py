@@ -5,7 +5,7 @@ one function and no pool; an enclave hides its latency by calling it while it
 waits for the header that commits to the results.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sealift.base import (
@@ -20,13 +20,14 @@ from sealift.base import (
     TooLargeError,
     decode,
 )
-from sealift.crypto import sha256, verify_by_account
+from sealift.crypto import HpkeError, sha256, verify_by_account
 from sealift.frame import MAX_ARGUMENT_DEPTH, depth_exceeds
 from sealift.protocol import (
     SIZE_CLASSES,
     Envelope,
     GetterBody,
     PaddingError,
+    TrustedCall,
     TrustedCallBody,
     open_call,
     open_getter,
@@ -34,6 +35,7 @@ from sealift.protocol import (
 
 from ._errors import (
     EnvelopeError,
+    KeyEpochExpiredError,
     UnknownEpochError,
     UnreadableCallError,
     WrongShardError,
@@ -106,43 +108,74 @@ def open_and_verify(
     keys: Mapping[int, bytes],
     chain_id: str,
     shard: ShardId,
+    accepted: Collection[int] | None = None,
 ) -> list[OpenedCall | RefusedCall]:
     """Open envelopes in order; never raises for a bad one.
 
     1. The bytes are an envelope (else ``EnvelopeError``).
-    2. Its epoch is among ``keys`` (else ``UnknownEpochError``).
+    2. Its epoch is accepted. One before the current one, the highest accepted,
+       is over (``KeyEpochExpiredError``): the envelope is opened only to learn
+       whom to tell. Any other is unknown (``UnknownEpochError``).
     3. It opens, bound to calls of this chain, shard and epoch (``HpkeError``),
        and is the canonical, padded encoding of a call (``UnreadableCallError``).
     4. What was signed names this chain and shard (``WrongShardError``).
     5. The signer signed it, by ZIP-215 (``SignatureInvalidError``).
 
+    Which calls run is decided by ``accepted`` alone, never by which keys happen
+    to be held. Owed by the caller: every key of an accepted epoch, and, so that
+    receipts agree, every key of the epochs before.
+
     Args:
         envelopes: Encoded envelopes as they stand in ``invoke`` on L1.
-        keys: Secret shielding key of every accepted epoch.
+        keys: Secret shielding key of every epoch that is held.
         chain_id: The L1 chain.
         shard: This shard.
+        accepted: Epochs whose calls are taken in the block, as the schedule has
+            them; ``None``: those of all ``keys``.
 
     Returns:
         One item for every envelope, in the same order.
+
+    Raises:
+        InvariantError: The key of an accepted epoch is not held.
     """
-    return [_open_one(raw, keys, chain_id, shard) for raw in envelopes]
+    ring = _ring(keys, accepted)
+    return [_open_one(raw, ring, chain_id, shard) for raw in envelopes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ring:
+    """Keys, and which of them open calls that are taken."""
+
+    keys: Mapping[int, bytes]
+    accepted: Collection[int]
+    current: int | None
+
+
+def _ring(keys: Mapping[int, bytes], accepted: Collection[int] | None) -> _Ring:
+    if accepted is None:
+        return _Ring(keys=keys, accepted=keys.keys(), current=None)
+    lacking = sorted(set(accepted) - set(keys))
+    if lacking:
+        raise InvariantError("the key of an accepted epoch is not held", got=lacking)
+    return _Ring(keys=keys, accepted=accepted, current=max(accepted, default=None))
 
 
 def _open_one(
-    raw: bytes, keys: Mapping[int, bytes], chain_id: str, shard: ShardId
+    raw: bytes, ring: _Ring, chain_id: str, shard: ShardId
 ) -> OpenedCall | RefusedCall:
     digest = sha256(raw)
     body: TrustedCallBody | None = None
-    call_id = CallId(digest)
     try:
-        envelope, secret = _parse_envelope(raw, keys)  # 1, 2
+        envelope = _parse_envelope(raw)  # 1
         try:
-            call = open_call(envelope, secret=secret, chain_id=chain_id, shard=shard)
-        except (DecodeError, PaddingError) as error:  # 3
-            raise _unreadable("call") from error
+            secret = _secret(envelope, ring)  # 2
+        except KeyEpochExpiredError:
+            body = _peek(envelope, ring, chain_id, shard)
+            raise
+        call = _open_call(envelope, secret, chain_id, shard)  # 3
         body = call.body
         preimage = body.preimage()
-        call_id = CallId(sha256(preimage))
         _check_place(body, chain_id, shard)  # 4
         verify_by_account(body.signer, preimage, call.signature, what="the call")  # 5
     except SealiftError as error:
@@ -150,28 +183,63 @@ def _open_one(
             raise
         return RefusedCall(
             envelope=digest,
-            call_id=call_id,
+            call_id=CallId(digest) if body is None else body.call_id(),
             reply_key=None if body is None else body.reply_key,
             code=error.code,
             message=error.what,
         )
-    return OpenedCall(envelope=digest, call_id=call_id, body=body, made_by=_MADE_HERE)
+    return OpenedCall(
+        envelope=digest,
+        call_id=CallId(sha256(preimage)),
+        body=body,
+        made_by=_MADE_HERE,
+    )
+
+
+def _open_call(
+    envelope: Envelope, secret: bytes, chain_id: str, shard: ShardId
+) -> TrustedCall:
+    try:
+        return open_call(envelope, secret=secret, chain_id=chain_id, shard=shard)
+    except (DecodeError, PaddingError) as error:
+        raise _unreadable("call") from error
+
+
+def _peek(
+    envelope: Envelope, ring: _Ring, chain_id: str, shard: ShardId
+) -> TrustedCallBody | None:
+    """Of a call that is refused already: what it says, if it opens."""
+    secret = ring.keys.get(envelope.epoch)
+    if secret is None:
+        return None
+    try:
+        return _open_call(envelope, secret, chain_id, shard).body
+    except (HpkeError, UnreadableCallError):
+        return None
 
 
 def open_and_verify_getter(
-    raw: bytes, *, keys: Mapping[int, bytes], chain_id: str, shard: ShardId
+    raw: bytes,
+    *,
+    keys: Mapping[int, bytes],
+    chain_id: str,
+    shard: ShardId,
+    accepted: Collection[int] | None = None,
 ) -> VerifiedGetter:
     """Open one sealed getter, by the same steps as :func:`open_and_verify`.
 
     Raises:
         EnvelopeError: Step 1.
+        KeyEpochExpiredError: Step 2.
         UnknownEpochError: Step 2.
         HpkeError: Step 3: it does not open.
         UnreadableCallError: Step 3: it is no getter.
         WrongShardError: Step 4.
         SignatureInvalidError: Step 5.
+        InvariantError: The key of an accepted epoch is not held.
     """
-    envelope, secret = _parse_envelope(raw, keys)  # 1, 2
+    envelope = _parse_envelope(raw)  # 1
+    secret = _secret(envelope, _ring(keys, accepted))  # 2
     try:
         getter = open_getter(envelope, secret=secret, chain_id=chain_id, shard=shard)
     except (DecodeError, PaddingError) as error:  # 3
@@ -182,7 +250,7 @@ def open_and_verify_getter(
     return VerifiedGetter(body=body, made_by=_MADE_HERE)
 
 
-def _parse_envelope(raw: bytes, keys: Mapping[int, bytes]) -> tuple[Envelope, bytes]:
+def _parse_envelope(raw: bytes) -> Envelope:
     try:
         envelope = decode(Envelope, raw, limit=MAX_ENVELOPE_BYTES)
     except (DecodeError, TooLargeError) as error:
@@ -190,15 +258,24 @@ def _parse_envelope(raw: bytes, keys: Mapping[int, bytes]) -> tuple[Envelope, by
     # What a decoder skips must not depend on how deep the stack already is.
     if depth_exceeds(raw, MAX_ARGUMENT_DEPTH):
         raise EnvelopeError("envelope is nested too deep")
-    secret = keys.get(envelope.epoch)
-    if secret is None:
-        raise UnknownEpochError(
-            "key epoch is not accepted",
-            got=envelope.epoch,
-            expected=f"one of {sorted(keys)}",
-            hint="Seal to the shard's current shielding key",
+    return envelope
+
+
+def _secret(envelope: Envelope, ring: _Ring) -> bytes:
+    if envelope.epoch in ring.accepted:
+        return ring.keys[envelope.epoch]
+    hint = "Seal to the shard's current shielding key"
+    if ring.current is not None and envelope.epoch < ring.current:
+        raise KeyEpochExpiredError(
+            f"sealed to key epoch {envelope.epoch}; the current one is {ring.current}",
+            hint=hint,
         )
-    return envelope, secret
+    raise UnknownEpochError(
+        "key epoch is not accepted",
+        got=envelope.epoch,
+        expected=f"one of {sorted(ring.accepted)}",
+        hint=hint,
+    )
 
 
 def _check_place(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 
@@ -23,7 +24,7 @@ from sealift.frame import (
     WeightExceededError,
     WeightMeter,
 )
-from sealift.protocol import Receipt, SignedOrder
+from sealift.protocol import Effect, Receipt, SignedOrder
 
 from ._admission import check_admission, check_room
 from ._balances import Balances
@@ -35,6 +36,7 @@ from ._block import (
     Limits,
     ShieldedFunds,
 )
+from ._effects import EffectIssued, Effects
 from ._enclave_update import EnclaveUpdate, OrderIssued
 from ._errors import CallRefusedError
 from ._opening import OpenedCall, RefusedCall
@@ -44,6 +46,8 @@ from ._timestamp import Timestamp
 #: ``Receipt.outcome`` of a call that took effect.
 OK = "ok"
 _ORDER_EVENT = f"{EnclaveUpdate.name}.{OrderIssued.__name__}"
+_EFFECT_EVENT = f"{Effects.name}.{EffectIssued.__name__}"
+_EFFECT = cast("type[Effect]", Effect)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,8 @@ class Workbench:
     timestamp: Timestamp
     balances: Balances
     enclave_update: EnclaveUpdate
+    effects: Effects
+    escapes: frozenset[str]
     sentences: Mapping[str, str]
     limits: Limits
 
@@ -70,7 +76,7 @@ class BlockRun:
         bench: The executor's fixed parts.
         overlay: The block's overlay.
         info: The block.
-        maintenance: Whether calls are refused.
+        maintenance: Whether all calls but escapes are refused.
         code: Every MRENCLAVE of the generation that runs the block.
     """
 
@@ -96,6 +102,7 @@ class BlockRun:
         self.receipts: list[CallReceipt] = []
         self.deposits: list[DepositOutcome] = []
         self.orders: list[SignedOrder] = []
+        self.effects: list[Effect] = []
         self.events: list[EmittedEvent] = []
         self.hook_failures: list[tuple[str, CallFailure]] = []
 
@@ -154,6 +161,7 @@ class BlockRun:
                 height=self._info.height,
                 maintenance=self._maintenance,
                 code=self._code,
+                escapes=self._bench.escapes,
             )
             outcome = self._dispatch(call)  # 3
         except CallRefusedError as refusal:
@@ -221,10 +229,10 @@ class BlockRun:
             msgspec.structs.replace(account, nonce=Nonce(body.nonce + 1)),
         )
         if outcome.failure is None:
+            told = self._take_out(outcome.events)
             receipt = self._receipt(
-                call.call_id, index, OK, "", [encode(e) for e in outcome.events]
+                call.call_id, index, OK, "", [encode(event) for event in told]
             )
-            self._take_orders(outcome.events)
         else:
             receipt = self._receipt(
                 call.call_id, index, outcome.failure.code, self._say(outcome.failure)
@@ -291,12 +299,20 @@ class BlockRun:
         return self._bench.sentences.get(failure.code, "")
 
     def _note_hooks(self, outcome: HooksOutcome) -> None:
-        self.events.extend(outcome.events)
+        self.events.extend(self._take_out(outcome.events))
         self.hook_failures.extend(outcome.failures)
-        self._take_orders(outcome.events)
 
-    def _take_orders(self, events: Iterable[EmittedEvent]) -> None:
+    def _take_out(self, events: Iterable[EmittedEvent]) -> list[EmittedEvent]:
+        """Note orders and effects; the events that are told, effects apart."""
+        told = []
         for event in events:
+            if event.name == _EFFECT_EVENT:
+                self.effects.append(
+                    decode(_EFFECT, decode(EffectIssued, event.data).effect)
+                )
+                continue
             if event.name == _ORDER_EVENT:
                 issued = decode(OrderIssued, event.data)
                 self.orders.append(decode(SignedOrder, issued.order))
+            told.append(event)
+        return told

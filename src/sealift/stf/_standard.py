@@ -3,7 +3,10 @@
 from sealift.frame import Pallet
 
 from ._balances import Balances
+from ._democracy import Democracy
+from ._effects import Effects
 from ._enclave_update import EnclaveUpdate
+from ._stake import StakeBook
 from ._sudo import Sudo
 from ._system import System
 from ._timestamp import Timestamp
@@ -25,9 +28,19 @@ class StandardPallets:
     def __init__(self) -> None:
         self.system = System()
         self.timestamp = Timestamp()
-        self.balances = Balances(accounts=self.system)
+        self.effects = Effects()
+        stake = StakeBook()
+        self.balances = Balances(
+            accounts=self.system, effects=self.effects, watcher=stake
+        )
         self.sudo = Sudo()
         self.enclave_update = EnclaveUpdate(sudo=self.sudo)
+        self.democracy = Democracy(
+            currency=self.balances,
+            stake=stake,
+            schedules=self.enclave_update,
+            effects=self.effects,
+        )
 
     @property
     def pallets(self) -> tuple[Pallet, ...]:
@@ -38,4 +51,6 @@ class StandardPallets:
             self.balances,
             self.sudo,
             self.enclave_update,
+            self.effects,
+            self.democracy,
         )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar, cast
 
 from sealift.base import AccountId, Digest, Height, Message, ShardId, decode, encode
@@ -10,6 +11,7 @@ from sealift.crypto import Entropy, account_of
 from sealift.enclave import Enclave, PlatformClient
 from sealift.insecure_sim import SimMachine, SimPlatform
 from sealift.protocol import (
+    BlockEffects,
     Frontier,
     SealedReceipt,
     certificate_key,
@@ -30,9 +32,12 @@ from sealift.protocol.ecall import (
     Followed,
     Genesis,
     GetStatus,
+    HoldKeys,
     Idle,
     ImportBlock,
+    KeysHeld,
     KeysPublished,
+    KeysStaged,
     Refused,
     Register,
     Registration,
@@ -41,6 +46,7 @@ from sealift.protocol.ecall import (
     SnapshotChunk,
     SnapshotGet,
     SnapshotHeader,
+    StageKeys,
     Start,
     Started,
     StateReply,
@@ -54,6 +60,8 @@ from ._release import Release
 M = TypeVar("M", bound=Message)
 
 _FETCHED = frozenset({"not-mine", "behind", "no-state"})
+#: Refusals of effects that another try may not meet.
+_SEND_EFFECTS_AGAIN = frozenset({"EffectsBacklogError", "EffectsNotFinalError"})
 
 
 class Surroundings(Protocol):
@@ -85,6 +93,7 @@ class WorldDisk:
     snapshot: tuple[Height, bytes, tuple[bytes, ...]] | None = None
     diffs: dict[Height, bytes] = field(default_factory=dict)
     receipts: dict[Digest, SealedReceipt] = field(default_factory=dict)
+    effects: dict[Height, BlockEffects] = field(default_factory=dict)
 
     def copy(self) -> "WorldDisk":
         """The disk as it is now."""
@@ -108,6 +117,7 @@ class WorldWorker:
         crash_at: Index into ``acts`` before which the host dies, once.
         crash_before: Beginning of the name of an act, likewise.
         refusals: What the enclave refused, newest last.
+        effects_heard: What L1 said to this instance's word for effects, by block.
         roots: The state root after each block executed here.
         signed: What was confirmed, as signed.
     """
@@ -138,6 +148,8 @@ class WorldWorker:
         self.refusals: list[RefusedError] = []
         self.roots: dict[Height, bytes] = {}
         self.executions: list[Height] = []
+        self.effects_heard: dict[Height, str] = {}
+        self._effects_sent: set[Height] = set()
         self.signed: list[Confirmed] = []
         self.idle = ""
         self._world = world
@@ -260,6 +272,7 @@ class WorldWorker:
                     break
                 self._execute_ready()
             self._confirm_rest()
+            self._carry_effects()
         except CrashError:
             self.kill()
             raise
@@ -330,6 +343,9 @@ class WorldWorker:
         self._executed = block.height
         if self._first_executed is None:
             self._first_executed = block.height
+        if block.effects is not None:
+            self.disk.effects[block.height] = block.effects
+            self._carry_effects()
         for signed in block.orders:
             if not self.mute:
                 self._act("carry order")
@@ -404,6 +420,66 @@ class WorldWorker:
     def _heard(self, sent: Sent) -> None:
         if sent.refusal:
             self._signed_to = None
+
+    # --- effects and keys ---
+
+    def _carry_effects(self) -> None:
+        """Bring this instance's word for effects to L1, until L1 has it."""
+        if self.mute:
+            return
+        for height, block in self.disk.effects.items():
+            if height in self._effects_sent:
+                continue
+            self._act(f"send effects {height}")
+            self._effects_sent.add(height)
+            self._send(
+                "enclave_bridge.post_effects",
+                heard=partial(self._heard_effects, height),
+                statement=block.statement,
+                signature=block.signature,
+                effects=block.effects,
+            )
+
+    def _heard_effects(self, height: Height, sent: Sent) -> None:
+        self.effects_heard[height] = sent.refusal
+        if sent.refusal in _SEND_EFFECTS_AGAIN:
+            self._effects_sent.discard(height)
+        else:
+            self.disk.effects.pop(height, None)
+
+    def stage_keys(self) -> Sent:
+        """Make the next epoch's keys, as is due, and bring them to L1; a block.
+
+        Raises:
+            RefusedError: The enclave or L1 refuses.
+        """
+        staged = self.call(StageKeys(), KeysStaged)
+        self._act("keep staged keys")
+        self.disk.key_store = staged.key_store
+        self._act("send staged keys")
+        sent = self._send(
+            "enclave_bridge.stage_keys",
+            statement=staged.statement,
+            signature=staged.signature,
+        )
+        self._world.block()
+        return sent.check()
+
+    def hold_keys(self) -> Sent:
+        """Say on L1 that the staged epoch's keys are held here; makes a block.
+
+        Raises:
+            RefusedError: The enclave or L1 refuses.
+        """
+        held = self.call(HoldKeys(), KeysHeld)
+        self._act("send held keys")
+        sent = self._send(
+            "enclave_bridge.hold_keys",
+            statement=held.statement,
+            signature=held.signature,
+        )
+        self._world.block()
+        return sent.check()
 
     # --- birth and provisioning ---
 

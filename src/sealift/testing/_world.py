@@ -3,7 +3,9 @@
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
+
+import msgspec
 
 from sealift.attestation import parse_collateral, parse_trust_anchor
 from sealift.base import (
@@ -27,7 +29,6 @@ from sealift.protocol import (
     CancelOrder,
     EntryStatus,
     Frontier,
-    HandoverPolicy,
     Order,
     Schedule,
     ScheduleEntry,
@@ -36,6 +37,7 @@ from sealift.protocol import (
     ShardRules,
     ShardStatus,
     SignedOrder,
+    Statement,
     StatusOrder,
     SudoAuthority,
     UpgradeOrder,
@@ -60,6 +62,9 @@ _FUNDS = Amount(10**12)
 PROVISIONING_BLOCKS = 5
 
 
+Decision = TypeVar("Decision", bound=Statement)
+
+
 class World:
     """Everything in one process, synchronous: nothing happens between blocks.
 
@@ -75,7 +80,8 @@ class World:
         min_notice: Blocks from an order's record to its release.
         rescue_after: Blocks after XYZ until a generation is void.
         root_quorum: Platforms that must agree on a root.
-        handover: What becomes of the secrets at an upgrade.
+        rules: Other fields of the shards' rules, by name: their authority, the
+            handover policy, quorums of effects and rotation.
         confirm_every: Blocks without calls that are confirmed together.
         block_seconds: From one block to the next.
     """
@@ -89,7 +95,7 @@ class World:
         min_notice: int = 2,
         rescue_after: int = 8,
         root_quorum: int = 1,
-        handover: HandoverPolicy | None = None,
+        rules: Mapping[str, object] | None = None,
         confirm_every: int = 4,
         block_seconds: int = 2,
     ) -> None:
@@ -101,7 +107,7 @@ class World:
         self.genesis = b""
         self._seed = seed
         self._rules = (page_bits, min_notice, rescue_after, root_quorum)
-        self._handover = handover or HandoverPolicy()
+        self._more_rules = dict(rules or {})
         self._users: dict[str, WorldUser] = {}
         self._shards: list[ShardId] = []
         self._clones = 0
@@ -291,14 +297,17 @@ class World:
         self.act(
             "authority",
             "enclave_bridge.create_shard",
-            rules=ShardRules(
-                authority=SudoAuthority(key=self.account("authority")),
-                genesis=sha256(self.genesis),
-                min_notice=min_notice,
-                rescue_after=rescue_after,
-                root_quorum=root_quorum,
-                page_bits=page_bits,
-                handover=self._handover,
+            rules=msgspec.structs.replace(
+                ShardRules(
+                    authority=SudoAuthority(key=self.account("authority")),
+                    genesis=sha256(self.genesis),
+                    min_notice=min_notice,
+                    rescue_after=rescue_after,
+                    root_quorum=root_quorum,
+                    page_bits=page_bits,
+                    effects_quorum=1,
+                ),
+                **self._more_rules,
             ),
             config=config or self.config(release),
         )
@@ -445,6 +454,16 @@ class World:
                 expiry=Height(self.height + 50),
             )
         )
+
+    def order(self, kind: Callable[..., Decision], /, **fields: object) -> Decision:
+        """An order of any kind, for now: chain, shard, serial, expiry filled in."""
+        base: dict[str, object] = {
+            "chain_id": self.chain.chain_id,
+            "shard": self.shard,
+            "serial": self.schedule_now().serial,
+            "expiry": Height(self.height + 50),
+        }
+        return kind(**(base | fields))
 
     def sign_order(self, order: Order, *, who: str = "authority") -> SignedOrder:
         """An order with a signature."""
