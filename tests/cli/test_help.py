@@ -56,6 +56,7 @@ def test_the_commands_are_those_we_promise() -> None:
         "gov": {
             "schedule", "cancel", "postpone", "rules", "withdraw", "rotate-keys",
             "status", "history", "sign", "submit", "propose", "vote", "tally",
+            "forecast", "review",
         },
         "insecure-sim": {"init", "platform", "tcb-recovery", "revoke"},
         "attest": {"verify"},

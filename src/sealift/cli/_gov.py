@@ -4,6 +4,7 @@ import click
 
 from ._gov_files import sign, submit
 from ._gov_orders import cancel, postpone, rotate_keys, rules, schedule, withdraw
+from ._gov_review import forecast_command, review
 from ._gov_status import history, status
 from ._gov_votes import propose, tally, vote
 
@@ -33,5 +34,7 @@ for _command in (
     propose,
     vote,
     tally,
+    forecast_command,
+    review,
 ):
     gov.add_command(_command)
