@@ -10,8 +10,10 @@ from shard_world import World
 
 from sealift.base import encode
 from sealift.bundle import verify_bundle
+from sealift.cli import _endorse, _gov_status
 from sealift.cli._cards import read_bundle
-from sealift.cli._endorse import read_order, write_order
+from sealift.cli._endorse import OrderOvertakenError, read_order, write_order
+from sealift.cli._params import run
 from sealift.crypto import account_of, rsa_public_modulus, sha256
 from sealift.protocol import (
     CancelOrder,
@@ -169,14 +171,14 @@ def test_an_order_is_of_the_commands_kind_and_this_shards(
     made = sealift("gov", "cancel", 3, "--card", card, *me, "--out", order)
     assert made.code == 0
     assert isinstance(read_order(order).order, CancelOrder)
-    for words, sentence in (
-        (("schedule", "--card", card, "--order", order), "another kind"),
-        (("cancel", 4, "--card", card, "--order", order), "another generation"),
-        (("cancel", 3, "--card", other, "--order", order), "not for this chain"),
+    for words, code in (
+        (("schedule", "--card", card, "--order", order), "WrongOrderError"),
+        (("cancel", 4, "--card", card, "--order", order), "WrongOrderError"),
+        (("cancel", 3, "--card", other, "--order", order), "OrderForeignError"),
     ):
-        said = sealift("gov", *words, *me)
+        said = sealift("gov", *words, *me, "--json")
         assert said.code == 1, said
-        assert sentence in said.err, said
+        assert said.json["error"]["code"] == code, said
     over = sealift("gov", "cancel", 3, "--card", card, *me, "--out", order)
     assert over.code == 4
     assert "already" in over.err
@@ -231,6 +233,10 @@ def test_other_rules_take_all_members_and_can_be_withdrawn(
     again = sealift("gov", "withdraw", "--authority", deputy, *pay)
     assert again.code == 1
     assert "no change" in again.err
+    same = sealift(
+        "gov", "rules", *pay, "--authority", deputy, "--min-notice", 4, "--at", "+90000"
+    )
+    assert same.json["error"]["code"] == "NothingToDoError"
     for words in ((), ("--grace", 5), ("--at", "+9")):
         said = sealift("gov", "rules", "--card", card, "--authority", boss, *words)
         assert said.code in {1, 2}, said
@@ -325,3 +331,19 @@ def test_any_bytes_are_an_order_or_a_refusal(tmp_path: Path, sealift: Any) -> No
         assert "Traceback" not in said.err
     path.write_bytes(whole)
     assert sealift("gov", "sign", path).code == 0
+
+
+def test_another_act_that_came_first_is_not_taken_for_ones_own(
+    govern: Any, boss: Path, world: World, tmp_path: Path, sealift: Any
+) -> None:
+    """Both raise the serial; only one stands in the schedule."""
+    card = govern({"sudo": public(boss)})
+    pay = ("--card", card, "--authority", boss, "--payer", world.key("payer"))
+    what = ("--code", OTHER_CODE, "--at", "+90000")
+    order = tmp_path / "order.bin"
+    assert sealift("gov", "schedule", *pay, *what, "--out", order).code == 0
+    mine = read_order(order).order
+    assert sealift("gov", "schedule", *pay, *what).code == 0
+    now = run(_gov_status._government(card))
+    with pytest.raises(OrderOvertakenError):
+        _endorse._require_recorded(now.schedule, mine)

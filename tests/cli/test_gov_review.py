@@ -123,8 +123,9 @@ def test_an_upgrade_is_read_rebuilt_and_understood(
     assert again.code == 0, again
     assert "--- active/app/auction/pallet.py" in again.out
     assert "generation 1, pending" in again.out
-    gone = sealift("gov", "review", 1, *me, "--against", story.v2)
+    gone = sealift("gov", "review", 1, *me, "--against", story.v2, "--json")
     assert gone.code == 4
+    assert gone.json["error"]["code"] == "NoActiveBundleError"
     assert "not the bundle that runs" in gone.err
 
 
@@ -149,9 +150,10 @@ def test_bytes_that_are_not_the_orders_are_not_even_parsed(
     for path in (story.v1, tampered, story.card):
         said = sealift(
             "gov", "review", "--order", story.order, "--card", story.card,
-            "--bundle", path,
+            "--bundle", path, "--json",
         )  # fmt: skip
         assert said.code == 1
+        assert said.json["error"]["code"] == "BundleHashError"
         assert "nothing of them was read" in said.err
 
 
@@ -272,9 +274,14 @@ def test_where_an_order_may_send_its_reader(
             "--bundle-url", source, "--at", "+900", "--out", order,
         )  # fmt: skip
         assert made.code == 0, made
-        said = sealift("gov", "review", "--order", order, "--card", story.card)
+        said = sealift(
+            "gov", "review", "--order", order, "--card", story.card, "--json"
+        )
         assert "Traceback" not in said.err
         return said
+
+    kinds = {0: None, 1: "BundleSourceError", 3: "BundleUnreachableError",
+             4: "BundleFolderError"}  # fmt: skip
 
     for source, code, words in (
         (f"{place}/v2", 0, ""),
@@ -296,6 +303,7 @@ def test_where_an_order_may_send_its_reader(
         assert said.code == code, (source, said)
         assert words in said.err, (source, said)
         assert "\x1b" not in said.err
+        assert said.json.get("error", {}).get("code") == kinds[code]
     monkeypatch.setattr(_bundle_source, "MAX_BUNDLE_BYTES", 1000)
     for source in (f"{place}/large", str(story.v2)):
         with pytest.raises(BundleFolderError, match="too large"):
@@ -311,6 +319,7 @@ def test_what_cannot_be_reviewed(story: Story, sealift: Any) -> None:
         ((1, "--order", story.order), 2, "not both"),
         ((7,), 1, "no such generation"),
         (("ab" * 32,), 1, "no such order"),
+        (("ab" * 32, "--json"), 1, "no such order"),
         (("--order", cancel), 1, "no code"),
         (("--order", story.folder / "none"), 4, "missing"),
         (("--bundle", story.folder / "none"), 4, "cannot be read"),
@@ -319,6 +328,8 @@ def test_what_cannot_be_reviewed(story: Story, sealift: Any) -> None:
         said = sealift("gov", "review", *words, *me)
         assert said.code == code, (words, said)
         assert sentence in said.err
+        if "--json" in words:
+            assert said.json["error"]["code"] == "NothingToReviewError"
 
 
 # --- who falls out ---

@@ -102,7 +102,7 @@ def test_who_has_no_seat_and_what_is_no_motion(
         (("propose", *me, *workers), 2, "not both"),
         (("propose", *me, *workers, *what, "--signing-key", "zz"), 1, "hexadecimal"),
         (("propose", *me, *workers, *what, "--signing-key", "00" * 32), 1, ""),
-        (("propose", *me, "--via", "stake", *what), 1, "no such member"),
+        (("propose", *me, "--via", "stake", *what, "--json"), 1, "no such member"),
         (("propose", "--card", single, *me[2:], *workers, *what,
           "--signing-key", one), 1, "no such member"),
         (("vote", "7", *me, *workers, "--aye", "--signing-key", one), 1, "hexadecimal"),
@@ -113,6 +113,8 @@ def test_who_has_no_seat_and_what_is_no_motion(
         assert said.code == code, (words, said)
         assert sentence in said.err, (words, said)
         assert "Traceback" not in said.err
+        if "--json" in words:
+            assert said.json["error"]["code"] == "NoSuchVoteError"
 
 
 def test_a_seat_is_found_by_its_workers_home(

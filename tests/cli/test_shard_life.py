@@ -253,8 +253,9 @@ def test_maintenance_comes_and_goes(world: World, card: Path, sealift: Any) -> N
 
 def test_only_the_authority_decides(world: World, card: Path, sealift: Any) -> None:
     key = world.key("payer")
-    said = sealift("gov", "cancel", 1, "--card", card, "--authority", key)
+    said = sealift("gov", "cancel", 1, "--card", card, "--authority", key, "--json")
     assert said.code == 1
+    assert said.json["error"]["code"] == "NotAuthorityKeyError"
     assert "no member of the shard's upgrade authority" in said.err
 
 

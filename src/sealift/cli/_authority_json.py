@@ -52,10 +52,6 @@ class AuthorityDocumentError(SealiftError):
         self.place = place
 
 
-class _TwiceError(ValueError):
-    """A name stands twice in one object."""
-
-
 def read_authority(path: Path) -> Authority:
     """The authority in a JSON file.
 
@@ -281,7 +277,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object whose names are distinct: no reader may see another one."""
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise _TwiceError("a name stands twice in one object")
+        raise AuthorityDocumentError("$", "a name stands twice in one object")
     return made
 
 
