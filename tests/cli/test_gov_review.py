@@ -316,7 +316,7 @@ def test_what_cannot_be_reviewed(story: Story, sealift: Any) -> None:
     sealift("gov", "cancel", 1, *me, "--out", cancel)
     for words, code, sentence in (
         ((), 2, "Review what"),
-        ((1, "--order", story.order), 2, "not both"),
+        ((1, "--order", story.order), 2, "one"),
         ((7,), 1, "no such generation"),
         (("ab" * 32,), 1, "no such order"),
         (("ab" * 32, "--json"), 1, "no such order"),

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from sealift.client import (
     WorkerUnreachableError,
     read_card,
 )
-from sealift.crypto import account_of, system_entropy
+from sealift.crypto import account_of, sha256, system_entropy
 from sealift.insecure_sim import SimMachine
 from sealift.ledger import Motion
 from sealift.protocol import (
@@ -279,3 +280,31 @@ def test_a_worker_that_is_gone_or_lies_about_polls(
         shown = sealift("gov", "status", "--card", card)  # says the rest
         assert shown.code == 0
         assert "Polls are not shown" in shown.err
+
+
+def test_the_order_of_a_poll_is_reviewed_before_it_is_voted_on(
+    govern: Any, monkeypatch: Any, user: FakeUser, tiny_bundle: Path, sealift: Any
+) -> None:
+    monkeypatch.setattr(_polls, "ShardClient", lambda *_, **__: user)
+    card = govern({"any-of": [STAKE, {"sudo": "ab" * 32}]})
+    order = card.with_name("order.bin")
+    sealift(
+        "gov", "schedule", "--card", card, "--bundle", tiny_bundle, "--at", "+900",
+        "--out", order,
+    )  # fmt: skip
+    polls = {7: read_order(order).order}
+
+    async def ask_raw(getter: str, args: bytes) -> Any:
+        assert getter == "democracy.order"
+        return SimpleNamespace(value=encode(polls.get(args[-1])))
+
+    encoder = SimpleNamespace(encode_getter=lambda _, args: bytes([args["poll"]]))
+    user.ask_raw, user.metadata = ask_raw, encoder  # type: ignore[attr-defined]
+    me = ("gov", "review", "--card", card, "--bundle", tiny_bundle, "--json")
+    said = sealift(*me, "--poll", 7)
+    assert said.code == 0, said
+    assert said.json["under_review"] == "the order of poll 7"
+    assert said.json["bundle_sha256"] == sha256(tiny_bundle.read_bytes()).hex()
+    gone = sealift(*me, "--poll", 8)
+    assert gone.json["error"]["code"] == "NoSuchPollError"
+    assert sealift(*me, "--poll", 7, "--order", order).code == 2

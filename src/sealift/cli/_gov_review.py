@@ -35,6 +35,7 @@ from ._forecast import NextCode, forecast_rows, forecast_summary, registered
 from ._orders import StatusWords, last_standing, status_order
 from ._output import emit_sections, json_option
 from ._params import HEX32, NUMBER, PATH, run
+from ._polls import read_poll_order
 from ._records import Government, read_government
 from ._review import Changes, compare
 
@@ -142,6 +143,7 @@ def forecast_command(
 @card_option
 @click.option("--bundle", type=PATH, help="The proposed bundle, from this file.")
 @click.option("--order", "order_file", type=PATH, help="The order in this file.")
+@click.option("--poll", type=NUMBER, help="The order of this running poll.")
 @click.option(
     "--against",
     type=PATH,
@@ -162,6 +164,7 @@ def review(
     card: Path,
     bundle: Path | None,
     order_file: Path | None,
+    poll: int | None,
     against: Path | None,
     source: Path | None,
     blocks: int,
@@ -176,14 +179,30 @@ def review(
     \b
     Examples:
       sealift gov review 1 --card card.json --against bundles
+      sealift gov review --poll 0 --card card.json --bundle auction-v2.bundle
       sealift gov review --order order.bin --bundle auction-v2.bundle \
         --against auction-v1.bundle --source examples/auction/v2 --card card.json
     """
-    if what is not None and order_file is not None:
-        raise click.UsageError("Review which? Give WHAT, or --order; not both.")
-    if what is None and order_file is None and bundle is None:
-        raise click.UsageError("Review what? Give WHAT, --order or --bundle.")
-    found = run(_review(card, what, bundle, order_file, against, source, blocks))
+    named = [one for one in (what, order_file, poll) if one is not None]
+    if len(named) > 1:
+        raise click.UsageError("Review which? Give WHAT, --order or --poll; one.")
+    if not named and bundle is None:
+        raise click.UsageError("Review what? Give WHAT, --order, --poll or --bundle.")
+
+    async def look() -> Report:
+        known = read_card(card)
+        async with open_chain(known) as chain:
+            now = await read_government(chain, known.shard_id)
+            if poll is not None:
+                order = await read_poll_order(chain, known, poll)
+                proposed = _of_order(order, f"the order of poll {poll}")
+            else:
+                proposed = _proposed(now, what, order_file)
+            return await _review(
+                chain, now, proposed, bundle, against, source=source, blocks=blocks
+            )
+
+    found = run(look())
     emit_sections(found.head, found.sections(as_json=as_json), as_json=as_json)
     if not as_json and found.changes is not None:
         for file in found.changes.sources:
@@ -220,40 +239,35 @@ class Report:
         return {**tables, "forecast": self.rows}
 
 
-async def _review(  # noqa: PLR0917 - each is an option
-    path: Path,
-    what: str | None,
+async def _review(
+    chain: ProvenChain,
+    now: Government,
+    proposed: Proposed,
     file: Path | None,
-    order_file: Path | None,
     against: Path | None,
+    *,
     source: Path | None,
     blocks: int,
 ) -> Report:
     """Find, verify, rebuild, compare, forecast.
 
-    1. The order, and its bundle by hash; nothing is parsed before that.
+    1. The bundle by its hash; nothing is parsed before that.
     2. Measurement and signature. 3. The rebuild. 4. The changes. 5. Who stays.
     """
-    card = read_card(path)
-    async with open_chain(card) as chain:
-        now = await read_government(chain, card.shard_id)
-        proposed = _proposed(now, what, order_file)  # 1
-        data = (
-            read_bounded(file)
-            if file is not None
-            else await fetch_bundle(proposed.source)
-        )
-        digest = require_hash(data, proposed.bundle)
-        bundle = parse_bundle(data)
-        checks = _identity_checks(bundle, proposed)  # 2
-        if source is not None:
-            checks.append(_rebuilt(bundle, source))  # 3
-        changes = None
-        running = config_at(now.schedule, now.height).config
-        if against is not None:
-            active = running.code.get(SIM_KIND, Fingerprint(bytes(32)))
-            changes = compare(active_bundle(against, active), bundle)  # 4
-        rows = await _forecast(chain, now, bundle, proposed, blocks)  # 5
+    data = (  # 1
+        read_bounded(file) if file is not None else await fetch_bundle(proposed.source)
+    )
+    digest = require_hash(data, proposed.bundle)
+    bundle = parse_bundle(data)
+    checks = _identity_checks(bundle, proposed)  # 2
+    if source is not None:
+        checks.append(_rebuilt(bundle, source))  # 3
+    changes = None
+    running = config_at(now.schedule, now.height).config
+    if against is not None:
+        active = running.code.get(SIM_KIND, Fingerprint(bytes(32)))
+        changes = compare(active_bundle(against, active), bundle)  # 4
+    rows = await _forecast(chain, now, bundle, proposed, blocks)  # 5
     head = {
         "under_review": proposed.name,
         "bundle_sha256": digest,

@@ -4,14 +4,15 @@ Before a poll is over nobody outside learns more than its phases: there is no
 running tally to show.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import aiohttp
 import msgspec
 
-from sealift.base import Height, InvariantError, SealiftError
+from sealift.base import Height, InvariantError, SealiftError, canonical_decode
 from sealift.client import (
     ProvenChain,
     Reading,
@@ -21,7 +22,7 @@ from sealift.client import (
     Workers,
 )
 from sealift.crypto import system_entropy
-from sealift.protocol import StakeAuthority
+from sealift.protocol import Order, StakeAuthority
 
 from ._output import say
 from ._records import Government, members
@@ -29,7 +30,12 @@ from ._records import Government, members
 T = TypeVar("T")
 _POLLS: Final = "democracy.polls"
 _RESULTS: Final = "democracy.results"
+_ORDER: Final = "democracy.order"
 _SEED: Final = 32
+
+
+class NoSuchPollError(SealiftError):
+    """No poll of this number is running."""
 
 
 class _Poll(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,15 +101,7 @@ async def read_polls(
     if not any(isinstance(one, StakeAuthority) for one in members(now.schedule)):
         return None
     try:
-        async with aiohttp.ClientSession() as http:
-            asked = ShardClient(
-                card,
-                system_entropy(_SEED),
-                chain=chain,
-                workers=Workers((*workers, *card.workers), http),
-                payer=None,
-                entropy=system_entropy,
-            )
+        async with _asking(chain, card, workers) as asked:
             running = await asked.ask(_POLLS, {})
             results = await asked.ask(_RESULTS, {})
         return Polls(
@@ -116,6 +114,40 @@ async def read_polls(
             raise
         say(f"Polls are not shown: {' '.join(str(error).split())}")
         return None
+
+
+async def read_poll_order(
+    chain: ProvenChain, card: ShardCard, number: int, *, workers: Sequence[str] = ()
+) -> Order:
+    """The order that a running poll is on, as an enclave answers everybody.
+
+    Raises:
+        NoSuchPollError: No such poll is running.
+        SealiftError: Nobody answers.
+    """
+    async with _asking(chain, card, workers) as asked:
+        args = asked.metadata.encode_getter(_ORDER, {"poll": number})
+        reply = await asked.ask_raw(_ORDER, args)
+    found = canonical_decode(cast("type[Order | None]", Order | None), reply.value)
+    if found is None:
+        raise NoSuchPollError("no such poll is running", got=number)
+    return found
+
+
+@asynccontextmanager
+async def _asking(
+    chain: ProvenChain, card: ShardCard, workers: Sequence[str]
+) -> AsyncIterator[ShardClient]:
+    """A client under an account of this moment: what it reads is public."""
+    async with aiohttp.ClientSession() as http:
+        yield ShardClient(
+            card,
+            system_entropy(_SEED),
+            chain=chain,
+            workers=Workers((*workers, *card.workers), http),
+            payer=None,
+            entropy=system_entropy,
+        )
 
 
 def poll_rows(found: Reading, height: Height) -> list[dict[str, object]]:
