@@ -74,7 +74,9 @@ def test_workers_propose_vote_and_decide(
     told = sealift("gov", "tally", "--card", card, "--json").json
     assert sorted(row["vote"] for row in told["votes"]) == ["-", "aye"]
     assert told["motions"][0]["closes_in"] > 4_000
-    assert sealift("gov", "status", "--card", card, "--json").json["motions"]
+    shown = sealift("gov", "status", "--card", card, "--json").json
+    assert [row["order"] for row in shown["motions"]] == [digest]
+    assert shown["votes"] == told["votes"]
     assert "motions:" in sealift("gov", "tally", "--card", card).out
 
     second = ("gov", "vote", digest, *me, "--signing-key", two)

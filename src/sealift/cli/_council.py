@@ -40,6 +40,7 @@ def vote_rows(motion: Motion) -> list[dict[str, object]]:
         vote = said.get(seat)
         rows.append(
             {
+                "order": motion.order.digest(),
                 "platform": seat,
                 "vote": "-" if vote is None else "aye" if vote.aye else "nay",
                 "instance": None if vote is None else vote.signing_key,

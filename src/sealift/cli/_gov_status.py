@@ -21,7 +21,7 @@ from sealift.protocol import (
 
 from ._authority import describe_authority
 from ._cards import card_option, open_chain
-from ._council import motion_row
+from ._council import motion_row, vote_rows
 from ._endorse import Signing, decide, signing_options
 from ._orders import StatusWords, status_order
 from ._output import emit_sections, json_option, say
@@ -153,6 +153,7 @@ async def _show(path: Path, *, as_json: bool) -> None:
         "pending": pending_rows(schedule, now.height),
         "open_orders": [open_row(now, one) for one in now.orders],
         "motions": [motion_row(one, now.height) for one in now.motions],
+        "votes": [row for one in now.motions for row in vote_rows(one)],
         "polls": polls,
         "epochs": epoch_rows(schedule, now.height),
     }

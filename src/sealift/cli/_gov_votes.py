@@ -215,11 +215,7 @@ async def _tally(
         "polls": polls.running,
         "results": polls.results,
         "motions": [motion_row(one, now.height) for one in now.motions],
-        "votes": [
-            {"order": one.order.digest(), **row}
-            for one in now.motions
-            for row in vote_rows(one)
-        ],
+        "votes": [row for one in now.motions for row in vote_rows(one)],
     }
     emit_sections({"proven_at": now.height}, sections, as_json=as_json)
 
