@@ -115,6 +115,13 @@ NUMBERED = [
     ),
     ("calls.md", "What becomes of it", "stf/_opening.py", "open_and_verify"),
     ("calls.md", "Getters", "enclave/_reads.py", "ask"),
+    (
+        "effects.md",
+        "A word on a block's effects",
+        "ledger/_bridge_effects.py",
+        "post_effects",
+    ),
+    ("keys.md", "Staging on L1", "ledger/_bridge_keys.py", "stage_keys"),
 ]
 
 

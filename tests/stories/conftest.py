@@ -52,10 +52,11 @@ def new_story(tmp_path: Path, v1: Runtime, v2: Runtime) -> Callable[..., Story]:
     """``new_story(**options)``: a world with a born shard; one per call."""
     count = 0
 
-    def make(**options: object) -> Story:
+    def make(*, operators: tuple[str, ...] = (), **options: object) -> Story:
         nonlocal count
         count += 1
-        return Story(World(tmp_path / f"world-{count}", **options), v1, v2)
+        world = World(tmp_path / f"world-{count}", **options)
+        return Story(world, v1, v2, operators=operators)
 
     return make
 

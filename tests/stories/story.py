@@ -16,12 +16,20 @@ class Story:
     nonces, and with it every later receipt.
     """
 
-    def __init__(self, world: World, v1: Runtime, v2: Runtime) -> None:
+    def __init__(
+        self,
+        world: World,
+        v1: Runtime,
+        v2: Runtime,
+        *,
+        operators: tuple[str, ...] = (),
+    ) -> None:
         self.world = world
         self.v1, self.v2 = v1, v2
         self.a: Release = world.release(v1)
         self.b: Release = world.release(v2)
-        self.old: WorldWorker = world.begin(self.a)
+        first = world.config(self.a, operators=operators)
+        self.old: WorldWorker = world.begin(self.a, config=first)
         self.alice, self.bob, self.carol = (
             world.user(name) for name in ("alice", "bob", "carol")
         )

@@ -9,6 +9,7 @@ from ._bridge_schedule import shard_id_of
 from ._bridge_storage import vault_account
 from ._codes import CODES, CODESPACE, UNLISTED, code_of, code_of_error
 from ._council import CouncilVote, Motion
+from ._effects import EffectsConflict, SignedEffects
 from ._eligibility import Forecast, forecast, is_eligible, require_eligible
 from ._errors import LedgerGenesisError
 from ._genesis import LedgerGenesis, LedgerParams, parse_genesis, render_genesis
@@ -34,6 +35,7 @@ __all__ = [
     "CollateralVerdict",
     "CouncilVote",
     "DcapVerifier",
+    "EffectsConflict",
     "Evidence",
     "FinalizedBlock",
     "Forecast",
@@ -47,6 +49,7 @@ __all__ = [
     "QuoteVerifier",
     "RootConflict",
     "SignedConfirmation",
+    "SignedEffects",
     "TxCheck",
     "code_of",
     "code_of_error",

@@ -7,7 +7,6 @@ from sealift.protocol import (
     EffectsStatement,
     Order,
     Schedule,
-    ScheduleEntry,
     ShardStatus,
     StakeAuthority,
     StakeDecision,
@@ -82,7 +81,8 @@ class EffectKeeper(RootKeeper):
         4. Signed by an instance that is eligible for it.
         5. Nothing is disputed up to this block.
         6. It contradicts no word that stands or was executed: else both are
-           evidence, and neither counts.
+           evidence, and neither counts. Who is no longer eligible is convicted, and
+           stops nothing.
         7. Not executed already; one platform counts once; there is room.
         8. Executed as soon as it may be.
         """
@@ -105,11 +105,15 @@ class EffectKeeper(RootKeeper):
         vote = SignedEffects(
             statement=statement, signature=signature, platform_id=record.platform_id
         )
-        other = self._contradicted(ctx, vote)
-        if other is not None:  # 6
-            self._dispute(ctx, schedule, other, vote)
-            return
-        agreeing = self._note(ctx, schedule, entry, vote, effects)  # 7
+        convicted = False
+        for other in self._contradicted(ctx, schedule, vote):  # 6
+            if self._speaks_still(ctx, schedule, other):
+                self._dispute(ctx, schedule, other, vote)
+                return
+            convicted |= self._outvote(ctx, other, vote)
+        if convicted and statement.height <= self.effects_cursor.get(ctx, shard):
+            return  # too late for more than evidence
+        agreeing = self._note(ctx, schedule, vote, effects)  # 7
         ctx.emit(EffectsVoted(shard=shard, height=statement.height, agreeing=agreeing))
         self._execute_due(ctx, shard)  # 8
 
@@ -149,16 +153,28 @@ class EffectKeeper(RootKeeper):
                 expected=f"{born} … {ctx.block.height - 1}, and more than `previous`",
             )
 
-    def _contradicted(self, ctx: Context, vote: SignedEffects) -> SignedEffects | None:
-        """A word that can't be true beside this one, if any stands."""
+    def _contradicted(
+        self, ctx: Context, schedule: Schedule, vote: SignedEffects
+    ) -> list[SignedEffects]:
+        """Words that can't be true beside this one; of one block, one that counts."""
         shard = vote.statement.shard
-        for told in self.effects_told.get(ctx, shard):
-            if contradict(told.statement, vote.statement):
-                return told
+        found = [
+            told
+            for told in self.effects_told.get(ctx, shard)
+            if contradict(told.statement, vote.statement)
+        ]
         for waiting in self.effects_waiting.get(ctx, shard):
             if contradict(waiting, vote.statement):
-                return self.effects_open.get(ctx, (shard, waiting.height)).votes[0]
-        return None
+                votes = self.effects_open.get(ctx, (shard, waiting.height)).votes
+                counting = (v for v in votes if self._speaks_still(ctx, schedule, v))
+                found.append(next(counting, votes[0]))
+        return found
+
+    def _speaks_still(
+        self, ctx: Context, schedule: Schedule, vote: SignedEffects
+    ) -> bool:
+        entry = schedule.entry(vote.statement.generation)
+        return self._counts_still(ctx, schedule, entry, vote.statement.signing_key)
 
     def _dispute(
         self,
@@ -169,28 +185,52 @@ class EffectKeeper(RootKeeper):
     ) -> None:
         """Keep both words, and execute nothing from here on."""
         shard = schedule.shard
-        height = min(first.statement.height, second.statement.height)
-        if not self.effect_conflicts.contains(ctx, (shard, height)):
-            conflict = EffectsConflict(
-                first=first, second=second, recorded_at=ctx.block.height
-            )
-            self.effect_conflicts.put(ctx, (shard, height), conflict)
+        height = _block_of(first, second)
+        self._keep_words(ctx, first, second)
         self._drop_effects(ctx, shard, height)
         self.effect_disputes.put(ctx, shard, height)
         self.enter_maintenance(ctx, schedule)
         ctx.emit(EffectsConflicting(shard=shard, height=height))
 
+    def _outvote(
+        self, ctx: Context, evicted: SignedEffects, vote: SignedEffects
+    ) -> bool:
+        """Keep both words; the one that nobody counts any more makes room.
+
+        Whether this is the first evidence about the block.
+        """
+        new = self._keep_words(ctx, evicted, vote)
+        shard, height = evicted.statement.shard, evicted.statement.height
+        waiting = self.effects_waiting.get(ctx, shard)
+        self.effects_open.delete(ctx, (shard, height))
+        kept = tuple(one for one in waiting if one.height != height)
+        self.effects_waiting.put(ctx, shard, kept)
+        return new
+
+    def _keep_words(
+        self, ctx: Context, first: SignedEffects, second: SignedEffects
+    ) -> bool:
+        """Keep the first conflict about a block; whether this is it."""
+        key = (first.statement.shard, _block_of(first, second))
+        if self.effect_conflicts.contains(ctx, key):
+            return False
+        conflict = EffectsConflict(
+            first=first, second=second, recorded_at=ctx.block.height
+        )
+        self.effect_conflicts.put(ctx, key, conflict)
+        return True
+
     def _note(
         self,
         ctx: Context,
         schedule: Schedule,
-        entry: ScheduleEntry,
         vote: SignedEffects,
         effects: tuple[Effect, ...],
     ) -> int:
         """Step 7 of :meth:`post_effects`: how many platforms have said so.
 
-        A platform whose former word counts no more may say it again.
+        A platform may say it again if its former word counts no more, or if words
+        that had lost their standing and regained it now suffice.
         """
         statement = vote.statement
         shard, height = statement.shard, statement.height
@@ -215,11 +255,11 @@ class EffectKeeper(RootKeeper):
             self.effects_waiting.put(ctx, shard, (*waiting, statement))
             opened = OpenEffects(effects=effects, votes=())
         mine = [one for one in opened.votes if one.platform_id == vote.platform_id]
-        for one in mine:
-            if self._counts_still(ctx, schedule, entry, one.statement.signing_key):
-                raise EffectsRepeatedError(
-                    "this platform said so before", got=vote.platform_id
-                )
+        standing = any(self._speaks_still(ctx, schedule, one) for one in mine)
+        if standing and self._due(ctx, shard) is None:
+            raise EffectsRepeatedError(
+                "this platform said so before", got=vote.platform_id
+            )
         votes = (*(one for one in opened.votes if one not in mine), vote)
         self.effects_open.put(
             ctx, (shard, height), OpenEffects(effects=opened.effects, votes=votes)
@@ -248,22 +288,21 @@ class EffectKeeper(RootKeeper):
             self._execute(ctx, due)
 
     def _due(self, ctx: Context, shard: ShardId) -> OpenEffects | None:
-        """The effects that are to be executed next, if they may be now."""
+        """The effects that are to be executed next, if they may be now.
+
+        What is disputed does not wait: it was dropped, and is refused.
+        """
         cursor = self.effects_cursor.get(ctx, shard)
         waiting = self.effects_waiting.get(ctx, shard)
         head = next((one for one in waiting if one.previous == cursor), None)
         if head is None or head.height > self._frontier(ctx, shard).confirmed:
             return None
-        disputed = self.effect_disputes.find(ctx, shard)
-        if disputed is not None and disputed <= head.height:
-            return None
         schedule = self.schedule_of(ctx, shard)
-        entry = schedule.entry(head.generation)
         opened = self.effects_open.get(ctx, (shard, head.height))
         agreeing = {
             one.platform_id
             for one in opened.votes
-            if self._counts_still(ctx, schedule, entry, one.statement.signing_key)
+            if self._speaks_still(ctx, schedule, one)
         }
         return opened if len(agreeing) >= schedule.rules.effects_quorum else None
 
@@ -348,3 +387,8 @@ class EffectKeeper(RootKeeper):
                     self.note_vote(ctx, order, leaf)
                     return
         raise OrderSignatureError("holders don't decide in this shard", got=shard)
+
+
+def _block_of(first: SignedEffects, second: SignedEffects) -> Height:
+    """The block that two words contradict each other about: the earlier one."""
+    return min(first.statement.height, second.statement.height)

@@ -21,12 +21,12 @@ from sealift.protocol import (
     Getter,
     GetterBody,
     GetterReply,
-    KeyEpochRecord,
     Receipt,
+    Schedule,
     SealedReceipt,
     TrustedCall,
     TrustedCallBody,
-    keys_key,
+    epoch_at,
     open_receipt,
     open_reply,
     seal_message,
@@ -37,13 +37,15 @@ from ._chain import Sent, WorldChain
 from ._errors import WorldError
 from ._worker import WorldWorker
 
-_EPOCH = Epoch(0)
-
 
 class Counter(Protocol):
     """What a user needs of the world."""
 
     chain: WorldChain
+
+    def schedule_now(self) -> Schedule:
+        """The schedule after the last block."""
+        ...
 
     @property
     def shard(self) -> ShardId:
@@ -163,10 +165,9 @@ class WorldUser:
             reply_key=self._entropy(32),
             pin=pin,
         )
+        epoch, shielding_key = self._sealed_to()
         call = TrustedCall(body=body, signature=body.sign(self.secret))
-        envelope = encode(
-            seal_message(call, shielding_key=self._shielding_key(), epoch=_EPOCH)
-        )
+        envelope = encode(seal_message(call, shielding_key=shielding_key, epoch=epoch))
         sent = self._world.carry(self._world.shard, envelope)
         return UserCall(world=self._world, body=body, envelope=envelope, sent=sent)
 
@@ -199,9 +200,10 @@ class WorldUser:
             valid_until=Height(self._world.chain.height + 5),
             reply_key=self._entropy(32),
         )
+        epoch, shielding_key = self._sealed_to()
         getter_ = Getter(body=body, signature=body.sign(self.secret))
         envelope = encode(
-            seal_message(getter_, shielding_key=self._shielding_key(), epoch=_EPOCH)
+            seal_message(getter_, shielding_key=shielding_key, epoch=epoch)
         )
         asked = worker or self._world.serving()
         answer = asked.call(Ask(envelope=envelope), Answer)
@@ -219,9 +221,10 @@ class WorldUser:
             self.read(getter, *arguments, worker=worker).value
         )
 
-    def _shielding_key(self) -> bytes:
-        key = keys_key(self._world.shard, _EPOCH)
-        record = self._world.chain.read(KeyEpochRecord, key)
-        if record is None:
+    def _sealed_to(self) -> tuple[Epoch, bytes]:
+        """The epoch that acts in the next block, and its shielding key."""
+        schedule = self._world.schedule_now()
+        if not schedule.epochs:
             raise WorldError("the shard has no keys yet")
-        return record.statement.shielding_key
+        current = epoch_at(schedule, self._world.chain.height + 1)
+        return current.epoch, current.keys.shielding_key

@@ -15,13 +15,14 @@ from sealift.base import (
     Digest,
     Generation,
     Height,
+    MrSigner,
     ShardId,
     UnixSeconds,
     encode,
 )
 from sealift.bundle import L1TrustRoot
 from sealift.crypto import Entropy, account_of, hkdf, sha256
-from sealift.frame import Runtime
+from sealift.frame import Runtime, storage_key
 from sealift.insecure_sim import PLATFORM_KIND, SimIntel, SimMachine
 from sealift.ledger import LedgerGenesis, LedgerParams, shard_id_of
 from sealift.protocol import (
@@ -266,6 +267,9 @@ class World:
         min_isv_svn: int = 0,
         policy: AttestationPolicy | None = None,
         max_instances: int = 0,
+        operators: tuple[str, ...] = (),
+        mr_signer: MrSigner | None = None,
+        isv_prod_id: int | None = None,
     ) -> ShardConfig:
         """The configuration of a generation that runs a release."""
         return ShardConfig(
@@ -273,6 +277,9 @@ class World:
             min_isv_svn=min_isv_svn,
             attestation=policy or AttestationPolicy(),
             max_instances=max_instances,
+            operators=tuple(self.account(name) for name in operators),
+            mr_signer=mr_signer,
+            isv_prod_id=isv_prod_id,
         )
 
     def create_shard(
@@ -388,6 +395,11 @@ class World:
         return clone
 
     # --- what stands on L1 ---
+
+    def balance(self, name: str) -> int:
+        """What a named account has free on L1."""
+        key = storage_key("balances", "accounts", self.account(name))
+        return self.chain.read(int, key) or 0
 
     def schedule_now(self) -> Schedule:
         """The schedule after the last block.
