@@ -1,6 +1,7 @@
 """The command line in this process: what it says, and with which exit code."""
 
 import datetime as dt
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,10 +24,12 @@ from sealift.bundle import (
     sign_sigstruct,
 )
 from sealift.cli import run_cli
+from sealift.client import read_card, write_card
 from sealift.crypto import rsa_generate, sha256
 from sealift.frame import Runtime
 from sealift.stf import StandardPallets
 from sealift.transport.build import running_target
+from sealift.transport.keys import write_account_key
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "client"))
 
@@ -109,4 +112,38 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, vendor_pem: bytes) -> 
     path = tmp_path_factory.mktemp("bundle") / "tiny.bundle"
     signed = attach_sigstruct(bundle, sign_sigstruct(tbs, vendor_pem))
     path.write_bytes(encode_bundle(signed))
+    return path
+
+
+Govern = Callable[..., Path]
+
+
+@pytest.fixture
+def govern(world: World, tiny_bundle: Path, tmp_path: Path, sealift: Any) -> Govern:
+    """``govern({"any-of": …})``: the card of a new shard, governed so."""
+    count = iter(range(9))
+
+    def make(document: object, *more: object) -> Path:
+        number = next(count)
+        paper, card = tmp_path / f"a{number}.json", tmp_path / f"card{number}.json"
+        paper.write_text(json.dumps(document))
+        said = sealift(
+            "shard", "create", "--rpc", world.url, "--payer", world.key("payer"),
+            "--authority-json", paper, "--bundle", tiny_bundle, "--min-notice", 4,
+            "--rescue-after", 90_000, *more,
+            "--genesis", tmp_path / f"g{number}.bin", "--card", card,
+        )  # fmt: skip
+        assert said.code == 0, said
+        fresh = read_card(card)  # the tiny bundle has no real root
+        rooted = msgspec.structs.replace(fresh, trust_root=world.card.trust_root)
+        write_card(card, rooted)
+        return card
+
+    return make
+
+
+@pytest.fixture
+def boss(tmp_path: Path) -> Path:
+    path = tmp_path / "boss.json"
+    write_account_key(path, sha256(b"boss at the command line"))
     return path

@@ -17,7 +17,7 @@ import sealift
 from sealift.base import InvariantError, SealiftError
 from sealift.cli import EXIT_CODES, exit_code, exit_code_of
 from sealift.cli import sealift as program
-from sealift.cli._gov import HeightWordError, parse_height
+from sealift.cli._orders import HeightWordError, parse_height
 from sealift.client import CardError, ReceiptTimeoutError
 from sealift.transport.files import DiskFullError, FileError
 from sealift.transport.rpc import NodeTimeoutError

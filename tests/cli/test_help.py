@@ -49,11 +49,15 @@ def test_the_commands_are_those_we_promise() -> None:
             "mrenclave", "status", "check", "dump-ra",
         },
         "client": {
-            "new-account", "faucet", "shield", "transfer", "balance", "call", "nonce",
-            "ask", "list-workers",
+            "new-account", "faucet", "shield", "unshield", "transfer", "balance",
+            "call", "nonce", "ask", "list-workers",
         },
         "shard": {"create", "card", "status"},
-        "gov": {"schedule", "cancel", "status", "history"},
+        "gov": {
+            "schedule", "cancel", "postpone", "rules", "withdraw", "rotate-keys",
+            "status", "history", "sign", "submit", "propose", "vote", "tally",
+            "forecast", "review",
+        },
         "insecure-sim": {"init", "platform", "tcb-recovery", "revoke"},
         "attest": {"verify"},
     }  # fmt: skip

@@ -11,8 +11,8 @@ from aiohttp import web
 from shard_world import RICH, World
 
 from sealift.base import Height
-from sealift.cli import _check, _gov
-from sealift.cli._gov import NotAuthorityKeyError, OrderNotRecordedError
+from sealift.cli import _check, _endorse
+from sealift.cli._endorse import OrderNotRecordedError, Signing
 from sealift.cli._params import run
 from sealift.client import read_card, write_card
 from sealift.crypto import account_of, sha256
@@ -255,30 +255,37 @@ def test_maintenance_comes_and_goes(world: World, card: Path, sealift: Any) -> N
 
 def test_only_the_authority_decides(world: World, card: Path, sealift: Any) -> None:
     key = world.key("payer")
-    said = sealift("gov", "cancel", 1, "--card", card, "--authority", key)
+    said = sealift("gov", "cancel", 1, "--card", card, "--authority", key, "--json")
     assert said.code == 1
+    assert said.json["error"]["code"] == "NotAuthorityKeyError"
     assert "no member of the shard's upgrade authority" in said.err
-    with pytest.raises(NotAuthorityKeyError):
-        run(_gov._decide(card, key, None, lambda *_: None, workers=None))
 
 
 def test_an_order_that_nobody_carries_is_not_taken_for_recorded(
     world: World, card: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shard accepts it by a call, but the worker of this world carries none."""
-    monkeypatch.setattr(_gov, "_WAIT_SECONDS", 3.0)
+    monkeypatch.setattr(_endorse, "_WAIT_SECONDS", 3.0)
 
-    def make(schedule: Any, height: Height) -> StatusOrder:
+    def make(now: Any) -> StatusOrder:
         return StatusOrder(
-            chain_id=schedule.chain_id,
-            shard=schedule.shard,
-            serial=schedule.serial,
-            status=schedule.status,
-            expiry=Height(height + 100),
+            chain_id=now.schedule.chain_id,
+            shard=now.schedule.shard,
+            serial=now.schedule.serial,
+            status=now.schedule.status,
+            expiry=Height(now.height + 100),
         )
 
+    signing = Signing(
+        keys=(world.key("sudo"),),
+        vendors=(),
+        payer=None,
+        workers=(),
+        out=None,
+        order=None,
+    )
     with pytest.raises(OrderNotRecordedError):
-        run(_gov._decide(card, world.key("sudo"), None, make, workers=()))
+        run(_endorse.decide(card, signing, make, kind=StatusOrder))
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,15 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import aiohttp
 import click
+import msgspec
 
 from sealift.attestation import TrustAnchor
-from sealift.base import Fingerprint, ShardId, decode
-from sealift.bundle import Bundle, measure, parse_bundle
+from sealift.base import Fingerprint, Height, MrSigner, ShardId, decode
+from sealift.bundle import Bundle, measure, parse_bundle, verify_bundle
 from sealift.client import (
     ProvenChain,
     ShardCard,
@@ -37,6 +38,22 @@ F = TypeVar("F", bound=Callable[..., object])
 SIM_KIND = "insecure-sim"
 _ATTEMPTS = 3
 _METADATA = "metadata.bin"
+
+
+class ShardPolicyFile(PolicyFile, frozen=True, kw_only=True):
+    """An attestation policy of a shard: with what only a chain can judge."""
+
+    max_age_blocks: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 100_000
+    not_before: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+
+    def policy(self) -> AttestationPolicy:
+        """The policy, whole."""
+        return msgspec.structs.replace(
+            PolicyFile.policy(self),
+            max_age_blocks=self.max_age_blocks,
+            not_before=Height(self.not_before),
+        )
+
 
 card_option = click.option(
     "--card",
@@ -74,6 +91,18 @@ def code_of_bundle(bundle: Bundle) -> dict[str, Fingerprint]:
     return {SIM_KIND: measure(bundle.files).mrenclave}
 
 
+def vendor_identity(bundle: Bundle) -> tuple[MrSigner | None, int | None]:
+    """Vendor and product of a signed bundle; nothing of one that is not signed.
+
+    Raises:
+        SigstructError: It is signed, but not for this content.
+    """
+    if bundle.sigstruct is None:
+        return None, None
+    signed = verify_bundle(bundle).sigstruct
+    return signed.mrsigner, signed.isv_prod_id
+
+
 def parse_code(words: tuple[str, ...]) -> dict[str, Fingerprint]:
     """Fingerprints given as ``KIND=HEX``."""
     code = {}
@@ -99,7 +128,7 @@ def read_policy(path: Path | None) -> AttestationPolicy | None:
     """
     if path is None:
         return None
-    return read_json(path, PolicyFile, what="policy").policy()
+    return read_json(path, ShardPolicyFile, what="policy").policy()
 
 
 def card_of_bundle(

@@ -1,14 +1,11 @@
 """``sealift client``: a user of a shard."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
-import msgspec
 
-from sealift.base import AccountId, Amount, Fingerprint, Height
+from sealift.base import AccountId, Fingerprint, Height
 from sealift.client import (
-    OK,
     CallResult,
     WorkerAnswerError,
     WorkerRefusedError,
@@ -18,29 +15,22 @@ from sealift.client import (
 )
 from sealift.crypto import system_entropy
 from sealift.relay import Timestamp
-from sealift.transport.account import L1Account, free_balance
+from sealift.transport.account import free_balance
 from sealift.transport.clock import format_time
-from sealift.transport.keys import read_account_key, write_account_key
+from sealift.transport.keys import write_account_key
 
 from ._cards import card_option, key_option, open_user, open_workers, payer_option
-from ._chain import rpc_option
-from ._errors import EXIT_REFUSED
+from ._client_funds import faucet, shield, unshield
+from ._client_words import (
+    parse_arguments,
+    show_result,
+    within_option,
+    worker_option,
+)
 from ._output import emit, emit_rows, json_option
-from ._params import ACCOUNT, AMOUNT, HEX32, NUMBER, PATH, open_l1, run
+from ._params import ACCOUNT, AMOUNT, HEX32, NUMBER, PATH, run
 
 _SEED = 32
-_SECONDS = 60.0
-
-worker_option = click.option(
-    "--worker", "workers", multiple=True, help="URL of a worker, beside the card's."
-)
-within_option = click.option(
-    "--within",
-    type=click.FloatRange(min=0.1),
-    default=_SECONDS,
-    show_default=True,
-    help="Seconds to wait.",
-)
 
 
 @click.group()
@@ -66,72 +56,6 @@ def new_account(*, file: Path, as_json: bool) -> None:
     """
     account = write_account_key(file, system_entropy(_SEED))
     emit({"account": account, "file": str(file)}, as_json=as_json)
-
-
-@client.command()
-@click.argument("account", type=ACCOUNT)
-@click.option("--amount", type=AMOUNT, default=10**9, show_default=True)
-@click.option(
-    "--from", "source", type=PATH, required=True, help="Account key of the faucet."
-)
-@rpc_option
-@json_option
-def faucet(
-    *, account: AccountId, amount: int, source: Path, rpc: str, as_json: bool
-) -> None:
-    r"""Give ACCOUNT (hexadecimal, or a key file) funds on L1.
-
-    \b
-    Example:
-      sealift client faucet alice.json --from chain/keys/faucet.json
-    """
-    secret = read_account_key(source)
-
-    async def give() -> dict[str, object]:
-        async with open_l1(rpc) as l1:
-            chain_id = (await l1.status()).node_info.network
-            done = await L1Account(secret, l1, chain_id).act(
-                "balances.transfer", {"dest": account, "amount": amount}
-            )
-            return {
-                "account": account,
-                "l1_balance": await free_balance(l1, account),
-                "block": done.height,
-            }
-
-    emit(run(give()), as_json=as_json)
-
-
-@client.command()
-@click.argument("amount", type=AMOUNT)
-@click.option("--to", "beneficiary", type=ACCOUNT, help="Whom (default: --key).")
-@card_option
-@key_option("Key file of the user.")
-@payer_option
-@json_option
-def shield(
-    *,
-    amount: int,
-    beneficiary: AccountId | None,
-    card: Path,
-    key: Path,
-    payer: Path | None,
-    as_json: bool,
-) -> None:
-    r"""Move AMOUNT from the payer's L1 account into the shard.
-
-    \b
-    Example:
-      sealift client shield 1000 --card card.json --key alice.json
-    """
-
-    async def move() -> dict[str, object]:
-        async with open_user(card, key, payer=payer or key) as user:
-            whom = beneficiary or user.account
-            done = await user.shield(Amount(amount), whom)
-            return {"beneficiary": whom, "amount": amount, "block": done.height}
-
-    emit(run(move()), as_json=as_json)
 
 
 @client.command()
@@ -172,7 +96,7 @@ def transfer(
                 "balances.transfer", arguments, within=within, confirmed=confirmed
             )
 
-    _show_result(ctx, run(move()), as_json=as_json)
+    show_result(ctx, run(move()), as_json=as_json)
 
 
 @client.command()
@@ -272,7 +196,7 @@ def call(
                 pin=None if pin is None else Fingerprint(pin),
             )
 
-    _show_result(ctx, run(make()), as_json=as_json)
+    show_result(ctx, run(make()), as_json=as_json)
 
 
 @client.command()
@@ -371,55 +295,5 @@ async def _instances(card: Path, blocks: int) -> list[dict[str, object]]:
     return rows
 
 
-def parse_arguments(
-    words: tuple[str, ...], args_json: str | None
-) -> Mapping[str, object]:
-    """Arguments of a call from ``name=value`` words and a JSON object.
-
-    A value is JSON if it can be read as such, else text; numbers and hexadecimal
-    text are understood by the runtime's metadata.
-    """
-    found: dict[str, object] = {}
-    if args_json is not None:
-        try:
-            found.update(msgspec.json.decode(args_json, type=dict[str, object]))
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise click.BadParameter(
-                f"--args is not a JSON object ({error})"
-            ) from error
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{word!r} is not name=value")
-        found[name] = _value(text)
-    return found
-
-
-def _value(text: str) -> object:
-    try:
-        value: object = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return text
-    if isinstance(value, float) or (isinstance(value, int) and value >= 2**63):
-        return text  # digits may be hexadecimal, too
-    return value
-
-
-def _show_result(ctx: click.Context, result: CallResult, *, as_json: bool) -> None:
-    emit(
-        {
-            "outcome": result.outcome,
-            "message": result.message,
-            "block": result.height,
-            "index": result.index,
-            "confirmed": result.confirmed,
-            "call_id": result.call_id,
-            "nonce": result.nonce,
-            "events": [
-                {"name": name, "fields": fields} for name, fields in result.events
-            ],
-        },
-        as_json=as_json,
-    )
-    if result.outcome != OK:
-        ctx.exit(EXIT_REFUSED)
+for _command in (faucet, shield, unshield):
+    client.add_command(_command)

@@ -50,9 +50,12 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "ProcessNotReadyError": EXIT_UNREACHABLE,
     "ProcessStartError": EXIT_UNREACHABLE,
     "WheelFetchError": EXIT_UNREACHABLE,
+    "BundleUnreachableError": EXIT_UNREACHABLE,
     # files
+    "AuthorityDocumentError": EXIT_FILE,
     "FileError": EXIT_FILE,
     "BundleFolderError": EXIT_FILE,
+    "NoActiveBundleError": EXIT_FILE,
     "CardError": EXIT_FILE,
     "ChainStoreError": EXIT_FILE,
     "ConfigError": EXIT_FILE,

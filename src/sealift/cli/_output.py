@@ -1,5 +1,6 @@
 """Printing: people get lines, programs get JSON."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -9,6 +10,7 @@ import msgspec
 
 #: Longer texts do not share a line.
 _LONG = 60
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -52,6 +54,39 @@ def emit_rows(
         click.echo("  ".join(padded).rstrip())
 
 
+def emit_sections(
+    answer: Mapping[str, object],
+    sections: Mapping[str, Sequence[Mapping[str, object]]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print an answer and, below it, tables; those with nothing in them are not."""
+    if as_json:
+        emit({**answer, **sections}, as_json=True)
+        return
+    emit(answer, as_json=False)
+    for name, rows in sections.items():
+        if rows:
+            click.echo(f"\n{name.replace('_', ' ')}:")
+            emit_rows(name, rows, as_json=False)
+
+
+def shown_safely(text: str) -> str:
+    """Text of others for a terminal: what would command or deceive it is escaped.
+
+    Controls (C0, C1, DEL), line separators, and characters that are invisible or
+    turn the direction of writing (Unicode Cc, Cf, Cs, Co, Zl, Zp).
+    """
+    return "".join(
+        char if unicodedata.category(char) not in _UNSAFE else _escaped(char)
+        for char in text
+    )
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
 def say(text: str) -> None:
     """A remark for people, on stderr: it never mixes with an answer."""
     click.echo(text, err=True)
@@ -74,7 +109,7 @@ def _lines(value: object) -> list[str]:
     if isinstance(value, list) and any(
         isinstance(one, str) and len(one) > _LONG for one in value
     ):
-        counts = Counter(str(one) for one in value)
+        counts = Counter(shown_safely(str(one)) for one in value)
         return [
             text if count == 1 else f"{text} (×{count})"  # noqa: RUF001 - times
             for text, count in counts.items()
@@ -88,7 +123,7 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
-        return ", ".join(str(one) for one in value)
+        return shown_safely(", ".join(str(one) for one in value))
     if isinstance(value, list | dict):
-        return msgspec.json.encode(value).decode()
-    return str(value)
+        return shown_safely(msgspec.json.encode(value).decode())
+    return shown_safely(str(value))

@@ -9,6 +9,7 @@ import msgspec
 from sealift.base import (
     AccountId,
     DecodeError,
+    MrSigner,
     ShardId,
     decode,
     encode,
@@ -17,14 +18,16 @@ from sealift.base import (
 from sealift.client import read_card, write_card
 from sealift.crypto import account_of, sha256
 from sealift.frame import EmittedEvent
-from sealift.ledger import ledger_metadata
+from sealift.ledger import ledger_metadata, verify_rules
 from sealift.protocol import (
     AttestationPolicy,
+    Authority,
     NoGenerationError,
     ShardConfig,
     ShardRules,
     SudoAuthority,
     config_at,
+    leaves,
     next_upgrade,
 )
 from sealift.transport.account import L1Account
@@ -45,14 +48,19 @@ from ._cards import (
     parse_code,
     read_bundle,
     read_policy,
+    vendor_identity,
 )
 from ._chain import rpc_option
 from ._output import emit, json_option, say
 from ._params import ACCOUNT, HEX32, PATH, open_l1, run
+from ._rules import RulesWords, alone_pays, rules_options, vendor_member
 
 _CREATED = "enclave_bridge.ShardCreated"
 _POLL_SECONDS = 0.1
-_BLOCKS = click.IntRange(1, 100_000_000)
+_MIN_NOTICE = 20
+_RESCUE_AFTER = 100
+#: A digest is as good as a public key that nobody can sign for.
+_NOBODY = AccountId(sha256(b"sealift/nobody/v1\x00"))
 
 
 @click.group()
@@ -71,7 +79,6 @@ def shard() -> None:
 @click.option(
     "--authority",
     type=PATH,
-    required=True,
     help="Account key of who may say what code runs next; pays, too.",
 )
 @click.option("--payer", type=PATH, help="Account key that pays instead.")
@@ -82,25 +89,25 @@ def shard() -> None:
     help="The first code; its runtime stands in the card.",
 )
 @click.option("--code", multiple=True, help="More code: KIND=FINGERPRINT.")
+@rules_options
 @click.option(
-    "--min-notice",
-    type=_BLOCKS,
-    default=20,
-    show_default=True,
-    help="Blocks from a decision to the release of keys.",
-)
-@click.option(
-    "--rescue-after",
-    type=_BLOCKS,
-    default=100,
-    show_default=True,
-    help="Blocks after which a generation that never came is void.",
+    "--emergency-floor",
+    type=click.IntRange(0, 100_000_000),
+    default=0,
+    help="The emergency notice is never less; 0: there is never one.",
 )
 @click.option("--policy", type=PATH, help="JSON of what TCB is accepted.")
 @click.option("--min-isv-svn", type=click.IntRange(0, 65_535), default=0)
 @click.option("--max-instances", type=click.IntRange(0, 10_000), default=0)
-@click.option("--operator", "operators", type=ACCOUNT, multiple=True)
-@click.option("--root-quorum", type=click.IntRange(1, 64), default=1)
+@click.option(
+    "--operator",
+    "operators",
+    type=ACCOUNT,
+    multiple=True,
+    help="Account whose instances may run; repeatable (default: any).",
+)
+@click.option("--mr-signer", type=HEX32, help="Whose code it must be.")
+@click.option("--prod-id", type=click.IntRange(0, 65_535), help="Which product.")
 @click.option("--page-bits", type=click.IntRange(4, 22), default=16, show_default=True)
 @click.option("--state", type=PATH, help="JSON of the genesis state, by pallet.")
 @click.option(
@@ -117,17 +124,18 @@ def shard() -> None:
 def create(
     *,
     rpc: str,
-    authority: Path,
+    authority: Path | None,
     payer: Path | None,
     bundle: Path,
     code: tuple[str, ...],
-    min_notice: int,
-    rescue_after: int,
+    words: RulesWords,
+    emergency_floor: int,
     policy: Path | None,
     min_isv_svn: int,
     max_instances: int,
     operators: tuple[AccountId, ...],
-    root_quorum: int,
+    mr_signer: bytes | None,
+    prod_id: int | None,
     page_bits: int,
     state: Path | None,
     genesis: Path,
@@ -136,42 +144,54 @@ def create(
 ) -> None:
     r"""Create a shard: rules, first code, genesis; writes its card.
 
-    What is fixed here can be changed later only with the longest notice.
+    What is fixed here can be changed later only with the longest notice. Without
+    other words: --min-notice 20, --rescue-after 100, --effects-quorum 2.
 
     \b
-    Example:
+    Examples:
       sealift shard create --bundle auction-v1.bundle --authority boss.json \
         --min-notice 20 --rescue-after 50
+      sealift shard create --bundle auction-v1.bundle --payer op.json \
+        --authority-json authority.json --emergency-json pause.json \
+        --effects-quorum 2 --handover shielding=pass
     """
-    secret = read_account_key(authority)
-    key = account_of(secret)
-    blob = _genesis_blob(state, key)
+    who, paying = _deciders(authority, payer, words)
+    sudo = sole_key(who)
+    blob = _genesis_blob(state, sudo)
     first = read_bundle(bundle)
+    rules = words.apply(
+        ShardRules(
+            authority=who,
+            genesis=sha256(blob),
+            min_notice=_MIN_NOTICE,
+            rescue_after=_RESCUE_AFTER,
+            page_bits=page_bits,
+            emergency_floor=emergency_floor,
+        )
+    )
+    identity = vendor_identity(first) if vendor_member(rules) else (None, None)
     config = ShardConfig(
         code={**code_of_bundle(first), **parse_code(code)},
         min_isv_svn=min_isv_svn,
         attestation=read_policy(policy) or AttestationPolicy(),
         max_instances=max_instances,
         operators=operators,
+        mr_signer=identity[0] if mr_signer is None else MrSigner(mr_signer),
+        isv_prod_id=identity[1] if prod_id is None else prod_id,
     )
-    rules = ShardRules(
-        authority=SudoAuthority(key=key),
-        genesis=sha256(blob),
-        min_notice=min_notice,
-        rescue_after=rescue_after,
-        root_quorum=root_quorum,
-        page_bits=page_bits,
-    )
+    verify_rules(rules, config)
     _keep_genesis(genesis, blob)
-    paying = secret if payer is None else read_account_key(payer)
     made = run(_create(rpc, paying, rules, config))
     write_card(card, card_of_bundle(first, shard=made, l1=rpc, workers=()))
     say(f"The first worker needs {genesis}; users need {card}.")
+    if alone_pays(rules):
+        say(alone_pays(rules))
     emit(
         {
             "shard": made,
-            "authority": key,
+            "authority": sudo if authority is not None else describe_authority(who),
             "code": {kind: digest.hex() for kind, digest in config.code.items()},
+            "effects_quorum": rules.effects_quorum,
             "genesis": str(genesis),
             "genesis_sha256": rules.genesis,
             "card": str(card),
@@ -240,6 +260,29 @@ def status(*, card: Path, as_json: bool) -> None:
       sealift shard status --card card.json
     """
     emit(run(_status(card)), as_json=as_json)
+
+
+def _deciders(
+    authority: Path | None, payer: Path | None, words: RulesWords
+) -> tuple[Authority, bytes]:
+    """Who decides, and the secret of who pays."""
+    described = words.authority()
+    if (authority is None) == (described is None):
+        raise click.UsageError("Who decides? Give --authority or --authority-json.")
+    key = payer if payer is not None else authority
+    if key is None:
+        raise click.UsageError("Who pays? An --authority-json needs --payer.")
+    if described is not None:
+        return described, read_account_key(key)
+    secret = read_account_key(authority) if authority is not None else b""
+    paying = secret if payer is None else read_account_key(payer)
+    return SudoAuthority(key=account_of(secret)), paying
+
+
+def sole_key(authority: Authority) -> AccountId:
+    """The key that has sudo in an empty shard: the authority's only one, or nobody."""
+    keys = [one.key for one in leaves(authority) if isinstance(one, SudoAuthority)]
+    return keys[0] if len(keys) == 1 else _NOBODY
 
 
 def _genesis_blob(path: Path | None, sudo: AccountId) -> bytes:
@@ -322,6 +365,8 @@ async def _status(path: Path) -> dict[str, object]:
         "authority": describe_authority(schedule.rules.authority),
         "min_notice": schedule.rules.min_notice,
         "rescue_after": schedule.rules.rescue_after,
+        "effects_quorum": schedule.rules.effects_quorum,
+        "warning": alone_pays(schedule.rules),
     }
 
 

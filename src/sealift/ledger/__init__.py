@@ -3,17 +3,21 @@
 Pure. The quote verifier is a port; the real one is :class:`DcapVerifier`.
 """
 
+from ._authority import OpenOrder, collect, lacking
 from ._bridge import MAX_CIPHERTEXT
 from ._bridge_schedule import shard_id_of
 from ._bridge_storage import vault_account
 from ._codes import CODES, CODESPACE, UNLISTED, code_of, code_of_error
+from ._council import CouncilVote, Motion
 from ._effects import EffectsConflict, SignedEffects
 from ._eligibility import Forecast, forecast, is_eligible, require_eligible
 from ._errors import LedgerGenesisError
 from ._genesis import LedgerGenesis, LedgerParams, parse_genesis, render_genesis
 from ._ledger import FinalizedBlock, Ledger, LedgerTxResult, TxCheck
+from ._orders import verify_order
 from ._ports import CollateralVerdict, Evidence, QuoteVerifier
 from ._roots import RootConflict, SignedConfirmation
+from ._rules import verify_rules
 from ._runtime import RUNTIME_NAME
 from ._system import RUNTIME_VERSION
 from ._teerex import PLATFORM_OF
@@ -29,6 +33,7 @@ __all__ = [
     "RUNTIME_VERSION",
     "UNLISTED",
     "CollateralVerdict",
+    "CouncilVote",
     "DcapVerifier",
     "EffectsConflict",
     "Evidence",
@@ -39,6 +44,8 @@ __all__ = [
     "LedgerGenesisError",
     "LedgerParams",
     "LedgerTxResult",
+    "Motion",
+    "OpenOrder",
     "QuoteVerifier",
     "RootConflict",
     "SignedConfirmation",
@@ -46,8 +53,10 @@ __all__ = [
     "TxCheck",
     "code_of",
     "code_of_error",
+    "collect",
     "forecast",
     "is_eligible",
+    "lacking",
     "ledger_call",
     "ledger_metadata",
     "parse_genesis",
@@ -56,4 +65,6 @@ __all__ = [
     "shard_id_of",
     "transaction",
     "vault_account",
+    "verify_order",
+    "verify_rules",
 ]

@@ -1,0 +1,125 @@
+"""What L1 knows of a shard's government, proven from the card's trust root on."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from sealift.base import Digest, Height, ShardId, canonical_decode
+from sealift.client import ProvenChain
+from sealift.ledger import Motion, OpenOrder, lacking, ledger_metadata
+from sealift.protocol import (
+    Authority,
+    Leaf,
+    Order,
+    Schedule,
+    ScheduleEntry,
+    ShardStatus,
+    WorkersAuthority,
+    leaves,
+)
+
+T = TypeVar("T")
+_BRIDGE: Final = "enclave_bridge"
+_COUNCIL: Final = "council"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Government:
+    """The schedule of a shard and all that may still change it.
+
+    ``standing`` is the status that acts from the next block.
+    """
+
+    height: Height
+    schedule: Schedule
+    standing: ShardStatus
+    orders: tuple[OpenOrder, ...]
+    motions: tuple[Motion, ...]
+
+    def opened(self, order: Order) -> OpenOrder | None:
+        """What is known of an order that waits for endorsements."""
+        for one in self.orders:
+            if one.order == order:
+                return one
+        return None
+
+    def lacking(self, opened: OpenOrder) -> tuple[Leaf, ...]:
+        """Members whose endorsement an order lacks."""
+        return lacking(self.schedule, opened, standing=self.standing)
+
+
+async def read_government(chain: ProvenChain, shard: ShardId) -> Government:
+    """What stands in L1's proven state, or stood there a block before.
+
+    Raises:
+        UnknownShardOnChainError: There is no such shard.
+        NodeUnreachableError: No node answers.
+    """
+    height, schedule = await chain.schedule(shard)
+    status = await _stored(chain, ShardStatus, "next_status", shard)
+    digests = await _stored(chain, tuple[Digest, ...], "opened_digests", shard)
+    found = await asyncio.gather(
+        *(_stored(chain, OpenOrder, "opened", (shard, one)) for one in digests or ())
+    )
+    council = await read_motions(chain, shard) if _votes(schedule) else ()
+    return Government(
+        height=height,
+        schedule=schedule,
+        standing=status or schedule.status,
+        orders=tuple(one for one in found if one is not None),
+        motions=council,
+    )
+
+
+async def read_motions(chain: ProvenChain, shard: ShardId) -> tuple[Motion, ...]:
+    """The motions that stand before the council."""
+    digests = await _stored(chain, tuple[Digest, ...], "open", shard, pallet=_COUNCIL)
+    found = await asyncio.gather(
+        *(
+            _stored(chain, Motion, "motions", (shard, one), pallet=_COUNCIL)
+            for one in digests or ()
+        )
+    )
+    return tuple(one for one in found if one is not None)
+
+
+def members(schedule: Schedule) -> list[Leaf]:
+    """The leaves of the shard's authorities, the emergency's last."""
+    trees: tuple[Authority | None, ...] = (
+        schedule.rules.authority,
+        schedule.rules.emergency,
+    )
+    return [leaf for tree in trees if tree is not None for leaf in leaves(tree)]
+
+
+def entry_row(entry: ScheduleEntry) -> dict[str, object]:
+    """One generation in a line."""
+    code = entry.config.code
+    return {
+        "generation": entry.generation,
+        "status": str(entry.status),
+        "code": ", ".join(f"{kind}={digest.hex()}" for kind, digest in code.items()),
+        "recorded_at": entry.recorded_at,
+        "release_from": entry.release_from,
+        "upgrade_at": entry.upgrade_at,
+        "predecessor": entry.predecessor,
+        "order": entry.order,
+        "bundle": entry.bundle,
+        "source": entry.source,
+    }
+
+
+def _votes(schedule: Schedule) -> bool:
+    return any(isinstance(one, WorkersAuthority) for one in members(schedule))
+
+
+async def _stored(
+    chain: ProvenChain,
+    kind: type[T],
+    item: str,
+    key: object,
+    *,
+    pallet: str = _BRIDGE,
+) -> T | None:
+    _, raw = await chain.read(ledger_metadata().storage_key(pallet, item, key))
+    return None if raw is None else canonical_decode(kind, raw)
