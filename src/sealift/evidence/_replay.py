@@ -386,7 +386,7 @@ class Replay:
 
     def _compare(self, height: Height, *, always: bool = False) -> None:
         """The schedule re-derived is the one that L1 keeps, wherever it changed."""
-        if self._schedule is self._compared and not always:
+        if self._schedule == self._compared and not always:
             return
         schedule = self.schedule
         kept = self.proven.state(height, schedule_key(self.proven.shard))

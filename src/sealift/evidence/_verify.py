@@ -78,6 +78,8 @@ def verify_evidence(
             got=error.got,
             expected=error.expected,
         ) from error
+    except RecursionError as error:  # an authority nested beyond any that can be
+        raise ScheduleUnexplainedError("the file is nested too deeply") from error
     return _lineage(proven, replay)
 
 
