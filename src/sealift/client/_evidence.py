@@ -130,6 +130,8 @@ class _Export:
         if self.creation is not None and (concerned or results.finalize_block_events):
             entry = await self.source.state(schedule_key(self.shard), height)
             if entry.value != self.schedule:
+                if self.schedule is not None:
+                    await self.ask(entry.key, Height(height - 1))
                 self.schedule = entry.value
                 self.keep(height, entry)
 

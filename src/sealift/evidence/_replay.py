@@ -118,7 +118,9 @@ class Replay:
             EvidenceError: With the step that does not hold.
         """
         height = 0
-        blocks = sorted(self.proven.calls)
+        key = schedule_key(self.proven.shard)
+        shown = {at for at, where in self.proven.states if where == key}
+        blocks = sorted({*self.proven.calls, *shown})
         while True:
             coming = [h for h in (self._next(blocks, height), self._turn(height)) if h]
             height = min(coming, default=Height(0))
@@ -129,7 +131,7 @@ class Replay:
                 self._take(call)
                 for event in call.events:
                     self._happen(call, event)
-            self._compare(Height(height))
+            self._compare(Height(height), always=height in shown)
         self._compare(self.proven.last, always=True)
         self._compare_frontier()
 
@@ -385,14 +387,23 @@ class Replay:
         self._rule(height, "two words that cannot both be true: maintenance")
 
     def _compare(self, height: Height, *, always: bool = False) -> None:
-        """The schedule re-derived is the one that L1 keeps, wherever it changed."""
-        if self._schedule == self._compared and not always:
+        """The schedule re-derived is the one that L1 keeps, wherever it changed.
+
+        Before the block that changed it, and after; and wherever the file shows it.
+        """
+        before = self._compared
+        if self._schedule == before and not always:
             return
         schedule = self.schedule
+        if before is not None and before != schedule:
+            self._compare_at(before, Height(height - 1))
+        self._compare_at(schedule, height)
+        self._compared = schedule
+
+    def _compare_at(self, schedule: Schedule, height: Height) -> None:
         kept = self.proven.state(height, schedule_key(self.proven.shard))
         if kept != encode(schedule):
             refuse_difference(schedule, kept, height)
-        self._compared = schedule
 
     def _compare_frontier(self) -> None:
         """Step 6: the chain of roots ends where L1's does."""
