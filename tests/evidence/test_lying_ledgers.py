@@ -63,6 +63,24 @@ Make = Callable[..., World]
 HALF = Ratio(numerator=1, denominator=2)
 
 
+#: The step that each refusal names.
+STEPS = {
+    "HeadersRefusedError": 1,
+    "InclusionError": 1,
+    "BirthRefusedError": 2,
+    "ActUnprovenError": 3,
+    "ScheduleUnexplainedError": 3,
+    "InstanceRefusedError": 4,
+    "KeysUnexplainedError": 5,
+    "RootChainError": 6,
+}
+
+
+def test_every_refusal_has_the_number_of_its_step() -> None:
+    kinds = {one.__name__: one.step for one in EvidenceError.__subclasses__()}
+    assert kinds == STEPS
+
+
 def refuses(
     world: World, error: type[EvidenceError], match: str, *, blocks: int = 2
 ) -> None:
