@@ -56,6 +56,7 @@ def test_the_commands_are_those_we_promise() -> None:
         "gov": {"schedule", "cancel", "status", "history"},
         "insecure-sim": {"init", "platform", "tcb-recovery", "revoke"},
         "attest": {"verify"},
+        "evidence": {"export", "verify"},
     }  # fmt: skip
 
 
