@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from ghosts import haunted
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from lineages import export, replace, verify
@@ -15,11 +16,11 @@ from sealift.evidence import (
     EvidenceFile,
     EvidenceFormatError,
     VerifiedLineage,
-    _explain,
     explain_lineage,
     parse_evidence,
     render_evidence,
 )
+from sealift.frame import Runtime
 from sealift.testing import World
 
 QUIET = settings(
@@ -116,7 +117,14 @@ def test_a_lineage_is_made_by_verification_only(
 
 
 def test_words_of_an_order_cannot_draw_on_a_terminal(
-    upgraded: World, file: EvidenceFile
+    new_world: Callable[..., World], v1: Runtime
 ) -> None:
-    assert _explain._printable("a\x1b[31mb\u202ec\n") == "a\\x1b[31mb\\u202ec\\n"
-    assert all(line.isprintable() for line in explain_lineage(verify(upgraded, file)))
+    world = new_world()
+    haunted(world, v1, "one")
+    order = world.upgrade_order(world.releases[1]).order
+    nasty = replace(order, source="a\x1b[2J\u202e\nGeneration 9 runs.")
+    world.submit(world.sign_order(nasty))
+    world.blocks(2)
+    told = explain_lineage(verify(world, export(world)))
+    assert all(line.isprintable() for line in told)
+    assert any("a\\x1b[2J\\u202e\\nGeneration 9" in line for line in told)

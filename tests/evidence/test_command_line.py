@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lineages import export, trust_root, without
+from lineages import export, replace, trust_root, without
 
 from sealift.cli import _application, run_cli
 from sealift.client import make_card, write_card
@@ -157,3 +157,14 @@ def test_a_generation_is_what_its_source_builds_to(
         *words(folder, "--source", folder, "--generation", 0, "--json")
     )
     assert json.loads(out)["error"]["code"] == "SourceMismatchError"
+
+
+def test_a_refusal_of_a_hostile_file_cannot_draw_on_a_terminal(
+    folder: Path, sealift: Sealift, upgraded: World
+) -> None:
+    hostile = replace(export(upgraded), chain_id="x\x1b[2J")
+    (folder / "hostile.evidence").write_bytes(render_evidence(hostile))
+    code, out, err = sealift(*words(folder, file="hostile.evidence"))
+    assert (code, out) == (1, "")
+    assert "another chain" in err
+    assert err.strip().isprintable()

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from ghosts import Ghost, haunted, root_of
-from lineages import export, verify
+from lineages import export, heights_of, verify
 
 from sealift.base import Height
 from sealift.bundle import parse_sigstruct
@@ -14,8 +14,10 @@ from sealift.crypto import rsa_public_modulus, rsa_sign_pkcs1_sha256
 from sealift.evidence import explain_lineage
 from sealift.frame import Runtime
 from sealift.insecure_sim import PLATFORM_KIND
+from sealift.ledger import ledger_call
 from sealift.protocol import (
     AllOf,
+    AnyOf,
     CancelOrder,
     EntryStatus,
     PostponeOrder,
@@ -320,3 +322,79 @@ def test_a_shard_that_is_not_born_yet(new_world: Make, v1: Runtime) -> None:
     lineage = verify(world, export(world))
     assert lineage.epochs == ()
     assert "not born" in text_of(lineage)
+
+
+def test_who_left_the_registry_holds_no_keys(new_world: Make, v1: Runtime) -> None:
+    """Its operator took one away, root another: neither counts when keys act."""
+    world = new_world(rules={"rotation_quorum": 2})
+    one, two, three, four = haunted(world, v1, "one", "two", "three", "four")
+    rotate = RotationRequest(not_before=Height(0))
+    world.submit(
+        world.sign_order(world.order(StatusOrder, status=ShardStatus(), rotate=rotate))
+    )
+    one.stage(1)
+    world.act("operator", "teerex.unregister_enclave", signing_key=one.key)
+    two.hold(1)
+    assert len(world.schedule_now().epochs) == 1
+    gone = ledger_call("teerex.unregister_enclave", signing_key=two.key)
+    world.act("root", "sudo.sudo", call=gone)
+    three.hold(1)
+    assert len(world.schedule_now().epochs) == 1
+    four.hold(1)
+    world.blocks(2)
+    lineage = verify(world, export(world))
+    assert lineage.epochs[1].holders == (three.key, four.key)
+
+
+def test_any_of_two_and_what_the_emergency_authority_may(
+    new_world: Make, v1: Runtime
+) -> None:
+    world = new_world()
+    alice, bob = (SudoAuthority(key=world.account(one)) for one in ("alice", "bob"))
+    world._more_rules = {
+        "authority": AnyOf(members=(alice, bob)),
+        "emergency": SudoAuthority(key=world.account("carol")),
+    }
+    haunted(world, v1, "one")
+    order = upgrade(world, release_from=Height(world.height + 9))
+    order = replace(order, upgrade_at=Height(world.height + 12))
+    world.submit(sign_order(order, world.secret("bob")))
+    cancel = world.order(CancelOrder, generation=1)
+    world.submit(sign_order(cancel, world.secret("carol")))
+    rules = replace(world.schedule_now().rules, grace=7)
+    change = world.order(RulesOrder, rules=rules, effective_at=Height(world.height + 6))
+    world.submit(sign_order(change, world.secret("alice")))
+    world.submit(sign_order(change, world.secret("bob")))
+    world.blocks(2)
+    lineage = verify(world, export(world))
+    who = [act.by for act in lineage.acts]
+    assert who[0] == (f"the key {world.account('bob').hex()}",)
+    assert who[1] == (f"the key {world.account('carol').hex()}",)
+    assert len(who[2]) == 2
+
+
+def test_a_motion_that_expires_decides_nothing(new_world: Make, v1: Runtime) -> None:
+    world = new_world()
+    operators = (world.account("operator"),)
+    terms = WorkersAuthority(threshold=HALF, seat_age=2, period=3)
+    world._more_rules = {"authority": terms}
+    probe = world.release(v1, sources={"app.py": b"first"})
+    config = replace(world.config(probe), operators=operators)
+    one, two = haunted(world, v1, "one", "two", config=config)
+    world.blocks(3)
+    at = world.height + 30
+    order = upgrade(
+        world,
+        config=config,
+        release_from=Height(at),
+        upgrade_at=Height(at + 2),
+    )
+    one.propose(order)
+    world.blocks(5)
+    one.propose(order)  # the same again, in place of the one that is over
+    two.vote(order)
+    world.blocks(2)
+    lineage = verify(world, export(world))
+    (act,) = lineage.acts
+    assert act.order == order.digest()
+    assert act.height > heights_of(export(world), "council.propose")[0] + 3

@@ -163,9 +163,9 @@ class Decisions:
         Raises:
             ActUnprovenError: It is not.
         """
-        motion = self._motions.pop(ended.order, None)
         if ended.how != "passed":
-            return
+            return  # perhaps to make room for the same order, proposed anew
+        motion = self._motions.pop(ended.order, None)
         if motion is None:
             raise ActUnprovenError(
                 f"a motion passed in block {call.height} that the file lacks",

@@ -78,6 +78,8 @@ def _generation(one: GenerationLineage) -> str:
             if one.certificate
             else "; no handover certificate was posted"
         )
+    if one.source:
+        text += f"; its order says of its source: {one.source}"
     return text + "."
 
 

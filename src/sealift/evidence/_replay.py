@@ -1,5 +1,6 @@
 """The replay: what a file proves, in order, from the creation to its last block."""
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 import msgspec
@@ -117,34 +118,33 @@ class Replay:
         Raises:
             EvidenceError: With the step that does not hold.
         """
-        height = 0
+        height = Height(0)
         key = schedule_key(self.proven.shard)
         shown = {at for at, where in self.proven.states if where == key}
         blocks = sorted({*self.proven.calls, *shown})
         while True:
-            coming = [h for h in (self._next(blocks, height), self._turn(height)) if h]
+            ahead = bisect_right(blocks, height)
+            coming = [*blocks[ahead : ahead + 1], *self._turn(height)]
             height = min(coming, default=Height(0))
             if not coming or height > self.proven.last:
                 break
-            self._begin(Height(height))
-            for call in self.proven.calls.get(Height(height), ()):
+            self._begin(height)
+            for call in self.proven.calls.get(height, ()):
                 self._take(call)
                 for event in call.events:
                     self._happen(call, event)
-            self._compare(Height(height), always=height in shown)
+            self._compare(height, always=height in shown)
         self._compare(self.proven.last, always=True)
         self._compare_frontier()
 
-    @staticmethod
-    def _next(blocks: list[Height], after: int) -> Height | None:
-        return next((h for h in blocks if h > after), None)
-
-    def _turn(self, after: int) -> Height | None:
+    def _turn(self, after: int) -> list[Height]:
+        """The next block whose beginning changes the schedule, if any ahead."""
         if self._schedule is None:
-            return None
+            return []
         if self._next_status is not None:
-            return Height(after + 1)
-        return next_turn(self._schedule, after=after, confirmed=self.roots.confirmed)
+            return [Height(after + 1)]
+        turn = next_turn(self._schedule, after=after, confirmed=self.roots.confirmed)
+        return [] if turn is None else [turn]
 
     def _begin(self, height: Height) -> None:
         if self._schedule is None:
