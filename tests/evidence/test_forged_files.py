@@ -135,6 +135,13 @@ def test_another_trust_root_is_not_led_to(
         verify(upgraded, file, trust_root=foreign)
 
 
+def test_trust_that_begins_after_the_shard(upgraded: World, file: EvidenceFile) -> None:
+    """What lies before what is trusted cannot be judged from it."""
+    later = trust_root(upgraded, upgraded.height - 1)
+    with pytest.raises(HeadersRefusedError, match="trust root"):
+        verify(upgraded, file, trust_root=later)
+
+
 def test_a_missing_header_and_no_header_at_all(
     upgraded: World, file: EvidenceFile
 ) -> None:

@@ -168,7 +168,7 @@ def follow_lineage(lineage: VerifiedLineage, pin: LineagePin) -> CurrentLineage:
 
     1. The pin says something, and the shard is born.
     2. Its generation ran, and ran the pinned code.
-    3. Its epoch acted, with the pinned key.
+    3. Its epoch is one of the shard's, with the pinned key.
 
     Each link between was verified with the lineage; the caller owes that the
     lineage is new enough (:func:`require_fresh`).

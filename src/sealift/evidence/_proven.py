@@ -56,7 +56,6 @@ class ProvenFile:
     root: VerifiedHeader
     head: VerifiedHeader
     calls: Mapping[Height, tuple[ProvenCall, ...]]
-    times: Mapping[Height, UnixSeconds]
     states: Mapping[tuple[Height, bytes], bytes | None] = field(repr=False)
 
     @property
@@ -108,7 +107,6 @@ def prove_file(
         root=heads[0],
         head=heads[-1],
         calls=calls,
-        times={h.height: UnixSeconds(max(h.time.seconds, 0)) for h in heads},
         states=states,
     )
 
