@@ -14,7 +14,7 @@ handover, to the next. The map of the house (the linter enforces it)::
      ENCLAVE            enclave              the one door: ECALLs
                   stf   |  provisioning      never each other
      ──────────────────────────────────────────────────────
-     FOUNDATION          ledger              the L1 runtime
+     FOUNDATION   ledger | evidence          the L1 runtime; lineage, verified offline
                          bundle              the measured file, SIGSTRUCT
                    relay | attestation       sans-I/O verifiers
                          frame               what a runtime is made of

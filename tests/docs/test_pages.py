@@ -113,6 +113,7 @@ NUMBERED = [
         "ledger/_bridge_schedule.py",
         "on_initialize",
     ),
+    ("evidence.md", "What is verified", "evidence/_verify.py", "verify_evidence"),
     ("calls.md", "What becomes of it", "stf/_opening.py", "open_and_verify"),
     ("calls.md", "Getters", "enclave/_reads.py", "ask"),
     (
@@ -126,7 +127,9 @@ NUMBERED = [
 
 
 @pytest.mark.parametrize(
-    ("page", "heading", "file", "name"), NUMBERED, ids=[n[3] for n in NUMBERED]
+    ("page", "heading", "file", "name"),
+    NUMBERED,
+    ids=[f"{n[0]} {n[3]}" for n in NUMBERED],
 )
 def test_a_page_and_a_docstring_count_alike(
     page: str, heading: str, file: str, name: str

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from sealift.attestation import TrustAnchor
-from sealift.base import SealiftError
+from sealift.base import Fingerprint, SealiftError
 from sealift.bundle import (
     AttestationRoot,
     Bundle,
@@ -178,3 +178,15 @@ def example(name: str) -> Path:
     raise ApplicationError(
         "the example is missing", got=name, hint="Reinstall sealift."
     )
+
+
+def fingerprint_of_source(
+    folder: Path, l1: TrustRoot, roots: tuple[TrustAnchor, ...]
+) -> Fingerprint:
+    """The MRENCLAVE that an application's source builds to, under this trust.
+
+    Raises:
+        SealiftError: As :func:`build_application`.
+    """
+    bundle = build_application(folder, Trust(l1=l1, roots=roots))
+    return measure(bundle.files).mrenclave

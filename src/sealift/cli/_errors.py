@@ -81,13 +81,18 @@ def exit_code_of(kind: type[SealiftError]) -> int:
 
 def show_refusal(error: SealiftError, *, as_json: bool) -> None:
     """One readable line on stderr; with ``--json`` also an object on stdout."""
-    line = " ".join(str(error).split())
+    line = _printable(" ".join(str(error).split()))
     click.echo(f"sealift: {line}", err=True)
     if as_json:
         body = {"code": error.code, "message": str(error), "hint": error.hint}
         click.echo(msgspec.json.encode({"error": body}))
     if os.environ.get("SEALIFT_DEBUG"):
         traceback.print_exception(error)
+
+
+def _printable(text: str) -> str:
+    """What others wrote may be in it: no control character reaches a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def show_bug(error: BaseException) -> None:

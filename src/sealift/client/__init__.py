@@ -21,6 +21,7 @@ from ._errors import (
     CardError,
     ClientError,
     EnclaveNotTrustedError,
+    EvidenceExportError,
     NotConfirmedError,
     ReceiptMismatchError,
     ReceiptTimeoutError,
@@ -32,6 +33,7 @@ from ._errors import (
     WorkerRefusedError,
     WorkerUnreachableError,
 )
+from ._evidence import ChainSource, NodeSource, Progress, export_evidence
 from ._open import open_client
 from ._shard import OK, CallResult, Reading, SealedCall, ShardClient
 from ._workers import Workers
@@ -44,10 +46,14 @@ __all__ = [
     "CardError",
     "CardRoot",
     "CardTrustRoot",
+    "ChainSource",
     "ClientError",
     "EnclaveNotTrustedError",
+    "EvidenceExportError",
     "KnownInstance",
+    "NodeSource",
     "NotConfirmedError",
+    "Progress",
     "ProvenChain",
     "Reading",
     "ReceiptMismatchError",
@@ -64,6 +70,7 @@ __all__ = [
     "WorkerRefusedError",
     "WorkerUnreachableError",
     "Workers",
+    "export_evidence",
     "find_instances",
     "make_card",
     "open_client",

@@ -15,6 +15,10 @@ class UnknownShardOnChainError(ClientError):
     """The chain proves that it has no such shard."""
 
 
+class EvidenceExportError(ClientError):
+    """A lineage that can't be exported: the node does not show its beginning."""
+
+
 class ShardUnbornError(ClientError):
     """The shard has no keys yet: no worker has brought it to life."""
 
