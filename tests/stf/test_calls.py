@@ -462,3 +462,20 @@ def test_a_standard_pallet_cannot_be_there_twice() -> None:
     standard = StandardPallets()
     with pytest.raises(RuntimeDefinitionError):
         Runtime(name="double", version=1, pallets=[*standard.pallets, standard.system])
+
+
+def test_events_of_copies_cannot_fill_the_frame_that_receipts_leave_in(
+    make_world: Any,
+) -> None:
+    """A few large events, copied a thousand times in a block, would stop a shard."""
+    plain = make_world()
+    raw = transfer(plain, plain.alice, 7)
+    size = sum(map(len, plain.run(raw).receipts[0].receipt.events))
+    assert size > 0
+    bounded = make_world(limits=Limits(told_bytes=2 * size))
+    copies = [transfer(bounded, bounded.alice, 7)] * 5
+    receipts = [one.receipt for one in bounded.run(*copies).receipts]
+    assert [bool(one.events) for one in receipts] == [True, True, False, False, False]
+    assert {one.outcome for one in receipts} == {"ok"}
+    (later,) = bounded.run(transfer(bounded, bounded.bob)).receipts
+    assert later.receipt.events, "the next block has room of its own"

@@ -36,9 +36,10 @@ def stage_keys(shard: Shard) -> KeysStaged:
     """Make the secrets of the epoch that is due; L1 takes one such set (§12).
 
     1. A rotation is due in the proven schedule, and no other instance's keys
-    stand for it. 2. This code runs the frontier and the newest block, as a
-    generation that the rotation is for and that has confirmed a block: an older
-    one never makes what a younger one shall have. 3. All acting epochs are held.
+    stand for it, or L1 has given them up. 2. This code runs the frontier and the
+    newest block, as a generation that the rotation is for and that has confirmed
+    a block: an older one never makes what a younger one shall have. 3. All acting
+    epochs are held.
     4. At an upgrade each secret goes by the handover policy; for any other
     reason all are fresh. Asked again for the same demand, it is the same keys.
 
@@ -55,16 +56,18 @@ def stage_keys(shard: Shard) -> KeysStaged:
     shard.check_going()
     # 1.
     schedule = shard.view.schedule
+    staged = None if schedule is None else schedule.staged
     due = None if schedule is None else schedule.rotation
-    if schedule is not None and schedule.staged is not None:
-        due = schedule.staged.due
+    given_up = schedule is not None and _given_up(schedule, shard.view.height)
+    if staged is not None and not given_up:
+        due = staged.due
     if schedule is None or due is None:
         raise NoRotationDueError("no rotation is due", got="none in the schedule")
-    published = staged_here(shard.keys, schedule.staged)
-    if schedule.staged is not None and not (published and shard.keys.demand):
+    published = staged_here(shard.keys, staged)
+    if staged is not None and not given_up and not (published and shard.keys.demand):
         raise StagedElsewhereError(
             "another instance's keys are staged",
-            got=schedule.staged.epoch,
+            got=staged.epoch,
             hint="Request them, and say that they are held.",
         )
     # 2.
@@ -73,9 +76,11 @@ def stage_keys(shard: Shard) -> KeysStaged:
     for epoch in schedule.epochs:
         shard.keys.epoch(epoch.epoch)
     # 4.
-    demand = shard.keys.demand if published else rotation_demand(schedule)
+    again = published and not given_up
+    demand = shard.keys.demand if again else rotation_demand(schedule)
     keys = shard.keys.staged
-    if keys is None or demand is None or demand != shard.keys.demand:
+    spent = published and given_up  # L1 takes no keys twice
+    if keys is None or demand is None or demand != shard.keys.demand or spent:
         keys = _next_keys(shard, schedule, due)
     store = msgspec.structs.replace(shard.keys, staged=keys, demand=demand)
     sealed = seal_key_store(store, shard.platform, entropy=shard.entropy)
@@ -90,6 +95,19 @@ def stage_keys(shard: Shard) -> KeysStaged:
     shard.keys = store
     return KeysStaged(
         statement=statement, signature=statement.sign(store.seed), key_store=sealed
+    )
+
+
+def _given_up(schedule: Schedule, height: int) -> bool:
+    """Whether L1 takes other keys than the staged ones in the next block.
+
+    Whoever staged them may be dead, and nobody else got them: as long as a rescue
+    takes, they may still come to act.
+    """
+    staged = schedule.staged
+    return (
+        staged is not None
+        and height + 1 >= staged.staged_at + schedule.rules.rescue_after
     )
 
 

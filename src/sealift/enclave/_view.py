@@ -5,14 +5,16 @@ from typing import Final
 
 from sealift.base import (
     ChainId,
+    Digest,
     Epoch,
     Generation,
     Height,
     Message,
     ShardId,
     UnixSeconds,
-    canonical_decode,
+    decode,
 )
+from sealift.crypto import sha256
 from sealift.protocol import (
     EntryStatus,
     Frontier,
@@ -58,6 +60,8 @@ class ChainView(Message, kw_only=True):
         first_keys: The record of epoch 0, once proven.
         unborn_at: Where epoch 0 was last proven absent.
         certificate: The last handover certificate that was proven.
+        schedule_digest: SHA-256 of the schedule's bytes on L1. A later release of
+            L1 may have appended what this code does not know of.
     """
 
     height: Height
@@ -68,6 +72,7 @@ class ChainView(Message, kw_only=True):
     first_keys: KeyEpochRecord | None = None
     unborn_at: Height = Height(0)
     certificate: HandoverCertificate | None = None
+    schedule_digest: Digest | None = None
 
     def entry_at(self, height: int) -> ScheduleEntry | None:
         """Who runs ``height`` by what is proven now; ``None``: nobody."""
@@ -155,9 +160,13 @@ def follow_view(
             got="absent" if key in values else "not brought",
             expected="present" if view.record else "present, or proven absent",
         )
-    record = None if raw is None else canonical_decode(ScheduleRecord, raw)
-    newest = _schedule(values.get(schedule_key(shard)), chain_id, shard)
-    schedule = newest or view.schedule
+    record = None if raw is None else decode(ScheduleRecord, raw)
+    known = [(view.schedule, view.schedule_digest)]
+    brought = values.get(schedule_key(shard))
+    if brought is not None:
+        newest = _schedule(brought, chain_id, shard)
+        known.insert(0, (newest, sha256(brought)))
+    schedule, digest = known[0]
     if record is not None:
         # 2.
         if record.height != height:
@@ -165,7 +174,7 @@ def follow_view(
                 "record of another block", got=record.height, expected=height
             )
         # 3.
-        schedule = _named(record, (newest, view.schedule))
+        schedule, digest = _named(record, known), record.schedule
         # 4.
         entry = config_at(schedule, height)
         if entry.generation != record.generation:
@@ -184,23 +193,18 @@ def follow_view(
         time=time,
         schedule=schedule,
         record=record,
-        frontier=view.frontier
-        if frontier is None
-        else canonical_decode(Frontier, frontier),
-        first_keys=view.first_keys
-        if first is None
-        else canonical_decode(KeyEpochRecord, first),
+        frontier=view.frontier if frontier is None else decode(Frontier, frontier),
+        first_keys=view.first_keys if first is None else decode(KeyEpochRecord, first),
         unborn_at=height if unborn else view.unborn_at,
         certificate=view.certificate
         if certificate is None
-        else canonical_decode(HandoverCertificate, certificate),
+        else decode(HandoverCertificate, certificate),
+        schedule_digest=digest,
     )
 
 
-def _schedule(raw: bytes | None, chain_id: ChainId, shard: ShardId) -> Schedule | None:
-    if raw is None:
-        return None
-    schedule = canonical_decode(Schedule, raw)
+def _schedule(raw: bytes, chain_id: ChainId, shard: ShardId) -> Schedule:
+    schedule = decode(Schedule, raw)
     if (schedule.chain_id, schedule.shard) != (chain_id, shard):
         raise WrongScheduleError(
             "schedule of another shard", got=schedule.shard, expected=shard.hex()
@@ -208,9 +212,11 @@ def _schedule(raw: bytes | None, chain_id: ChainId, shard: ShardId) -> Schedule 
     return schedule
 
 
-def _named(record: ScheduleRecord, known: Iterable[Schedule | None]) -> Schedule:
-    for schedule in known:
-        if schedule is not None and schedule.digest() == record.schedule:
+def _named(
+    record: ScheduleRecord, known: Iterable[tuple[Schedule | None, Digest | None]]
+) -> Schedule:
+    for schedule, digest in known:
+        if schedule is not None and digest == record.schedule:
             return schedule
     raise ScheduleNotBroughtError(
         "the record names a schedule that was not brought",

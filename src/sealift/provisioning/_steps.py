@@ -27,6 +27,7 @@ from sealift.base import (
     ShardId,
     TooLargeError,
     canonical_decode,
+    decode,
     encode,
 )
 from sealift.crypto import HpkeSuite, hpke_seal, sha256
@@ -361,9 +362,7 @@ def _verify_peer(
     challenge: MuRaChallenge,
     fmspc: bytes,
 ) -> VerifiedPeer:
-    held = canonical_decode(
-        CollateralRecord, _value(state, collateral_key(fmspc), "collateral")
-    )
+    held = decode(CollateralRecord, _value(state, collateral_key(fmspc), "collateral"))
     statement = record.statement
     anchor = next(
         (a for a in me.anchors if _PLATFORM_ANCHOR.get(record.platform) == a.kind), None
@@ -412,10 +411,10 @@ def _instance_keys(shard: ShardId, signing_key: AccountId) -> tuple[bytes, ...]:
 
 def _standing(state: ProvenState, shard: ShardId) -> Standing:
     return Standing(
-        schedule=canonical_decode(
+        schedule=decode(
             Schedule, _value(state, schedule_key(shard), "the shard's schedule")
         ),
-        frontier=canonical_decode(
+        frontier=decode(
             Frontier, _value(state, frontier_key(shard), "the shard's frontier")
         ),
         height=state.height,
@@ -423,7 +422,7 @@ def _standing(state: ProvenState, shard: ShardId) -> Standing:
 
 
 def _record(state: ProvenState, signing_key: AccountId) -> EnclaveRecord:
-    record = canonical_decode(
+    record = decode(
         EnclaveRecord, _value(state, enclave_key(signing_key), "the registration")
     )
     if record.statement.signing_key != signing_key:

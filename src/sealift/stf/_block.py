@@ -32,6 +32,8 @@ class Limits:
         base_weight: What opening and booking a call costs beside its own.
         hook_weight: Most weight that the hooks of one phase spend together.
         getter_weight: Most weight that one getter spends.
+        told_bytes: Most bytes of events that the receipts of a block hold together;
+            receipts beyond have none. Padded, they fit a frame to the host.
     """
 
     block_weight: int = 2_000_000
@@ -39,6 +41,7 @@ class Limits:
     base_weight: int = 100
     hook_weight: int = 500_000
     getter_weight: int = 500_000
+    told_bytes: int = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

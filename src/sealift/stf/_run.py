@@ -98,6 +98,7 @@ class BlockRun:
         self._receipts_by_call: dict[CallId, Receipt] = {}
         self._executed: list[ExecutedCall] = []
         self._tally = {"succeeded": 0, "failed": 0, "refused": 0, "copies": 0}
+        self._told_left = bench.limits.told_bytes
         self.meter = WeightMeter(bench.limits.block_weight)
         self.receipts: list[CallReceipt] = []
         self.deposits: list[DepositOutcome] = []
@@ -289,6 +290,11 @@ class BlockRun:
         self, envelope: Digest, reply_key: bytes | None, receipt: Receipt, kind: str
     ) -> None:
         self._tally[kind] += 1
+        size = sum(len(event) for event in receipt.events)
+        if size > self._told_left:
+            receipt = msgspec.structs.replace(receipt, events=())
+        else:
+            self._told_left -= size
         self.receipts.append(
             CallReceipt(envelope=envelope, reply_key=reply_key, receipt=receipt)
         )
