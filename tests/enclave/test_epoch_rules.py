@@ -8,8 +8,14 @@ from enclave_world import CHAIN, CODE_A, SHARD, entry, schedule
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealift.base import encode
 from sealift.crypto import sha256
-from sealift.enclave import KeysContradictedError, NoKeysError, WrongEpochError
+from sealift.enclave import (
+    KeysContradictedError,
+    NoKeysError,
+    ScheduleNotBroughtError,
+    WrongEpochError,
+)
 from sealift.enclave._epochs import (
     check_epoch,
     epoch_of,
@@ -21,7 +27,7 @@ from sealift.enclave._epochs import (
     with_package,
 )
 from sealift.enclave._keystore import KeyStore
-from sealift.enclave._view import ChainView
+from sealift.enclave._view import ChainView, follow_view
 from sealift.protocol import (
     EpochKeys,
     Frontier,
@@ -29,8 +35,11 @@ from sealift.protocol import (
     KeyPackage,
     RotationDue,
     Schedule,
+    ScheduleRecord,
     StagedEpoch,
+    record_key,
     rotation_demand,
+    schedule_key,
 )
 from sealift.provisioning import epoch_public
 
@@ -286,3 +295,37 @@ class TestDemands:
         shown = acting(1, rotation=due(1))
         with_staged = msgspec.structs.replace(shown, staged=staged(keys(1)))
         assert rotation_demand(shown) == rotation_demand(with_staged)
+
+
+# --- what a later L1 knows more of ---
+
+
+class LaterSchedule(Schedule, tag="Schedule"):
+    """The schedule of an L1 runtime that came after this code."""
+
+    more: int = 7
+
+
+class LaterRecord(ScheduleRecord, tag="ScheduleRecord"):
+    """Its record."""
+
+    more: int = 7
+
+
+def test_a_record_and_a_schedule_with_more_fields_are_still_followed() -> None:
+    """Oasis #5432: new fields of descriptors broke old enclaves."""
+    known = acting(5)
+    later = encode(LaterSchedule(**msgspec.structs.asdict(known)))
+    record = LaterRecord(height=9, generation=0, schedule=sha256(later))
+    values = {record_key(known.shard): encode(record), schedule_key(known.shard): later}
+    place = {"chain_id": known.chain_id, "shard": known.shard}
+    begun = ChainView(height=8, time=0)
+    view = follow_view(begun, 9, 100, values, **place)
+    assert view.schedule == known
+    assert view.schedule_digest == sha256(later)
+    next_record = LaterRecord(height=10, generation=0, schedule=sha256(later))
+    only = {record_key(known.shard): encode(next_record)}
+    assert follow_view(view, 10, 102, only, **place).schedule == known
+    other = LaterRecord(height=10, generation=0, schedule=sha256(later + b"x"))
+    with pytest.raises(ScheduleNotBroughtError):
+        follow_view(view, 10, 102, {record_key(known.shard): encode(other)}, **place)

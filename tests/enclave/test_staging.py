@@ -190,6 +190,38 @@ class TestStaging:
         refused(b, e.StageKeys(), StagedElsewhereError)
         refused(b, e.HoldKeys(), NoKeysError)
 
+    def test_a_dead_stagers_keys_are_given_up_and_others_made(
+        self, rotation: Rotation
+    ) -> None:
+        """Nobody else got them: without this the rotation would never end."""
+        a, b = rotation.a, rotation.b
+        rotation.demand()
+        dead = rotation.stage(a)
+        assert rotation.take_staged(dead)
+        b.follow()
+        with pytest.raises(StagedElsewhereError):
+            b.call(e.StageKeys())
+        rotation.to(rotation.l1.height + 5)  # ``rescue_after``
+        other = rotation.stage(b)
+        assert other.demand == dead.demand
+        assert other.keys != dead.keys
+        rotation.ledger.staged = None
+        assert rotation.take_staged(other)
+        rotation.activate()
+
+    def test_who_comes_back_does_not_stage_what_was_given_up(
+        self, rotation: Rotation
+    ) -> None:
+        """L1 takes no keys twice."""
+        a = rotation.a
+        rotation.demand()
+        first = rotation.stage(a)
+        assert rotation.take_staged(first)
+        rotation.to(rotation.l1.height + 5)
+        second = rotation.stage(a)
+        assert second.keys != first.keys
+        assert rotation.stage(a) == second
+
     def test_two_rotations_in_a_row(self, rotation: Rotation) -> None:
         a = rotation.a
         for number in (1, 2):

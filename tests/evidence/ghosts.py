@@ -22,6 +22,7 @@ from sealift.protocol import (
     StageKeysStatement,
     config_at,
     effects_digest,
+    rotation_demand,
 )
 from sealift.testing import Release, Sent, World
 
@@ -145,11 +146,19 @@ class Ghost:
             effects=effects,
         )
 
+    def staged(self, epoch: int, keys: Any) -> StageKeysStatement:
+        return StageKeysStatement(
+            **self.here,
+            epoch=Epoch(epoch),
+            keys=keys,
+            demand=rotation_demand(self.world.schedule_now()),
+        )
+
     def stage(self, epoch: int) -> Sent:
         return self.say(
             "stage_keys",
             "statement",
-            StageKeysStatement(**self.here, epoch=Epoch(epoch), keys=keys_of(epoch)),
+            self.staged(epoch, keys_of(epoch)),
         )
 
     def hold(self, epoch: int) -> Sent:

@@ -47,7 +47,6 @@ from sealift.protocol import (
     ShardRules,
     ShardStatus,
     SignedOrder,
-    StageKeysStatement,
     StakeAuthority,
     StakeDecision,
     StatusOrder,
@@ -550,7 +549,7 @@ def test_keys_that_the_shut_out_may_have(
         world.sign_order(world.order(StatusOrder, status=ShardStatus(), rotate=rotate))
     )
     monkeypatch.setattr(_bridge_keys, "verify_keys", nothing)
-    statement = StageKeysStatement(**one.here, epoch=Epoch(1), keys=keys_of(0))
+    statement = one.staged(1, keys_of(0))
     one.say("stage_keys", "statement", statement)
     monkeypatch.undo()
     refuses(world, KeysUnexplainedError, "not what the handover policy says")

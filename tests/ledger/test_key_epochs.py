@@ -559,6 +559,21 @@ def test_a_rotation_ordered_while_keys_are_staged_drops_them(owing: Any) -> None
     stage_keys(owing, owing.two, keys("other"))
 
 
+def test_a_raised_floor_drops_what_is_staged(owing: Any) -> None:
+    """Whoever falls out by it may hold the keys; the rotation is owed still."""
+    stage_keys(owing, owing.one)
+    assert staged(owing) is not None
+    owing.submit(owing.status_order(owing.shard, min_isv_svn=1))
+    assert staged(owing) is None
+    assert owing.schedule(owing.shard).rotation is not None
+
+
+def test_an_act_that_raises_no_floor_leaves_what_is_staged(owing: Any) -> None:
+    stage_keys(owing, owing.one)
+    owing.submit(owing.status_order(owing.shard))
+    assert staged(owing) is not None
+
+
 def test_an_upgrade_drops_what_the_former_generation_staged(world: Any) -> None:
     make(world, rotation_quorum=2)
     rotate(world)

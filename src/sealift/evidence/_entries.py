@@ -205,6 +205,8 @@ def _status(schedule: Schedule, order: StatusOrder, height: Height) -> Schedule:
         got=floors,
         expected=f"≤ {height}",
     )
+    if schedule.status.lowers(order.status):  # whoever falls out may hold it
+        schedule = msgspec.structs.replace(schedule, staged=None)
     if rotate is None:
         return schedule
     return owe(

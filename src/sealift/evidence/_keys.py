@@ -15,6 +15,7 @@ from sealift.protocol import (
     ShardStatus,
     StagedEpoch,
     StageKeysStatement,
+    rotation_demand,
 )
 
 from ._errors import KeysUnexplainedError
@@ -67,10 +68,16 @@ def due_for(
         generation: Of the last confirmed block.
 
     Raises:
-        KeysUnexplainedError: None is owed to this epoch, or not yet.
+        KeysUnexplainedError: None is owed to this epoch, or not yet; or they were
+            made for another demand.
     """
     due = schedule.rotation
-    if due is None or statement.epoch != due.epoch or generation < due.generation:
+    demanded = statement.demand == rotation_demand(schedule)
+    if (
+        due is None
+        or not demanded
+        or (statement.epoch != due.epoch or generation < due.generation)
+    ):
         raise KeysUnexplainedError(
             f"keys of epoch {statement.epoch} were staged and not owed",
             got=f"generation {generation} confirmed last",

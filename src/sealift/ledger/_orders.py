@@ -194,7 +194,7 @@ def record_status(
             expected=f"≤ {height}",
         )
     after = changed(schedule, schedule.entries, serial=schedule.serial + 1)
-    if standing.lowers(wanted):  # whoever falls out may hold what is staged
+    if schedule.status.lowers(wanted):  # whoever falls out may hold what is staged
         after = msgspec.structs.replace(after, staged=None)
     if order.rotate is not None:
         if order.rotate.not_before > height:
