@@ -6,10 +6,11 @@ double, and the machines are simulated (:mod:`sealift.insecure_sim`). See
 """
 
 from ._chain import START_SECONDS, Sent, WorldChain
+from ._disk import WorldDisk
 from ._errors import CrashError, RefusedError, WorldError
 from ._release import Release
 from ._user import UserCall, WorldUser
-from ._worker import WorldDisk, WorldWorker
+from ._worker import WorldWorker
 from ._world import FUNDED, PROVISIONING_BLOCKS, World
 
 __all__ = [

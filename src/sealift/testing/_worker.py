@@ -1,19 +1,14 @@
 """A worker in one object: an enclave that can die, and a disk that can lie."""
 
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
-from sealift.base import AccountId, Digest, Height, Message, ShardId, decode, encode
-from sealift.crypto import Entropy, account_of
+from sealift.base import AccountId, Height, Message, ShardId, decode, encode
+from sealift.crypto import account_of
 from sealift.enclave import Enclave, PlatformClient
 from sealift.insecure_sim import SimMachine, SimPlatform
 from sealift.protocol import (
-    BlockEffects,
     Frontier,
-    SealedReceipt,
     certificate_key,
     frontier_key,
     keys_key,
@@ -52,7 +47,9 @@ from sealift.protocol.ecall import (
     StateReply,
 )
 
-from ._chain import Sent, WorldChain
+from ._chain import Sent
+from ._disk import Surroundings, WorldDisk
+from ._effects import EffectsOutbox
 from ._errors import CrashError, RefusedError, WorldError
 from ._pump import provision
 from ._release import Release
@@ -60,44 +57,6 @@ from ._release import Release
 M = TypeVar("M", bound=Message)
 
 _FETCHED = frozenset({"not-mine", "behind", "no-state"})
-#: Refusals of effects that another try may not meet.
-_SEND_EFFECTS_AGAIN = frozenset({"EffectsBacklogError", "EffectsNotFinalError"})
-
-
-class Surroundings(Protocol):
-    """What a worker needs of the world around it."""
-
-    chain: WorldChain
-    confirm_every: int
-
-    def block(self) -> Height:
-        """Make a block, and let every worker follow."""
-        ...
-
-    def secret(self, name: str) -> bytes:
-        """The seed of a named account."""
-        ...
-
-    def entropy(self, label: str) -> Entropy:
-        """A seeded stream of bytes."""
-        ...
-
-
-@dataclass(slots=True, kw_only=True)
-class WorldDisk:
-    """All that survives the host; a copy of an earlier one is a rollback."""
-
-    key_store: bytes | None = None
-    checkpoint: bytes | None = None
-    genesis: bytes | None = None
-    snapshot: tuple[Height, bytes, tuple[bytes, ...]] | None = None
-    diffs: dict[Height, bytes] = field(default_factory=dict)
-    receipts: dict[Digest, SealedReceipt] = field(default_factory=dict)
-    effects: dict[Height, BlockEffects] = field(default_factory=dict)
-
-    def copy(self) -> "WorldDisk":
-        """The disk as it is now."""
-        return deepcopy(self)
 
 
 class WorldWorker:
@@ -117,7 +76,6 @@ class WorldWorker:
         crash_at: Index into ``acts`` before which the host dies, once.
         crash_before: Beginning of the name of an act, likewise.
         refusals: What the enclave refused, newest last.
-        effects_heard: What L1 said to this instance's word for effects, by block.
         roots: The state root after each block executed here.
         signed: What was confirmed, as signed.
     """
@@ -148,8 +106,7 @@ class WorldWorker:
         self.refusals: list[RefusedError] = []
         self.roots: dict[Height, bytes] = {}
         self.executions: list[Height] = []
-        self.effects_heard: dict[Height, str] = {}
-        self._effects_sent: set[Height] = set()
+        self._effects = EffectsOutbox(self)
         self.signed: list[Confirmed] = []
         self.idle = ""
         self._world = world
@@ -186,7 +143,7 @@ class WorldWorker:
             RefusedError: The enclave refuses what is on the disk.
         """
         self.boot()
-        self._act("start")
+        self.act("start")
         started = self.call(
             Start(
                 shard=self.shard,
@@ -196,7 +153,7 @@ class WorldWorker:
             ),
             Started,
         )
-        self._act("keep key store")
+        self.act("keep key store")
         self.disk.key_store = started.key_store
         self._signed_to = self._first_executed = self._executed = None
         self.running = True
@@ -272,7 +229,7 @@ class WorldWorker:
                     break
                 self._execute_ready()
             self._confirm_rest()
-            self._carry_effects()
+            self._effects.carry()
         except CrashError:
             self.kill()
             raise
@@ -297,13 +254,13 @@ class WorldWorker:
 
     def _follow_one(self) -> bool:
         height = self.status().head
-        self._act(f"import {height}")
+        self.act(f"import {height}")
         try:
             followed = self.call(self.import_request(height), Followed)
         except RefusedError as error:
             self.refusals.append(error)
             return False
-        self._act(f"keep checkpoint {height}")
+        self.act(f"keep checkpoint {height}")
         self.disk.checkpoint = followed.checkpoint
         if self.status().state_height is None:
             self._restore()
@@ -311,7 +268,7 @@ class WorldWorker:
 
     def _execute_ready(self) -> None:
         while True:
-            self._act("execute")
+            self.act("execute")
             try:
                 reply = self.ask_enclave(Execute())
             except WorldError:
@@ -331,7 +288,7 @@ class WorldWorker:
                 return
 
     def _keep(self, block: Executed) -> None:
-        self._act(f"keep block {block.height}")
+        self.act(f"keep block {block.height}")
         self.disk.diffs[block.height] = block.diff
         self.disk.checkpoint = block.checkpoint
         for receipt in block.receipts:
@@ -345,11 +302,11 @@ class WorldWorker:
             self._first_executed = block.height
         if block.effects is not None:
             self.disk.effects[block.height] = block.effects
-            self._carry_effects()
+            self._effects.carry()
         for signed in block.orders:
             if not self.mute:
-                self._act("carry order")
-                self._send("enclave_bridge.submit_order", order=signed)
+                self.act("carry order")
+                self.send("enclave_bridge.submit_order", order=signed)
         signed_to = self._signed_to
         if (
             block.calls
@@ -371,7 +328,7 @@ class WorldWorker:
             if after >= durable:
                 self._signed_to = after
                 return
-            self._act(f"confirm {after + 1} … {durable}")
+            self.act(f"confirm {after + 1} … {durable}")
             try:
                 reply = self.call(Confirm(durable=durable, after=after), Confirmed)
             except RefusedError as error:
@@ -402,16 +359,16 @@ class WorldWorker:
         if self.mute:
             return
         if reply.confirmation is not None:
-            self._act(f"send confirmation {reply.confirmation.last}")
-            self._send(
+            self.act(f"send confirmation {reply.confirmation.last}")
+            self.send(
                 "enclave_bridge.confirm",
                 heard=self._heard,
                 confirmation=reply.confirmation,
                 signature=reply.signature,
             )
         if reply.certificate is not None:
-            self._act(f"send certificate {reply.certificate.height}")
-            self._send(
+            self.act(f"send certificate {reply.certificate.height}")
+            self.send(
                 "enclave_bridge.post_certificate",
                 certificate=reply.certificate,
                 signature=reply.certificate_signature,
@@ -423,30 +380,6 @@ class WorldWorker:
 
     # --- effects and keys ---
 
-    def _carry_effects(self) -> None:
-        """Bring this instance's word for effects to L1, until L1 has it."""
-        if self.mute:
-            return
-        for height, block in self.disk.effects.items():
-            if height in self._effects_sent:
-                continue
-            self._act(f"send effects {height}")
-            self._effects_sent.add(height)
-            self._send(
-                "enclave_bridge.post_effects",
-                heard=partial(self._heard_effects, height),
-                statement=block.statement,
-                signature=block.signature,
-                effects=block.effects,
-            )
-
-    def _heard_effects(self, height: Height, sent: Sent) -> None:
-        self.effects_heard[height] = sent.refusal
-        if sent.refusal in _SEND_EFFECTS_AGAIN:
-            self._effects_sent.discard(height)
-        else:
-            self.disk.effects.pop(height, None)
-
     def stage_keys(self) -> Sent:
         """Make the next epoch's keys, as is due, and bring them to L1; a block.
 
@@ -454,10 +387,10 @@ class WorldWorker:
             RefusedError: The enclave or L1 refuses.
         """
         staged = self.call(StageKeys(), KeysStaged)
-        self._act("keep staged keys")
+        self.act("keep staged keys")
         self.disk.key_store = staged.key_store
-        self._act("send staged keys")
-        sent = self._send(
+        self.act("send staged keys")
+        sent = self.send(
             "enclave_bridge.stage_keys",
             statement=staged.statement,
             signature=staged.signature,
@@ -472,8 +405,8 @@ class WorldWorker:
             RefusedError: The enclave or L1 refuses.
         """
         held = self.call(HoldKeys(), KeysHeld)
-        self._act("send held keys")
-        sent = self._send(
+        self.act("send held keys")
+        sent = self.send(
             "enclave_bridge.hold_keys",
             statement=held.statement,
             signature=held.signature,
@@ -501,10 +434,10 @@ class WorldWorker:
         self.register()
         self._wait_for_head()
         born = self.call(BornKeys(blob=genesis), KeysPublished)
-        self._act("keep born keys")
+        self.act("keep born keys")
         self.disk.key_store, self.disk.genesis = born.key_store, genesis
-        self._act("send keys")
-        sent = self._send(
+        self.act("send keys")
+        sent = self.send(
             "enclave_bridge.publish_key",
             statement=born.statement,
             signature=born.signature,
@@ -527,8 +460,8 @@ class WorldWorker:
         Raises:
             RefusedError: L1 refuses it.
         """
-        self._act("send registration")
-        sent = self._send(
+        self.act("send registration")
+        sent = self.send(
             "teerex.register_sgx_enclave",
             statement=registration.statement,
             signature=registration.signature,
@@ -567,18 +500,18 @@ class WorldWorker:
             RefusedError: It is not what it must be.
         """
         height, header, chunks = snapshot
-        self._act("import snapshot")
+        self.act("import snapshot")
         self.call(SnapshotBegin(header=header), SnapshotHeader)
         for index, data in enumerate(chunks):
             self.call(SnapshotChunk(index=index, data=data), StateReply)
-        self._act("keep snapshot")
+        self.act("keep snapshot")
         self.disk.snapshot = (height, header, chunks)
         self.disk.diffs = {h: d for h, d in self.disk.diffs.items() if h > height}
 
     def take_snapshot(self) -> None:
         """Write the own state to the disk as a snapshot; diffs up to it go."""
         snapshot = self.export_snapshot()
-        self._act("keep snapshot")
+        self.act("keep snapshot")
         self.disk.snapshot = snapshot
         self.disk.diffs = {h: d for h, d in self.disk.diffs.items() if h > snapshot[0]}
 
@@ -600,9 +533,9 @@ class WorldWorker:
     def _fetch_diffs(self, theirs: WorldDisk, after: Height) -> bool:
         height = Height(after + 1)
         while height in theirs.diffs:
-            self._act(f"apply diff {height}")
+            self.act(f"apply diff {height}")
             self.call(DiffApply(diff=theirs.diffs[height]), StateReply)
-            self._act(f"keep diff {height}")
+            self.act(f"keep diff {height}")
             self.disk.diffs[height] = theirs.diffs[height]
             height = Height(height + 1)
         return height > after + 1
@@ -640,7 +573,7 @@ class WorldWorker:
 
     # --- small things ---
 
-    def _send(
+    def send(
         self, call: str, *, heard: Callable[[Sent], None] | None = None, **args: object
     ) -> Sent:
         secret = self._world.secret(self.operator)
@@ -653,10 +586,10 @@ class WorldWorker:
 
     def keep_key_store(self, sealed: bytes) -> None:
         """Make a sealed key store durable."""
-        self._act("keep provisioned keys")
+        self.act("keep provisioned keys")
         self.disk.key_store = sealed
 
-    def _act(self, name: str) -> None:
+    def act(self, name: str) -> None:
         here = self.crash_before is not None and name.startswith(self.crash_before)
         if here or (self.crash_at is not None and len(self.acts) >= self.crash_at):
             self.crash_at = self.crash_before = None

@@ -49,10 +49,11 @@ from sealift.protocol import (
 )
 
 from ._chain import Sent, WorldChain
+from ._disk import WorldDisk
 from ._errors import CrashError, WorldError
 from ._release import Release, make_release
 from ._user import WorldUser
-from ._worker import WorldDisk, WorldWorker
+from ._worker import WorldWorker
 
 #: L1 accounts that have funds; any other name is an account without.
 FUNDED: Final = (
@@ -517,14 +518,8 @@ class World:
         return self.submit(self.sign_order(self.cancel_order(generation)))
 
     def cancel_order(self, generation: int) -> CancelOrder:
-        """An order to cancel, unsigned."""
-        return CancelOrder(
-            chain_id=self.chain.chain_id,
-            shard=self.shard,
-            serial=self.schedule_now().serial,
-            generation=Generation(generation),
-            expiry=Height(self.height + 50),
-        )
+        """An order that a pending generation shall not run."""
+        return self.order(CancelOrder, generation=Generation(generation))
 
     def set_status(self, status: ShardStatus) -> Sent:
         """The authority sets maintenance or raises floors; makes a block.
@@ -532,14 +527,7 @@ class World:
         Raises:
             RefusedError: L1 refused the order.
         """
-        order = StatusOrder(
-            chain_id=self.chain.chain_id,
-            shard=self.shard,
-            serial=self.schedule_now().serial,
-            status=status,
-            expiry=Height(self.height + 50),
-        )
-        return self.submit(self.sign_order(order))
+        return self.submit(self.sign_order(self.order(StatusOrder, status=status)))
 
     # --- users ---
 
