@@ -21,6 +21,11 @@ def flipped(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
+def flipped_within_the_seal(data: bytes) -> bytes:
+    """In the last bytes; before them stands the header, which can be read."""
+    return data[:-8] + bytes([data[-8] ^ 1]) + data[-7:]
+
+
 def cut(data: bytes) -> bytes:
     return data[:-7]
 
@@ -102,7 +107,7 @@ ALTERATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "checkpoint altered": (in_checkpoint(flipped), "CheckpointForgedError"),
     "checkpoint cut": (in_checkpoint(cut), "DecodeError"),
     "diff altered": (
-        in_table("diffs", "data", flipped, AFTER_SNAPSHOT),
+        in_table("diffs", "data", flipped_within_the_seal, AFTER_SNAPSHOT),
         "DiffForgedError",
     ),
     "diff cut": (in_table("diffs", "data", cut, AFTER_SNAPSHOT), "DecodeError"),

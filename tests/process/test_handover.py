@@ -116,6 +116,8 @@ def test_inv1_disks_rolled_back_change_neither_who_executes_nor_the_roots(
         await cast.until_status("new", lambda s: s["state_height"])
         kept = {"old": await roll_out(cast, "old")}
         await cast.until_confirmed(upgrade_at + 2)
+        # A key store from before the rotation would lose the only copy of its keys.
+        await cast.until_status("new", lambda s: s["key_epoch"] == 1)
         kept["new"] = await roll_out(cast, "new")
         await cast.until_confirmed(cast.scan.height)
         for name in ("old", "new"):
