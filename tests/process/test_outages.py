@@ -24,7 +24,9 @@ def test_the_l1_node_goes_and_the_worker_says_so_and_goes_on(stage: Stage) -> No
         pid = cast.parts["old"].pid
         cast.parts["chain"].wanted = False
         cast.kill("chain")
-        status = await cast.until_status("old", lambda s: not s["ok"])
+        status = await cast.until_status(
+            "old", lambda s: any("of the L1 node" in why for why in s["reasons"])
+        )
         reasons = " ".join(status["reasons"])
         assert f"block {status['imported'] + 1} of the L1 node" in reasons
         assert "cannot be reached" in reasons
