@@ -3,20 +3,25 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
 from sealift.cli._application import ApplicationError, example, read_application
-from sealift.cli._bench import BenchError
+from sealift.cli._bench import _BUDGETS, NAMES, BenchError
 from sealift.cli._demo_load import LoadError
 from sealift.cli._demo_report import _gap_blocks
 from sealift.cli._demo_stage import DemoOptions, set_stage
 from sealift.cli._demo_story import DemoError, Processes, Story
+from sealift.testing._bench_tally import bench_tally, bench_votes
+from sealift.testing.bench import BENCHMARKS, bench_rotation
 from sealift.transport.clock import WallClock
 
 SEALIFT = (sys.executable, "-m", "sealift")
@@ -142,6 +147,31 @@ def test_the_benchmark_answers_in_json() -> None:
     assert set(found["quote"]) == {"value", "unit", "floor", "ratio"}
     assert found["quote"]["unit"] == "ms"
     assert 0 < found["quote"]["ratio"] <= 1.5
+
+
+def test_every_benchmark_has_a_name_a_row_and_a_function() -> None:
+    page = Path(__file__).parents[2] / "docs" / "budgets.md"
+    rows = re.findall(r"^\| `(\w+)` \|", page.read_text(), flags=re.MULTILINE)
+    assert tuple(rows) == NAMES == tuple(BENCHMARKS)
+    assert set(_BUDGETS) <= set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("measure", "unit"),
+    [
+        (partial(bench_votes, voters=100, calls=5), "votes/s"),
+        (partial(bench_tally, voters=100, calls=5), "ms"),
+        (partial(bench_rotation, rounds=2), "ms"),
+    ],
+    ids=["votes", "tally", "rotation"],
+)
+def test_a_small_benchmark_runs_to_its_end(
+    measure: Callable[[], dict[str, Any]], unit: str
+) -> None:
+    found = measure()
+    assert set(found) == {"value", "unit", "floor", "ratio"}
+    assert found["unit"] == unit
+    assert min(found["value"], found["floor"], found["ratio"]) > 0
 
 
 class TestGap:

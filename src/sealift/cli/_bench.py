@@ -10,9 +10,23 @@ from rich.table import Table
 
 from sealift.base import SealiftError
 
-NAMES = ("exec", "relay", "quote", "provisioning", "handover")
+NAMES = (
+    "exec",
+    "relay",
+    "quote",
+    "provisioning",
+    "handover",
+    "rotation",
+    "votes",
+    "tally",
+)
 #: DESIGN §15, where it names a budget.
-_BUDGETS = {"exec": "≥ 0.60", "relay": "≥ 0.80", "quote": "< 10 ms"}
+_BUDGETS = {
+    "exec": "≥ 0.60",
+    "relay": "≥ 0.80",
+    "quote": "< 10 ms",
+    "tally": "< 2 block times",
+}
 
 
 class BenchError(SealiftError):

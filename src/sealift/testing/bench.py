@@ -19,10 +19,17 @@ provisioning   mu-ra, both ends, L1 excluded: ms        RA-TLS handshake, two qu
 handover       both enclaves over blocks XYZ-1 and XYZ  both over two ordinary
                (no layout migration; 1,000 accounts,    blocks before
                50 calls a block): ms
+rotation       stage, provision the second instance,    as provisioning
+               hold, until the epoch acts; making of
+               blocks excluded, following included: ms
+votes          sealed votes of a referendum of 100,000  as exec
+               voters: votes/s on one core
+tally          longest block from the one that closes   the median block where
+               it to the last that forgets it, with     no poll ever ran, of the
+               500 transfers in each: ms                same load
 =============  =======================================  ==========================
 """
 
-import gc
 import json
 import statistics
 import sys
@@ -44,15 +51,9 @@ from sealift.attestation import (
 )
 from sealift.base import (
     AccountId,
-    ChainId,
-    Epoch,
-    Fingerprint,
     Height,
     Message,
-    Nonce,
-    ShardId,
     UnixSeconds,
-    encode,
 )
 from sealift.crypto import (
     HpkeSuite,
@@ -65,14 +66,7 @@ from sealift.crypto import (
     system_entropy,
     verify_signature,
 )
-from sealift.frame import PageStore, Runtime
-from sealift.protocol import (
-    TrustedCall,
-    TrustedCallBody,
-    call_info,
-    seal_message,
-    seal_receipt,
-)
+from sealift.protocol import RotationRequest, ShardStatus, StatusOrder, epoch_at
 from sealift.relay import (
     FLAG_COMMIT,
     NO_EVIDENCE_HASH,
@@ -96,152 +90,34 @@ from sealift.relay import (
     validators_hash,
     vote_sign_bytes,
 )
-from sealift.stf import (
-    Executor,
-    ShardBlock,
-    StandardPallets,
-    open_and_verify,
-)
 from sealift.transport.clock import WallClock, unix_seconds
 
+from ._bench_shard import (
+    CHAIN,
+    ROUNDS,
+    BenchShard,
+    Result,
+    bench_runtime,
+    compared,
+    timed,
+)
+from ._bench_tally import bench_tally, bench_votes
 from ._release import Release
 from ._worker import WorldWorker
 from ._world import World
 
-ROUNDS = 7
-_CHAIN = ChainId("bench")
-_SHARD = ShardId(b"s" * 32)
-
-
-class Result(dict[str, object]):
-    """``value``, ``unit``, ``floor``, ``ratio`` of one benchmark."""
-
-
-def _timed(work: Callable[[], object]) -> float:
-    gc.collect()
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def _compared(
-    ours: Callable[[], object], bare: Callable[[], object], rounds: int = ROUNDS
-) -> tuple[float, float, float]:
-    """Median seconds of ours and of the floor, and the median ratio by round."""
-    pairs = [(_timed(ours), _timed(bare)) for _ in range(rounds)]
-    return (
-        statistics.median(mine for mine, _ in pairs),
-        statistics.median(floor for _, floor in pairs),
-        statistics.median(floor / mine for mine, floor in pairs),
-    )
-
+_PATIENCE_BLOCKS = 8
 
 # --- exec ---
 
 
-_Bare = tuple[bytes, bytes, bytes, bytes]
-
-
-class _Business:
-    """A shard of transfers: sealed calls for a block, and what executes them."""
-
-    def __init__(self, *, accounts: int, calls: int) -> None:
-        self.calls = calls
-        self.keys = hpke_generate(HpkeSuite.X25519, system_entropy)
-        self.runtime = _runtime()
-        self.executor = Executor(
-            self.runtime,
-            chain_id=_CHAIN,
-            shard=_SHARD,
-            fingerprint=Fingerprint(b"f" * 32),
-        )
-        self.secrets = [sha256(b"user %d" % number) for number in range(accounts)]
-        self.users = [account_of(secret) for secret in self.secrets]
-        self.store = PageStore(bits=16, key=b"p" * 32)
-        self.height = 1
-        endowments = [{"account": user, "free": 10**6} for user in self.users]
-        blob = encode(
-            {"balances": {"endowments": endowments}, "sudo": {"key": self.users[0]}}
-        )
-        self.executor.apply_genesis(
-            self.store, blob, height=Height(1), time=UnixSeconds(1)
-        )
-
-    def block(self, nonce: int) -> tuple[list[bytes], list[_Bare]]:
-        """Sealed calls, one of each user, and what their bare crypto needs."""
-        envelopes: list[bytes] = []
-        bare: list[_Bare] = []
-        for number in range(self.calls):
-            dest = self.users[(number * 7 + 1) % len(self.users)]
-            encoded = self.runtime.encode_call("balances.transfer", dest=dest, amount=3)
-            body = TrustedCallBody(
-                chain_id=_CHAIN,
-                shard=_SHARD,
-                signer=self.users[number],
-                nonce=Nonce(nonce),
-                call=encoded.name,
-                args=encoded.args,
-                valid_until=Height(900),
-                reply_key=b"r" * 32,
-            )
-            signed = body.sign(self.secrets[number])
-            envelope = seal_message(
-                TrustedCall(body=body, signature=signed),
-                shielding_key=self.keys.public,
-                epoch=Epoch(0),
-            )
-            envelopes.append(encode(envelope))
-            bare.append((envelope.ciphertext, body.signer, body.preimage(), signed))
-        return envelopes, bare
-
-    def execute(self, envelopes: list[bytes]) -> None:
-        """Everything between the sealed calls and the new root."""
-        self.height += 1
-        block_hash = sha256(b"block")
-        items = open_and_verify(
-            envelopes,
-            keys={Epoch(0): self.keys.secret},
-            chain_id=_CHAIN,
-            shard=_SHARD,
-        )
-        outcome = self.executor.execute_block(
-            self.store,
-            ShardBlock(
-                height=Height(self.height),
-                block_hash=block_hash,
-                time=UnixSeconds(self.height),
-                items=tuple(items),
-            ),
-        )
-        for one in outcome.receipts:
-            if one.reply_key is not None:
-                seal_receipt(
-                    one.receipt,
-                    reply_key=one.reply_key,
-                    envelope=one.envelope,
-                    block_hash=block_hash,
-                )
-        self.store.apply(outcome.changes)
-        self.store.root()
-        if outcome.counts.succeeded != self.calls:
-            raise SystemExit("bench exec: calls failed, the figure would lie")
-
-    def bare(self, calls: list[_Bare]) -> None:
-        """One HPKE open and one ZIP-215 verification a call."""
-        info = call_info("TrustedCall", _CHAIN, _SHARD, 0)
-        secret = self.keys.secret
-        for ciphertext, public, preimage, signature in calls:
-            hpke_open(HpkeSuite.X25519, secret, ciphertext, info=info, what="the call")
-            verify_signature(public, preimage, signature, what="the call")
-
-
 def bench_exec(*, accounts: int = 1000, calls: int = 1000) -> Result:
     """Whole blocks of transfers, against the bare cryptography of their calls."""
-    business = _Business(accounts=accounts, calls=calls)
-    blocks = [business.block(nonce) for nonce in range(ROUNDS)]
+    shard = BenchShard(keyed=accounts)
+    blocks = [shard.transfers(calls, nonce) for nonce in range(ROUNDS)]
     ours, bare = iter(blocks), iter(blocks)
-    mine, floor, ratio = _compared(
-        lambda: business.execute(next(ours)[0]), lambda: business.bare(next(bare)[1])
+    mine, floor, ratio = compared(
+        lambda: shard.execute(next(ours)), lambda: shard.bare(next(bare))
     )
     return Result(value=calls / mine, unit="calls/s", floor=calls / floor, ratio=ratio)
 
@@ -253,7 +129,7 @@ def bench_relay(*, validators: int = 100, headers: int = 40) -> Result:
     """Sequential following, against the signatures that it must verify."""
     blocks, needed = _light_blocks(validators, headers)
     root = TrustRoot(
-        chain_id=_CHAIN,
+        chain_id=CHAIN,
         height=Height(1),
         header_hash=header_hash(blocks[0].signed_header.header),
     )
@@ -268,7 +144,7 @@ def bench_relay(*, validators: int = 100, headers: int = 40) -> Result:
         for public, data, signature in needed:
             verify_signature(public, data, signature, what="a vote")
 
-    mine, floor, ratio = _compared(ours, bare)
+    mine, floor, ratio = compared(ours, bare)
     return Result(
         value=headers / mine, unit="headers/s", floor=headers / floor, ratio=ratio
     )
@@ -292,7 +168,7 @@ def _light_blocks(
     for height in range(1, headers + 1):
         header = Header(
             version=ConsensusVersion(app=1),
-            chain_id=_CHAIN,
+            chain_id=CHAIN,
             height=Height(height),
             time=Timestamp(seconds=1_700_000_000 + height),
             last_block_id=last,
@@ -316,7 +192,7 @@ def _light_blocks(
                 validator_address=one.address,
                 timestamp=header.time.plus(nanos=1000 + number),
             )
-            data = vote_sign_bytes(_CHAIN, bare, sig)
+            data = vote_sign_bytes(CHAIN, bare, sig)
             signature = sign(secrets[AccountId(one.public_key)], data)
             sigs.append(replace(sig, signature=signature))
             if number <= validators * 2 // 3:
@@ -338,7 +214,7 @@ def bench_quote(*, times: int = 20) -> Result:
     """Both verifiers, against dcap-qvl alone."""
     with tempfile.TemporaryDirectory() as name:
         world = World(Path(name))
-        release = world.release(_runtime())
+        release = world.release(bench_runtime())
         machine = world.machine("bench")
         identity = machine.einit(
             release.bundle.measurement, release.bundle.bundle.sigstruct or b""
@@ -358,14 +234,10 @@ def bench_quote(*, times: int = 20) -> Result:
             for _ in range(times):
                 dcap_qvl.verify_with_root_ca(quote, known, anchor.root_der, now)
 
-        mine, floor, ratio = _compared(ours, bare)
+        mine, floor, ratio = compared(ours, bare)
     return Result(
         value=mine / times * 1000, unit="ms", floor=floor / times * 1000, ratio=ratio
     )
-
-
-def _runtime(version: int = 1) -> Runtime:
-    return Runtime(name="bench", version=version, pallets=StandardPallets().pallets)
 
 
 class _Meter:
@@ -396,7 +268,7 @@ def bench_provisioning(*, rounds: int = 5) -> Result:
     """Both ends of mu-ra inside their enclaves, L1's blocks not counted."""
     with tempfile.TemporaryDirectory() as name:
         world = World(Path(name))
-        release = world.release(_runtime())
+        release = world.release(bench_runtime())
         first = world.begin(release)
         world.blocks(2)
         spent, floors = [], []
@@ -407,7 +279,7 @@ def bench_provisioning(*, rounds: int = 5) -> Result:
             meter.watch(requester)
             requester.request_keys(first)
             spent.append(meter.take())
-            floors.append(_timed(lambda: _bare_session(world, release)))
+            floors.append(timed(lambda: _bare_session(world, release)))
             del world.workers[f"requester-{number}"]
     mine, floor = statistics.median(spent), statistics.median(floors)
     ratio = statistics.median(f / m for m, f in zip(spent, floors, strict=True))
@@ -470,7 +342,10 @@ def bench_handover(*, rounds: int = 3, accounts: int = 1000, calls: int = 50) ->
 def _one_handover(folder: Path, accounts: int, calls: int) -> tuple[float, float]:
     names = [f"user-{number}" for number in range(accounts)]
     world = World(folder, page_bits=12)
-    old_release, new_release = world.release(_runtime(1)), world.release(_runtime(2))
+    old_release, new_release = (
+        world.release(bench_runtime(1)),
+        world.release(bench_runtime(2)),
+    )
     old = world.begin(old_release, funds=dict.fromkeys(names, 1000))
     users = [world.user(name) for name in names[:calls]]
     world.blocks(2)
@@ -498,12 +373,67 @@ def _one_handover(folder: Path, accounts: int, calls: int) -> tuple[float, float
     return ordinary, at_upgrade
 
 
+# --- rotation ---
+
+
+def bench_rotation(*, rounds: int = 5) -> Result:
+    """Both enclaves from the first word of new keys until their epoch acts.
+
+    One stages, the other is provisioned with what was staged and holds it; the
+    enclaves' following of the blocks in between counts, making them does not.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        world = World(Path(name), rules={"rotation_quorum": 2})
+        release = world.release(bench_runtime())
+        first = world.begin(release)
+        second = world.worker("second", release, operator="operator-2", upstream=first)
+        second.request_keys(first)
+        meter = _Meter()
+        meter.watch(first)
+        meter.watch(second)
+        spent, floors = [], []
+        for _ in range(rounds):
+            _ask_for_rotation(world)
+            meter.take()
+            _rotate(world, first, second)
+            spent.append(meter.take())
+            floors.append(timed(lambda: _bare_session(world, release)))
+    mine, floor = statistics.median(spent), statistics.median(floors)
+    ratio = statistics.median(f / m for m, f in zip(spent, floors, strict=True))
+    return Result(value=mine * 1000, unit="ms", floor=floor * 1000, ratio=ratio)
+
+
+def _ask_for_rotation(world: World) -> None:
+    order = world.order(
+        StatusOrder,
+        status=ShardStatus(),
+        rotate=RotationRequest(not_before=Height(0), grace=0),
+    )
+    world.submit(world.sign_order(order))
+    world.blocks(2)
+
+
+def _rotate(world: World, first: WorldWorker, second: WorldWorker) -> None:
+    before = epoch_at(world.schedule_now(), world.height).epoch
+    first.stage_keys()
+    second.request_keys(first)
+    second.hold_keys()
+    for _ in range(_PATIENCE_BLOCKS):
+        if epoch_at(world.schedule_now(), world.height).epoch > before:
+            return
+        world.block()
+    raise SystemExit("bench rotation: the epoch does not act")
+
+
 BENCHMARKS: dict[str, Callable[[], Result]] = {
     "exec": bench_exec,
     "relay": bench_relay,
     "quote": bench_quote,
     "provisioning": bench_provisioning,
     "handover": bench_handover,
+    "rotation": bench_rotation,
+    "votes": bench_votes,
+    "tally": bench_tally,
 }
 
 
