@@ -17,6 +17,7 @@ from sealift.crypto import (
 from sealift.protocol import (
     AllOf,
     CancelOrder,
+    EnclaveRecord,
     EntryStatus,
     HandoverPolicy,
     Order,
@@ -33,6 +34,7 @@ from sealift.protocol import (
     UpgradeOrder,
     VendorEndorsement,
     WorkersAuthority,
+    enclave_key,
     epoch_at,
 )
 from sealift.testing import RefusedError, UserCall, World, WorldWorker
@@ -412,3 +414,53 @@ def test_a_handover_policy_that_passes_everything_rotates_nothing(
     new = hand_over(story, story.schedule())
     assert refused(new.stage_keys) == "NoRotationDueError"
     assert current_epoch(story.world) == 0
+
+
+def test_invariant_8_on_a_vulnerability_day_one_act_evicts_and_rotates(
+    story: Story,
+) -> None:
+    """The evicted enclave, with its disk and keys, reads nothing new."""
+    world = story.world
+    evicted = world.worker(
+        "evicted", story.a, operator="operator-2", upstream=story.old
+    )
+    evicted.request_keys(story.old)
+    story.business(3)
+    assert evicted.status().epochs == (0,)
+    fixed = world.intel.tcb_recovery(
+        now=world.chain.now(), advisories=("INTEL-SA-00001",)
+    )
+    world.register_collateral()
+    story.old.machine.install_microcode(fixed)
+    story.old.restart()
+    story.old.register()
+    key = enclave_key(story.old.signing_key)
+    attested = world.chain.read(EnclaveRecord, key)
+    order = world.order(
+        StatusOrder,
+        status=ShardStatus(
+            min_tcb_evaluation_number=attested.tcb_evaluation_number,
+            not_before=attested.attested_at,
+        ),
+        rotate=RotationRequest(not_before=attested.attested_at, grace=0),
+    )
+    world.submit(world.sign_order(order))
+    story.business(2)
+    assert refused(evicted.register) == "PolicyRefusedError"
+    assert rotated(story, story.old) == 1
+    acts = world.schedule_now().epochs[-1].valid_from
+    story.business(4)
+    assert refused(lambda: evicted.request_keys(story.old)) == "PolicyRefusedError"
+    evicted.restart()
+    evicted.step()
+    assert evicted.status().epochs == (0,)
+    assert evicted.status().missing == (1,)
+    assert evicted.executions[-1] < acts
+    story.old.take_snapshot()
+    assert refused(lambda: evicted.import_snapshot(story.old.disk.snapshot)) == (
+        "NoKeysError"
+    )
+    story.settle()
+    assert world.frontier().confirmed > acts
+    story.check_calls()
+    story.check_roots_agree()
