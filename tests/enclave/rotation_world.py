@@ -137,7 +137,8 @@ class Rotation:
         """The whole of it: ``a`` stages, it and the others hold."""
         self.demand(why, generation=generation)
         first = holders[0] if holders else self.a
-        assert self.take_staged(self.stage(first))
+        taken = self.take_staged(self.stage(first))
+        assert taken
         for other in holders[1:]:
             self.provision(first, other)
         for host in holders or (self.a,):
