@@ -113,6 +113,7 @@ def copy_stage(template: Stage, folder: Path, *, block_ms: int = BLOCK_MS) -> St
         shard=template.shard,
         genesis=template.genesis,
         keys=template.keys,
+        vendor=template.vendor,
     )
 
 
@@ -272,13 +273,14 @@ class Cast:
     def account(self, name: str) -> L1Account:
         return L1Account(self.stage.keys[name], self.l1, CHAIN_ID)
 
-    async def create_shard(self, *, rescue_after: int = 400) -> None:
+    async def create_shard(self, *, rescue_after: int = 400, **others: Any) -> None:
         rules = ShardRules(
             authority=SudoAuthority(key=account_of(self.stage.keys["authority"])),
             genesis=sha256(self.stage.genesis),
             min_notice=MIN_NOTICE,
             rescue_after=rescue_after,
             page_bits=8,
+            **others,
         )
         config = config_of(self.stage.old)
         await self.account("authority").act(
@@ -312,6 +314,7 @@ class Cast:
                 shard=stage.shard,
                 genesis=stage.genesis,
                 keys={**stage.keys, "old": key or stage.keys["carrier"]},
+                vendor=stage.vendor,
             )
             scratch.folder.mkdir()
             write_worker_home(
@@ -386,10 +389,10 @@ class Cast:
             for log in sorted(self.stage.folder.glob("*.log"))
         )
 
-    async def give_birth(self, *, rescue_after: int = 400) -> None:
+    async def give_birth(self, *, rescue_after: int = 400, **rules: Any) -> None:
         """The shard, and the old worker that gives birth to it."""
         self.home("old")
-        await self.create_shard(rescue_after=rescue_after)
+        await self.create_shard(rescue_after=rescue_after, **rules)
         self.run_worker("old")
         await self.up("old")
         await self.until_status("old", lambda s: s["state_height"] is not None)

@@ -102,6 +102,43 @@ def test_a_second_worker_of_the_same_code_joins_and_outlives_the_first(
     play(stage, story)
 
 
+def test_where_two_platforms_must_agree_the_second_begins_at_genesis(
+    stage: Stage,
+) -> None:
+    """Nobody else's word counts for the blocks before it came."""
+
+    async def story(cast: Cast) -> None:
+        await cast.give_birth(root_quorum=2)
+        await cast.open_load()
+        pump = cast.flow(8)
+        born = cast.scan.height
+        await cast.until_status("old", lambda s: s["executed"] > born + 20)
+        assert cast.scan.confirmed_at(born + 1) is None
+        home = cast.home(
+            "second",
+            machine="new",
+            upstream=cast.parts["old"].url,
+            key=stage.keys["new"],
+        )
+        cast.run_worker("second", home)
+        await cast.up("second")
+        await cast.until_confirmed(cast.scan.height)
+        assert await cast.stop("second") == 0
+        cast.run_worker("second", home)
+        await cast.up("second")
+        await cast.until_confirmed(cast.scan.height)
+        pump.cancel()
+        last = cast.scan.height
+        await cast.until_confirmed(last)
+        for name in ("old", "second"):
+            assert await cast.stop(name) == 0
+        receipts = [cast.receipts(name) for name in ("old", "second")]
+        assert receipts[1] == receipts[0]
+        await cast.judge("old", "second", upgrade_at=None, upto=last)
+
+    play(stage, story)
+
+
 def test_inv1_disks_rolled_back_change_neither_who_executes_nor_the_roots(
     stage: Stage,
 ) -> None:

@@ -20,7 +20,7 @@ from sealift.frame import RuntimeMetadata
 from sealift.transport.clock import WallClock
 
 from ._demo_report import make_report, print_report
-from ._demo_stage import DemoOptions, set_stage
+from ._demo_stage import AUTHORITIES, AuthorityName, DemoOptions, set_stage
 from ._demo_story import Story
 
 _LEAST_ACCOUNTS = 40
@@ -36,24 +36,55 @@ _REFRESH_SECONDS = 0.25
     "--block-ms", default=500, show_default=True, help="Milliseconds between blocks."
 )
 @click.option(
+    "--authority",
+    type=click.Choice(AUTHORITIES),
+    default="sudo",
+    show_default=True,
+    help="Who decides on the upgrade, by its real process.",
+)
+@click.option(
+    "--rotate", is_flag=True, help="Afterwards it has the shard's keys rotated, too."
+)
+@click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep everything in this new folder, to look at.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def demo(
-    accounts: int, rate: float, block_ms: int, keep: Path | None, *, as_json: bool
+    *,
+    accounts: int,
+    rate: float,
+    block_ms: int,
+    authority: AuthorityName,
+    rotate: bool,
+    keep: Path | None,
+    as_json: bool,
 ) -> None:
-    """Upgrade an enclave under load, in nine steps, on real processes.
+    r"""Upgrade an enclave under load, in nine steps, on real processes.
 
-    Everything runs on this machine: the solo L1 engine, two workers, and the
-    insecure simulator, which protects nobody. Exits with 0 only if every check
-    held.
+    Everything runs on this machine: the solo L1 engine, two workers of each
+    generation, and the insecure simulator, which protects nobody. Exits with 0
+    only if every check held.
 
-    Example: sealift demo --accounts 1000 --rate 20
+    Who decides: `sudo`, one key by a call to the enclave; `stake`, a secret vote of
+    the shard's holders in the enclave; `workers`, a vote of the hosts on L1;
+    `signer`, the vendor's signature; `all-of` these three together;
+    `sudo-then-stake`, where sudo hands the shard to its holders first.
+
+    \b
+    Examples:
+      sealift demo --accounts 1000 --rate 20
+      sealift demo --authority stake --rotate
     """
     _refuse_bad_numbers(accounts, rate, block_ms)
-    options = DemoOptions(accounts=accounts, rate=rate, block_ms=block_ms)
+    options = DemoOptions(
+        accounts=accounts,
+        rate=rate,
+        block_ms=block_ms,
+        authority=authority,
+        rotate=rotate,
+    )
     console = Console(stderr=as_json)
     with _folder(keep) as folder:
         if not as_json:
@@ -152,4 +183,6 @@ def _picture(story: Story, pace: _Pace) -> Group:
         line += f" · XYZ {progress.upgrade_at}" + (f", in {left} blocks" * (left > 0))
     if sent:
         line += f" · {sent} calls, {pace.at(sent):.0f} a second · {waiting} waiting"
-    return Group(steps, Text(line, "cyan"), Text(progress.note, "dim"))
+    decided = [Text(f"  {one}", "magenta") for one in progress.decision[-6:]]
+    note = Text(progress.note, "dim")
+    return Group(steps, *decided, Text(line, "cyan"), note)

@@ -4,12 +4,15 @@ import asyncio
 import statistics
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import NamedTuple
 
 import aiohttp
 
 from sealift.base import (
+    AccountId,
     Digest,
     Epoch,
     Height,
@@ -46,10 +49,18 @@ from ._demo_stage import CHAIN_ID, user_secret
 LOTS = 20
 _VALID_BLOCKS = 400
 _CONFIRM = "enclave_bridge.confirm"
+_REGISTER = "teerex.register_sgx_enclave"
 
 
 class LoadError(SealiftError):
     """A demo user's call or question was not taken."""
+
+
+class SealingKeys(NamedTuple):
+    """What users seal to: a key epoch and its X25519 public key."""
+
+    epoch: Epoch
+    shielding_key: bytes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,6 +72,7 @@ class SentCall:
     nonce: int
     envelope: Digest
     reply_key: bytes
+    size: int
     sent_at: float
     included: tuple[int, int] | None = None
     receipts: list[tuple[str, SealedReceipt, float]] = field(default_factory=list)
@@ -93,6 +105,8 @@ class ChainScan:
         self.calls: dict[Digest, tuple[int, int]] = {}
         self.confirmations: list[tuple[int, Confirmation]] = []
         self.acts: list[tuple[int, str]] = []
+        #: Who has brought a registration to L1, in order.
+        self.registered: list[AccountId] = []
         self._news = asyncio.Event()
 
     async def run(self) -> None:
@@ -125,12 +139,18 @@ class ChainScan:
             body = canonical_decode(Transaction, tx).body
             if body.call != INVOKE:
                 self.acts.append((height, body.call))
+            if body.call == _REGISTER:
+                self.registered.append(body.signer)
             if body.call == INVOKE:
                 args = canonical_decode(InvokeArgs, body.args)
                 self.calls[sha256(args.ciphertext)] = (height, place)
             elif body.call == _CONFIRM:
                 confirmation, _ = decode(tuple[Confirmation, bytes], body.args)
                 self.confirmations.append((height, confirmation))
+
+    def count(self, call: str) -> int:
+        """How many acts of this name took effect."""
+        return sum(name == call for _, name in self.acts)
 
     def confirmed_at(self, height: int) -> int | None:
         """The block that confirmed block ``height``."""
@@ -154,7 +174,7 @@ class Load:
         account: The L1 account that carries all calls.
         metadata: The application's runtime.
         shard: Where to.
-        shielding_key: The shard's public key of epoch 0.
+        shielding_key: The shard's public key of epoch 0; see :meth:`seal_under`.
         users: How many accounts make calls.
         scan: What stands on L1.
     """
@@ -174,10 +194,11 @@ class Load:
         #: Reads are answered in the layout of whoever runs now.
         self.reading = metadata
         self._shard = shard
-        self._shielding_key = shielding_key
+        self._keys = SealingKeys(Epoch(0), shielding_key)
         self._secrets = [user_secret(number) for number in range(users)]
         self._accounts = [account_of(secret) for secret in self._secrets]
         self._nonces = [0] * users
+        self._nonces_of_others: Counter[bytes] = Counter()
         self._bids: dict[int, int] = {}
         self._scan = scan
         self._turn = 0
@@ -233,6 +254,15 @@ class Load:
             dest = self._accounts[(user + 1) % len(self._accounts)]
             await self.send(user, "balances.transfer", {"dest": dest, "amount": 1})
 
+    @property
+    def keys(self) -> SealingKeys:
+        """What calls are sealed to now."""
+        return self._keys
+
+    def seal_under(self, keys: SealingKeys) -> None:
+        """Seal calls and reads to another key epoch from now on."""
+        self._keys = keys
+
     async def send(self, user: int, call: str, args: dict[str, object]) -> bool:
         """Sign, seal and carry one call of a user; whether L1 took it."""
         sent, envelope = self._seal(
@@ -240,21 +270,49 @@ class Load:
         )
         if not await self._carry(sent, envelope):
             return False
+        self.calls.append(sent)
         self._nonces[user] += 1
         return True
 
-    async def send_as(self, secret: bytes, call: str, args: dict[str, object]) -> None:
-        """The first call of somebody who is no user of the load.
+    async def send_as(
+        self, secret: bytes, call: str, args: dict[str, object]
+    ) -> SentCall:
+        """A call of somebody who is no user of the load.
 
         Raises:
-            SealiftError: L1 did not take it.
+            LoadError: L1 did not take it.
         """
-        sent, envelope = self._seal(secret, -1, 0, call, args)
+        nonce = self._nonces_of_others[secret]
+        sent, envelope = self._seal(secret, -1, nonce, call, args)
         if not await self._carry(sent, envelope):
             raise LoadError(self.send_failures[-1])
+        self.calls.append(sent)
+        self._nonces_of_others[secret] += 1
+        return sent
+
+    async def send_late(
+        self, secret: bytes, call: str, args: dict[str, object], keys: SealingKeys
+    ) -> SentCall:
+        """A call sealed to keys whose time is over; it is not one of the load's.
+
+        Raises:
+            LoadError: L1 did not take it.
+        """
+        nonce = self._nonces_of_others[secret]
+        sent, envelope = self._seal(secret, -1, nonce, call, args, keys=keys)
+        if not await self._carry(sent, envelope):
+            raise LoadError(self.send_failures[-1])
+        return sent
 
     def _seal(
-        self, secret: bytes, user: int, nonce: int, call: str, args: dict[str, object]
+        self,
+        secret: bytes,
+        user: int,
+        nonce: int,
+        call: str,
+        args: dict[str, object],
+        *,
+        keys: SealingKeys | None = None,
     ) -> tuple[SentCall, bytes]:
         encoded = self._metadata.encode_call(call, args)
         reply_key = system_entropy(32)
@@ -269,8 +327,9 @@ class Load:
             reply_key=reply_key,
         )
         signed = TrustedCall(body=body, signature=body.sign(secret))
+        keys = keys or self._keys
         envelope = encode(
-            seal_message(signed, shielding_key=self._shielding_key, epoch=Epoch(0))
+            seal_message(signed, shielding_key=keys.shielding_key, epoch=keys.epoch)
         )
         sent = SentCall(
             number=len(self.calls),
@@ -278,6 +337,7 @@ class Load:
             nonce=nonce,
             envelope=sha256(envelope),
             reply_key=reply_key,
+            size=len(envelope),
             sent_at=time.monotonic(),
         )
         return sent, envelope
@@ -292,7 +352,6 @@ class Load:
             del self._by_envelope[sent.envelope]
             self.send_failures.append(str(error))
             return False
-        self.calls.append(sent)
         return True
 
     async def ask(
@@ -308,7 +367,21 @@ class Load:
         Raises:
             LoadError: The worker refuses.
         """
-        secret = self._secrets[user]
+        return await self.ask_as(self._secrets[user], getter, args, url, session)
+
+    async def ask_as(
+        self,
+        secret: bytes,
+        getter: str,
+        args: dict[str, object],
+        url: str,
+        session: aiohttp.ClientSession,
+    ) -> object:
+        """The same, of anybody's.
+
+        Raises:
+            LoadError: The worker refuses.
+        """
         body = GetterBody(
             chain_id=CHAIN_ID,
             shard=self._shard,
@@ -321,7 +394,7 @@ class Load:
         )
         message = Getter(body=body, signature=body.sign(secret))
         envelope = seal_message(
-            message, shielding_key=self._shielding_key, epoch=Epoch(0)
+            message, shielding_key=self._keys.shielding_key, epoch=self._keys.epoch
         )
         async with session.post(url + "/v1/ask", data=encode(envelope)) as answer:
             raw = await answer.read()
@@ -344,12 +417,20 @@ class Load:
         found = await self.ask(user, "auction.my_bid", {"lot": lot}, url, session)
         return isinstance(found, dict) and found.get("amount") == amount
 
-    async def listen(self, name: str, url: str, session: aiohttp.ClientSession) -> None:
-        """Hear of receipts from one worker, for ever, also across restarts."""
+    async def listen(
+        self, name: str, urls: Mapping[str, str], session: aiohttp.ClientSession
+    ) -> None:
+        """Hear of receipts from one worker, for ever, also across restarts.
+
+        Args:
+            name: The worker.
+            urls: Where workers are now.
+            session: For requests.
+        """
         while True:
             try:
                 async with session.ws_connect(
-                    url + "/v1/executions", max_msg_size=0
+                    urls[name] + "/v1/executions", max_msg_size=0
                 ) as socket:
                     async for message in socket:
                         if message.type is aiohttp.WSMsgType.BINARY:
@@ -365,6 +446,15 @@ class Load:
             call = self._by_envelope.get(receipt.envelope)
             if call is not None:
                 call.receipts.append((name, receipt, now))
+
+    def witnessed(self) -> tuple[int, int]:
+        """Calls with receipts of several workers, and of these how many differ."""
+        several = [
+            {(r.height, r.index, r.sealed) for _, r, _ in call.receipts}
+            for call in self.calls
+            if len({name for name, _, _ in call.receipts}) > 1
+        ]
+        return len(several), sum(len(one) > 1 for one in several)
 
     async def fetch_missing(
         self, urls: list[str], session: aiohttp.ClientSession
@@ -393,6 +483,11 @@ class Load:
                     sealed, reply_key=call.reply_key, block_hash=block_hash
                 )
         return None
+
+    def outcome(self, call: SentCall) -> str | None:
+        """What a call's receipt says; ``None``: there is none yet."""
+        receipt = self.opened(call)
+        return None if receipt is None else receipt.outcome
 
     def latencies(self, heights: range | None = None) -> list[float]:
         """Milliseconds from submission to receipt, of calls in these blocks."""

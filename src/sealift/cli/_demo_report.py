@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ._demo_load import Tally, median
-from ._demo_story import Check, Step, Story
+from ._demo_parts import Check, Step
+from ._demo_story import Story
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class Report:
     checks: tuple[Check, ...]
     ports: dict[str, str]
     latency_ms: float
+    authority: str
+    decision: tuple[str, ...]
 
     def as_json(self) -> dict[str, object]:
         """One object, for ``--json``."""
@@ -35,6 +38,8 @@ class Report:
             "ok": self.ok,
             "mrenclave_old": self.mrenclave_old,
             "mrenclave_new": self.mrenclave_new,
+            "authority": self.authority,
+            "decision": list(self.decision),
             "upgrade_at": self.upgrade_at,
             "gap_blocks": self.gap_blocks,
             "gap_ms": round(self.gap_ms, 1),
@@ -88,6 +93,20 @@ def make_report(story: Story) -> Report:
         tally.failed == 0,
         f"{load.failures() or 'none failed'}",
     )
+    witnessed, differ = load.witnessed()
+    progress.check(
+        "two workers gave each call the same receipt",
+        witnessed > 0 and not differ,
+        f"{witnessed} calls compared, {differ} differ",
+    )
+    if story.government.ballots:
+        sizes = {call.size for call in story.government.ballots}
+        others = {call.size for call in load.calls if call.user >= 0}
+        progress.check(
+            "ballots are as long as the calls around them",
+            sizes <= others,
+            f"{sorted(sizes)} B among {sorted(others)} B",
+        )
     progress.check(
         "calls flowed around XYZ", len(around) > 0, f"{len(around)} in five blocks"
     )
@@ -111,6 +130,8 @@ def make_report(story: Story) -> Report:
         checks=tuple(progress.checks),
         ports=dict(progress.ports),
         latency_ms=ordinary,
+        authority=story.options.authority,
+        decision=tuple(progress.decision),
     )
 
 
@@ -156,6 +177,9 @@ def print_report(report: Report, console: Console) -> None:
     ):
         facts.add_row(name, str(value))
     console.print(facts)
+    console.print(f"[bold]The decision[/] (--authority {report.authority})")
+    for line in report.decision:
+        console.print(f"  {line}", highlight=False)
     steps = Table(title="The nine steps", title_justify="left")
     steps.add_column("step", justify="right")
     steps.add_column("what")

@@ -1,12 +1,13 @@
 """The demo's stage: everything that must exist before the nine steps.
 
-All of it lies in one folder: a simulated Intel with two machines, a solo chain,
-two signed bundles of the example, and two workers' homes.
+All of it lies in one folder: a simulated Intel with a machine for each worker, a
+solo chain, two signed bundles of the example, and the workers' homes.
 """
 
 import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from sealift.attestation import TrustAnchor
 from sealift.base import (
@@ -14,11 +15,18 @@ from sealift.base import (
     Amount,
     ChainId,
     Fingerprint,
+    MrSigner,
     ShardId,
     encode,
 )
 from sealift.bundle import encode_bundle, measure
-from sealift.crypto import account_of, rsa_generate, sha256, system_entropy
+from sealift.crypto import (
+    account_of,
+    rsa_generate,
+    rsa_public_modulus,
+    sha256,
+    system_entropy,
+)
 from sealift.insecure_sim import SimIntel, SimMachine
 from sealift.ledger import (
     DcapVerifier,
@@ -55,7 +63,15 @@ CHAIN_ID = ChainId("sealift-demo")
 MOST_USERS = 1000
 _FUNDS = Amount(10**15)
 _TOKENS = 1_000_000
-_ACCOUNTS = ("authority", "carrier", "old", "new")
+#: Two workers of each generation, each on a machine and an account of its own.
+OLD, NEW = ("old", "old-2"), ("new", "new-2")
+#: Holders who vote: theirs are three quarters of all tokens.
+HOLDERS = 12
+_ACCOUNTS = ("authority", "carrier", *OLD, *NEW)
+AuthorityName = Literal[
+    "sudo", "stake", "workers", "signer", "all-of", "sudo-then-stake"
+]
+AUTHORITIES: tuple[AuthorityName, ...] = get_args(AuthorityName)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +81,8 @@ class DemoOptions:
     accounts: int
     rate: float
     block_ms: int
+    authority: AuthorityName = "sudo"
+    rotate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +91,7 @@ class BuiltBundle:
 
     path: Path
     fingerprint: Fingerprint
+    isv_prod_id: int
     isv_svn: int
     metadata: bytes
 
@@ -88,6 +107,13 @@ class Stage:
     shard: ShardId
     genesis: bytes
     keys: dict[str, bytes]
+    vendor: bytes
+
+    @property
+    def mr_signer(self) -> MrSigner:
+        """Whose both bundles are."""
+        modulus = rsa_public_modulus(self.vendor).to_bytes(384, "little")
+        return MrSigner(sha256(modulus))
 
     @property
     def chain(self) -> Path:
@@ -109,6 +135,11 @@ def user_secret(number: int) -> bytes:
     return sha256(b"sealift demo user" + number.to_bytes(8, "big"))
 
 
+def holder_secret(number: int) -> bytes:
+    """The seed of a demo holder of many tokens; anybody can compute it."""
+    return sha256(b"sealift demo holder" + number.to_bytes(8, "big"))
+
+
 def set_stage(folder: Path, options: DemoOptions, clock: Clock) -> Stage:
     """Make everything in an empty folder.
 
@@ -117,7 +148,7 @@ def set_stage(folder: Path, options: DemoOptions, clock: Clock) -> Stage:
     """
     make_folder(folder)
     intel = SimIntel(folder / "insecure-sim")
-    for name in ("old", "new"):
+    for name in (*OLD, *NEW):
         SimMachine(intel, name, entropy=system_entropy)
     anchor = TrustAnchor(root_der=intel.root_der, kind="insecure-sim")
     trust_root = _make_chain(folder / "chain", anchor, options, clock)
@@ -141,6 +172,7 @@ def set_stage(folder: Path, options: DemoOptions, clock: Clock) -> Stage:
         shard=shard_id_of(CHAIN_ID, authority, 0),
         genesis=_genesis(options.accounts, authority),
         keys=keys,
+        vendor=vendor,
     )
 
 
@@ -181,29 +213,34 @@ def _build(
     return BuiltBundle(
         path=path,
         fingerprint=measure(bundle.files).mrenclave,
+        isv_prod_id=application.isv_prod_id,
         isv_svn=application.isv_svn,
         metadata=application_metadata(source, application.runtime),
     )
 
 
 def _genesis(accounts: int, authority: AccountId) -> bytes:
-    """The shard's genesis: endowed accounts; only the first ones have keys."""
+    """The shard's genesis: users, of whom only the first have keys, and holders."""
     users = [account_of(user_secret(n)) for n in range(min(accounts, MOST_USERS))]
     idle = [
         AccountId(sha256(b"sealift demo account" + n.to_bytes(8, "big")))
         for n in range(MOST_USERS, accounts)
     ]
     endowments = [{"account": account, "free": _TOKENS} for account in (*users, *idle)]
+    share = _TOKENS * accounts * 3 // HOLDERS
+    endowments += [
+        {"account": account_of(holder_secret(n)), "free": share} for n in range(HOLDERS)
+    ]
     return encode({"balances": {"endowments": endowments}, "sudo": {"key": authority}})
 
 
 def write_worker_home(stage: Stage, name: str, *, l1_url: str, upstream: str) -> None:
-    """What ``sealift worker init`` writes, for the ``old`` or the ``new`` worker."""
+    """What ``sealift worker init`` writes, for one of the workers."""
     home = stage.worker(name)
     make_folder(home)
     write_durably(home / "genesis.bin", stage.genesis)
     write_account_key(home / "operator.key", stage.keys[name])
-    bundle = stage.old if name == "old" else stage.new
+    bundle = stage.old if name in OLD else stage.new
     text = TEMPLATE.format(
         rpc=l1_url,
         shard=stage.shard.hex(),

@@ -4,165 +4,44 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from sealift.base import (
-    Generation,
-    Height,
-    SealiftError,
-    canonical_decode,
-    decode,
-    encode,
-)
-from sealift.crypto import account_of, sha256
+from sealift.base import SealiftError, canonical_decode, decode
+from sealift.crypto import account_of
 from sealift.frame import RuntimeMetadata
 from sealift.protocol import (
-    EntryStatus,
     HandoverCertificate,
     KeyEpochRecord,
-    Schedule,
-    ShardConfig,
-    ShardRules,
-    SudoAuthority,
-    UpgradeOrder,
     certificate_key,
+    epoch_at,
     keys_key,
-    schedule_key,
-    sign_order,
 )
+from sealift.stf import KeyEpochExpiredError
 from sealift.transport.account import L1Account
-from sealift.transport.process import ChildProcess, ProcessSpec, start_process
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
 
-from ._demo_load import ChainScan, Load
-from ._demo_stage import CHAIN_ID, DemoOptions, Stage, write_worker_home
-
-#: Blocks: notice of an upgrade, from its record to the release of the keys.
-MIN_NOTICE = 8
-#: From the release of the keys to XYZ.
-LEAD = 45
-RESCUE_AFTER = 200
-STEPS = (
-    "the old worker runs",
-    "the authority schedules the new fingerprint",
-    "the new worker requests the keys",
-    "the old enclave provisions the new one",
-    "the new worker runs on its own port",
-    "it announces itself on L1",
-    "it follows the chain without executing",
-    "at XYZ the old enclave stops by itself",
-    "the new enclave executes from XYZ",
+from ._demo_decide import GRACE, Government, Hall
+from ._demo_load import ChainScan, Load, SealingKeys
+from ._demo_parts import PATIENCE, STEPS, DemoError, Processes, Progress
+from ._demo_stage import (
+    CHAIN_ID,
+    MOST_USERS,
+    NEW,
+    OLD,
+    DemoOptions,
+    Stage,
+    holder_secret,
+    write_worker_home,
 )
-_PATIENCE = 120.0
+
 #: A machine that is slower than this before the upgrade is too slow for it.
 _MOST_STRETCH = 1.6
 _MOST_LAG = 4
-#: How the parts of Sealift are started.
-SEALIFT: tuple[str, ...] = (sys.executable, "-m", "sealift")
-
-
-class DemoError(SealiftError):
-    """The demo could not be carried on."""
-
-
-@dataclass(slots=True)
-class Step:
-    """One of the nine, and how long it took."""
-
-    number: int
-    name: str
-    milliseconds: float | None = None
-
-
-@dataclass(slots=True)
-class Check:
-    """Something that must hold at the end."""
-
-    name: str
-    ok: bool
-    detail: str
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the live display shows."""
-
-    steps: list[Step] = field(
-        default_factory=lambda: [Step(n, name) for n, name in enumerate(STEPS, 1)]
-    )
-    current: int = 0
-    note: str = "preparing"
-    upgrade_at: int | None = None
-    checks: list[Check] = field(default_factory=list)
-    ports: dict[str, str] = field(default_factory=dict)
-
-    def check(self, name: str, ok: bool, detail: str) -> None:  # noqa: FBT001
-        """Note a check."""
-        self.checks.append(Check(name, ok, detail))
-
-
-class Processes:
-    """The demo's child processes, stopped by their own pids whatever happens.
-
-    Args:
-        stage: Where they live.
-    """
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._running: dict[str, ChildProcess] = {}
-
-    async def start(self, name: str, *words: str) -> str:
-        """Start a part of Sealift; the URL in its readiness line."""
-        child = await start_process(
-            ProcessSpec(
-                argv=(*SEALIFT, *words),
-                log=self._stage.folder / f"{name}.log",
-            )
-        )
-        self._running[name] = child
-        line = await child.wait_for_line(r"https?://[0-9.]+:[0-9]+", within=_PATIENCE)
-        return line.group(0)
-
-    async def finish(self, name: str, *words: str) -> None:
-        """Run a command of Sealift to its end; it must succeed.
-
-        Raises:
-            DemoError: It does not.
-        """
-        child = await start_process(
-            ProcessSpec(
-                argv=(*SEALIFT, *words),
-                log=self._stage.folder / f"{name}.log",
-            )
-        )
-        self._running[name] = child
-        code = await child.wait()
-        del self._running[name]
-        if code:
-            raise DemoError(
-                f"`sealift {words[0]} {words[1]}` failed",
-                got=f"exit code {code}: {child.output()[-600:]}",
-                hint=f"Its log is {self._stage.folder / name}.log.",
-            )
-
-    async def stop(self, name: str) -> None:
-        """Ask one to end, and wait."""
-        child = self._running.pop(name)
-        await child.stop()
-
-    async def stop_all(self) -> None:
-        """End whatever still runs, the last started first."""
-        for name in reversed(list(self._running)):
-            with contextlib.suppress(SealiftError):
-                await self.stop(name)
 
 
 class Story:
@@ -181,11 +60,14 @@ class Story:
         self.options = options
         self.metadata = metadata
         self.progress = Progress()
+        self.government = Government(stage, options.authority)
         self.processes = Processes(stage)
         self._scan: ChainScan | None = None
         self._load: Load | None = None
         self._l1: L1Client
         self._http: aiohttp.ClientSession
+        self._l1_url = ""
+        self._beside: Callable[[Coroutine[Any, Any, None]], None]
         self._urls: dict[str, str] = {}
 
     @property
@@ -208,15 +90,6 @@ class Story:
         if self._load is None:
             return height, 0, 0
         return height, len(self._load.calls), self._load.waiting()
-
-    @contextlib.asynccontextmanager
-    async def _step(self, number: int) -> AsyncIterator[None]:
-        step = self.progress.steps[number - 1]
-        self.progress.current = number
-        self.progress.note = step.name
-        began = time.monotonic()
-        yield
-        step.milliseconds = (time.monotonic() - began) * 1000
 
     async def play(self) -> None:
         """Everything; processes and connections are gone afterwards.
@@ -251,52 +124,41 @@ class Story:
     async def _play(
         self, l1_url: str, group: asyncio.TaskGroup, tasks: list[asyncio.Task[None]]
     ) -> None:
-        write_worker_home(self.stage, "old", l1_url=l1_url, upstream="")
-        async with self._step(1):
-            await self._create_shard()
-            await self._run_worker("old")
-            await self._until_status("old", lambda s: s["state_height"] is not None)
-        upstream = self._urls["old"]
-        write_worker_home(self.stage, "new", l1_url=l1_url, upstream=upstream)
-        shielding_key = await self._shielding_key()
-        self._load = Load(
-            account=self._account("carrier"),
-            metadata=self.metadata,
-            shard=self.stage.shard,
-            shielding_key=shielding_key,
-            users=min(self.options.accounts, 1000),
-            scan=self.scan,
-        )
-        listener = self.load.listen("old", self._urls["old"], self._http)
-        tasks.append(group.create_task(listener, name="old receipts"))
-        await self.load.open_lots(self.scan.height)
-        await self._until(lambda: self.load.waiting() == 0, "the lots to be open")
-        pump = group.create_task(self.load.run(self.options.rate), name="load")
+        self._l1_url = l1_url
+        self._beside = lambda work: tasks.append(group.create_task(work))
+        async with self.progress.step(1):
+            await self.government.create_shard(self._l1)
+            await self._run_old()
+        pump = await self._open_business(group)
         tasks.append(pump)
-        await self._warm_up()
-        async with self._step(2):
-            upgrade_at, release_from = await self._schedule()
+        async with self.progress.step(2):
+            scheduled = await self.government.schedule_upgrade(self.hall)
+        upgrade_at, release_from = scheduled
         self.progress.upgrade_at = upgrade_at
+        second = group.create_task(self._run_second(), name="the second new worker")
         await self._provision(release_from)
-        async with self._step(5):
-            await self._run_worker("new")
-        listener = self.load.listen("new", self._urls["new"], self._http)
-        tasks.append(group.create_task(listener, name="new receipts"))
-        async with self._step(6):
-            await self._until_registered("new")
-        async with self._step(7):
-            await self._until_status("new", lambda s: s["state_height"] is not None)
+        async with self.progress.step(5):
+            await self._run_worker(NEW[0])
+        await second
+        self._listen(NEW)
+        async with self.progress.step(6):
+            await self._until_registered()
+        async with self.progress.step(7):
+            for name in NEW:
+                await self._until_status(name, lambda s: s["state_height"] is not None)
         rolled_back = await self._copy_old_disk(upgrade_at)
-        async with self._step(8):
-            certificate = await self._until_certificate(upgrade_at)
-        async with self._step(9):
+        async with self.progress.step(8):
+            self.certificate = await self._until_certificate(upgrade_at)
+        async with self.progress.step(9):
             await self._until(
                 lambda: self.scan.confirmed_at(upgrade_at) is not None,
                 f"block {upgrade_at} to be confirmed",
             )
-        self.certificate = certificate
+        self.load.reading = decode(RuntimeMetadata, self.stage.new.metadata)
         await self.scan.reach(upgrade_at + 15)
-        await self._restart_both(upgrade_at)
+        await self._restart_all(upgrade_at)
+        if self.options.rotate:
+            await self._rotate()
         pump.cancel()
         await self._drain()
         await self._check_state()
@@ -304,26 +166,57 @@ class Story:
 
     # --- the pieces ---
 
-    def _account(self, name: str) -> L1Account:
-        return L1Account(self.stage.keys[name], self._l1, CHAIN_ID)
+    @property
+    def hall(self) -> Hall:
+        """Where those who decide are reached."""
+        return Hall(
+            stage=self.stage,
+            l1=self._l1,
+            http=self._http,
+            scan=self.scan,
+            load=self.load,
+            urls=self._urls,
+            progress=self.progress,
+        )
 
-    async def _create_shard(self) -> None:
-        rules = ShardRules(
-            authority=SudoAuthority(key=account_of(self.stage.keys["authority"])),
-            genesis=sha256(self.stage.genesis),
-            min_notice=MIN_NOTICE,
-            rescue_after=RESCUE_AFTER,
+    async def _open_business(self, group: asyncio.TaskGroup) -> "asyncio.Task[None]":
+        """Users come, and their calls flow from now on."""
+        self._load = Load(
+            account=L1Account(self.stage.keys["carrier"], self._l1, CHAIN_ID),
+            metadata=self.metadata,
+            shard=self.stage.shard,
+            shielding_key=await self._shielding_key(),
+            users=min(self.options.accounts, MOST_USERS),
+            scan=self.scan,
         )
-        config = ShardConfig(
-            code={"insecure-sim": self.stage.old.fingerprint},
-            min_isv_svn=self.stage.old.isv_svn,
-        )
-        account = self._account("authority")
-        outcome = await account.act(
-            "enclave_bridge.create_shard", {"rules": rules, "config": config}
-        )
-        if outcome.code:
-            raise DemoError("L1 refused the shard", got=outcome.log)
+        self._listen(OLD)
+        await self.load.open_lots(self.scan.height)
+        await self._until(lambda: self.load.waiting() == 0, "the lots to be open")
+        self._beside(self._follow_epochs())
+        pump = group.create_task(self.load.run(self.options.rate), name="load")
+        await self._warm_up()
+        return pump
+
+    def _listen(self, names: tuple[str, str]) -> None:
+        for name in names:
+            self._beside(self.load.listen(name, self._urls, self._http))
+
+    async def _run_old(self) -> None:
+        """The first makes the shard's keys; the second gets them from it."""
+        upstream = ""
+        for name in OLD:
+            self._write_home(name, upstream)
+            await self._run_worker(name)
+            await self._until_status(name, lambda s: s["state_height"] is not None)
+            upstream = self._urls[name]
+
+    async def _run_second(self) -> None:
+        """The second new worker waits for the notice and gets the keys by itself."""
+        self._write_home(NEW[1], self._urls[OLD[1]])
+        await self._run_worker(NEW[1])
+
+    def _write_home(self, name: str, upstream: str) -> None:
+        write_worker_home(self.stage, name, l1_url=self._l1_url, upstream=upstream)
 
     async def _run_worker(self, name: str, home: Path | None = None) -> None:
         where = home or self.stage.worker(name)
@@ -342,7 +235,7 @@ class Story:
     async def _until_status(
         self, name: str, holds: Callable[[dict[str, Any]], bool]
     ) -> dict[str, Any]:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while True:
             status = await self._status(name)
             if status is not None and holds(status):
@@ -354,17 +247,28 @@ class Story:
             await asyncio.sleep(0.05)
 
     async def _until(self, holds: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while not holds():
             if time.monotonic() > deadline:
                 raise DemoError(f"waited in vain for {what}")
             await asyncio.sleep(0.05)
 
     async def _shielding_key(self) -> bytes:
-        entry = await self._l1.abci_query(keys_key(self.stage.shard, 0), prove=False)
+        key = keys_key(self.stage.shard, 0)
+        entry = await self._l1.abci_query(key, prove=False)
         if entry.value is None:
             raise DemoError("the shard has published no key")
         return canonical_decode(KeyEpochRecord, entry.value).statement.shielding_key
+
+    async def _follow_epochs(self) -> None:
+        """Users seal to the keys that act, for ever."""
+        while True:
+            await self.scan.reach(self.scan.height + 1)
+            schedule = await self.hall.schedule()
+            acting = epoch_at(schedule, self.scan.height)
+            if acting.epoch != self.load.keys.epoch:
+                keys = SealingKeys(acting.epoch, acting.keys.shielding_key)
+                self.load.seal_under(keys)
 
     async def _warm_up(self) -> None:
         """Let ordinary blocks pass, and see whether this machine keeps up."""
@@ -387,48 +291,11 @@ class Story:
             return 0
         return int(status["l1_head"]) - 1 - int(status["imported"])
 
-    async def _schedule_now(self) -> Schedule:
-        entry = await self._l1.abci_query(schedule_key(self.stage.shard), prove=False)
-        if entry.value is None:
-            raise DemoError("the shard has no schedule")
-        return canonical_decode(Schedule, entry.value)
-
-    async def _schedule(self) -> tuple[int, int]:
-        """Step 2: a TrustedCall by the shard's sudo, carried to L1 by the worker."""
-        schedule = await self._schedule_now()
-        release = self.scan.height + MIN_NOTICE + 8
-        order = UpgradeOrder(
-            chain_id=CHAIN_ID,
-            shard=self.stage.shard,
-            serial=schedule.serial,
-            predecessor=Generation(0),
-            config=ShardConfig(
-                code={"insecure-sim": self.stage.new.fingerprint},
-                min_isv_svn=self.stage.new.isv_svn,
-            ),
-            release_from=Height(release),
-            upgrade_at=Height(release + LEAD),
-            expiry=Height(release),
-        )
-        signed = sign_order(order, self.stage.keys["authority"])
-        await self.load.send_as(
-            self.stage.keys["authority"],
-            "enclave_update.update_mrenclave",
-            {"order": encode(signed)},
-        )
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            schedule = await self._schedule_now()
-            if any(e.status is EntryStatus.PENDING for e in schedule.entries):
-                return release + LEAD, release
-            if time.monotonic() > deadline:
-                raise DemoError("the order did not reach L1")
-            await asyncio.sleep(0.05)
-
     async def _provision(self, release_from: int) -> None:
         """Steps 3 and 4: registration, challenge, RA-TLS, keys under HPKE."""
         self.progress.note = f"the notice runs until block {release_from}"
         await self.scan.reach(release_from)
+        self._write_home(NEW[0], self._urls[OLD[0]])
         began = time.monotonic()
         self.progress.current = 3
         self.progress.note = STEPS[2]
@@ -436,8 +303,8 @@ class Story:
             self.processes.finish(
                 "request-keys",
                 *("worker", "request-keys"),
-                str(self.stage.worker("new")),
-                *("--from", self._urls["old"]),
+                str(self.stage.worker(NEW[0])),
+                *("--from", self._urls[OLD[0]]),
             )
         )
         registered = await self._until_new_instance(task)
@@ -448,22 +315,20 @@ class Story:
         self.progress.steps[3].milliseconds = (time.monotonic() - registered) * 1000
 
     async def _until_new_instance(self, task: "asyncio.Task[None]") -> float:
-        seen = len(await self._registrations())
-        while not task.done():
-            if len(await self._registrations()) > seen:
-                break
-            await asyncio.sleep(0.02)
+        operator = account_of(self.stage.keys[NEW[0]])
+        await self._until(
+            lambda: task.done() or operator in self.scan.registered, "a registration"
+        )
         return time.monotonic()
 
-    async def _registrations(self) -> list[int]:
-        return [
-            h for h, name in self.scan.acts if name == "teerex.register_sgx_enclave"
-        ]
+    async def _until_registered(self) -> None:
+        for name in NEW:
+            url = self._urls[name]
 
-    async def _until_registered(self, name: str) -> None:
-        await self._until_status(
-            name, lambda s: s["registered"] and s["announced"] == self._urls[name]
-        )
+            def known(status: dict[str, Any], url: str = url) -> bool:
+                return bool(status["registered"]) and status["announced"] == url
+
+            await self._until_status(name, known)
 
     async def _copy_old_disk(self, upgrade_at: int) -> Path:
         """What a host keeps that will try to roll the old enclave back."""
@@ -484,7 +349,7 @@ class Story:
             )
 
     async def _until_certificate(self, upgrade_at: int) -> HandoverCertificate:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while True:
             key = certificate_key(self.stage.shard)
             entry = await self._l1.abci_query(key, prove=False)
@@ -496,25 +361,71 @@ class Story:
                 raise DemoError("the old enclave posted no handover certificate")
             await asyncio.sleep(0.05)
 
-    async def _restart_both(self, upgrade_at: int) -> None:
+    async def _restart_all(self, upgrade_at: int) -> None:
         """A restart is part of every upgrade (facts/peers, encointer-node #44)."""
-        self.progress.note = "both workers are restarted and go on"
-        for name in ("new", "old"):
+        self.progress.note = "all workers are restarted and go on"
+        for name in (*NEW, *OLD):
             await self.processes.stop(f"worker-{name}")
-        for name in ("new", "old"):
-            await self._run_worker(name)
+        for pair in (NEW, OLD):
+            await asyncio.gather(*(self._run_worker(name) for name in pair))
         here = self.scan.height
-        await self._until_status("new", lambda s: (s["executed"] or 0) > here)
-        status = await self._until_status("old", lambda s: s["imported"] > here)
-        executed = status["state_height"]
+        for name in NEW:
+            await self._until_status(name, lambda s: (s["executed"] or 0) > here)
         self.progress.check(
-            "restarted, the new worker goes on", ok=True, detail=f"past block {here}"
+            "restarted, the new workers go on", ok=True, detail=f"past block {here}"
         )
+        for name in OLD:
+            status = await self._until_status(name, lambda s: s["imported"] > here)
+            executed = status["state_height"]
+            self.progress.check(
+                f"restarted, worker {name} executes nothing from XYZ on",
+                ok=executed is not None and executed < upgrade_at,
+                detail=f"its state stands after block {executed}",
+            )
+
+    async def _rotate(self) -> None:
+        """Keys that the upgrade left owed, then new ones that the authority orders.
+
+        The old generation has neither, and calls under keys whose grace is over
+        are refused by name.
+        """
+        await self._until_epoch(1)
+        before = self.load.keys
+        await self.government.rotate(self.hall)
+        began = await self._until_epoch(2)
+        await self.scan.reach(began + GRACE + 1)
+        call = await self.load.send_late(
+            holder_secret(0),
+            "balances.transfer",
+            {"dest": bytes(32), "amount": 1},
+            before,
+        )
+        await self._until(
+            lambda: self.load.outcome(call) is not None, "an answer to a late call"
+        )
+        outcome = self.load.outcome(call)
         self.progress.check(
-            "restarted, the old worker executes nothing from XYZ on",
-            ok=executed is not None and executed < upgrade_at,
-            detail=f"its state stands after block {executed}",
+            "after its grace, a call under the keys before is refused",
+            ok=outcome == KeyEpochExpiredError.__name__,
+            detail=str(outcome),
         )
+
+    async def _until_epoch(self, epoch: int) -> int:
+        """Until the new generation holds an epoch that acts; its first block."""
+        self.progress.note = f"the new enclaves make and hold the keys of epoch {epoch}"
+        for name in NEW:
+            await self._until_status(
+                name, lambda s: s["key_epoch"] == epoch and s["key_epoch_held"]
+            )
+        await self._until(lambda: self.load.keys.epoch == epoch, "users to follow")
+        acting = epoch_at(await self.hall.schedule(), self.scan.height)
+        old = [await self._until_status(name, lambda s: "epochs" in s) for name in OLD]
+        self.progress.check(
+            f"both new enclaves have the keys of epoch {epoch}, neither old one has",
+            ok=all(epoch not in status["epochs"] for status in old),
+            detail=f"they act from block {acting.valid_from} on",
+        )
+        return acting.valid_from
 
     async def _drain(self) -> None:
         """Until every call that is on L1 has its receipt."""
@@ -530,7 +441,6 @@ class Story:
     async def _check_state(self) -> None:
         """The state survived: nonces and secret bids are what users expect."""
         right, asked = 0, 0
-        self.load.reading = decode(RuntimeMetadata, self.stage.new.metadata)
         for user in range(0, self.load.users, 37):
             asked += 1
             right += await self.load.state_is_right(user, self._urls["new"], self._http)

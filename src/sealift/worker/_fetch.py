@@ -12,6 +12,7 @@ from ._channel import EnclaveChannel
 from ._errors import FATAL, EnclaveRefusedError, StalledError, UpstreamError
 from ._feed import L1Source
 from ._follower import Follower
+from ._state import load_genesis
 from ._store import WorkerStore
 from ._upstream import Upstream
 
@@ -39,6 +40,7 @@ class Fetcher:
         l1: Where instances announce themselves.
         shard: Whose state it is.
         upstream: Whom to ask; ``None``: nobody.
+        genesis: The shard's genesis blob, if it is here.
         troubles: Where it says what is in the way.
     """
 
@@ -51,6 +53,7 @@ class Fetcher:
         l1: L1Source,
         shard: ShardId,
         upstream: Upstream | None,
+        genesis: Callable[[], bytes | None],
         troubles: dict[str, str],
     ) -> None:
         self._channel = channel
@@ -59,6 +62,7 @@ class Fetcher:
         self._l1 = l1
         self._shard = shard
         self._upstream = upstream
+        self._genesis = genesis
         self._troubles = troubles
 
     async def ask(self, step: Callable[[Upstream], Awaitable[None]]) -> None:
@@ -122,10 +126,34 @@ class Fetcher:
     async def _fetch_some(self, upstream: Upstream) -> None:
         status = await self._channel.call(GetStatus(), EnclaveStatus)
         self._follower.progress.halted = status.halted
-        if status.state_height is None or status.halted:
+        if status.state_height is None and await self._begin_at_genesis():
+            await self._follower.execute_ready()
+        elif status.state_height is None or status.halted:
             await self._fetch_snapshot(upstream, fresh_at=0)
         else:
             await self._fetch_diffs(upstream, status.state_height)
+
+    async def _begin_at_genesis(self) -> bool:
+        """Make the state from the genesis blob, while L1 has confirmed no block.
+
+        Where several platforms must agree on a root, the first blocks need this
+        one's word: a snapshot is of later ones, for which it can't give it.
+        """
+        blob = self._genesis()
+        if blob is None:
+            return False
+        record, _ = await self._l1.prove(
+            keys_key(self._shard, 0), self._follower.progress.imported
+        )
+        if record is None:
+            return False
+        born = canonical_decode(KeyEpochRecord, record).valid_from
+        confirmed = await self._l1.confirmed(self._shard)
+        if confirmed is not None and confirmed > born:
+            return False
+        await load_genesis(self._channel, blob)
+        self._store.put_meta("born", b"\x01")
+        return True
 
     async def _fetch_snapshot(self, upstream: Upstream, *, fresh_at: int) -> None:
         offered = await upstream.snapshot(fresh_at=fresh_at)

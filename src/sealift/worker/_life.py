@@ -104,6 +104,7 @@ class Life:
             l1=around.l1,
             shard=around.shard,
             upstream=around.upstream,
+            genesis=around.disk.genesis,
             troubles=self._troubles,
         )
         self._rotation = Rotation(

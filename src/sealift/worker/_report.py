@@ -230,6 +230,7 @@ class Report:
             "instances_with_keys": seen.holders if status.epochs else 0,
             "calls": progress.calls,
             "effects_pending": self._store.effects_pending(),
+            "epochs": list(status.epochs),
             **self._describe_keys(),
             "warnings": [str(risk) for risk in seen.risks or ()],
             "halted": status.halted,

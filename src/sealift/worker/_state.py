@@ -43,7 +43,7 @@ async def restore_state(
                 data = store.chunk(snapshot.height, number)
                 await channel.call(SnapshotChunk(index=number, data=data), StateReply)
         elif genesis is not None and store.meta("born") is not None:
-            await _load_genesis(channel, genesis)
+            await load_genesis(channel, genesis)
         status = await channel.call(GetStatus(), EnclaveStatus)
         if status.state_height is None:
             return None
@@ -60,7 +60,12 @@ async def restore_state(
     return height
 
 
-async def _load_genesis(channel: EnclaveChannel, blob: bytes) -> None:
+async def load_genesis(channel: EnclaveChannel, blob: bytes) -> None:
+    """Make the genesis state, if the enclave holds the keys that it takes.
+
+    Raises:
+        EnclaveRefusedError: It is not this shard's genesis.
+    """
     try:
         await channel.call(Genesis(blob=blob), StateReply)
     except EnclaveRefusedError as error:
