@@ -21,7 +21,7 @@ from ._gov_orders import upgrade_options
 from ._orders import UpgradeWords, upgrade_order
 from ._output import emit, emit_sections, json_option, say
 from ._params import PATH, open_l1, run
-from ._polls import Polls, read_polls
+from ._polls import Polls, read_my_vote, read_polls
 from ._records import Government, members, read_government
 from ._stake_votes import propose_by_stake, vote_by_stake
 from ._worker_http import ask_status, worker_url
@@ -221,8 +221,7 @@ async def _tally(
     if key is not None and polls.running:
         async with open_user(path, key, workers=workers) as user:
             for row in polls.running:
-                mine = await user.ask("democracy.my_vote", {"poll": row["poll"]})
-                row["my_vote"] = mine.value
+                row["my_vote"] = await read_my_vote(user, int(str(row["poll"])))
     if any(row["tally"] is None for row in polls.results if row["outcome"] != "lapsed"):
         say("Where no numbers stand, fewer voted than can hide each other.")
     motions = now.motions if via != "stake" else ()

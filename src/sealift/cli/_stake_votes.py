@@ -5,16 +5,14 @@ and its carrier. So polls are looked at first; what the shard refuses all the sa
 because a block came in between, is explained by how they stand then.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-import msgspec
-
 from sealift.base import Digest, Height, SealiftError, encode
-from sealift.client import CallFailedError, Reading, ShardClient, WorkerAnswerError
+from sealift.client import CallFailedError, Reading, ShardClient
 from sealift.protocol import Order, StakeAuthority
 
-from ._polls import NoSuchPollError, poll_rows
+from ._polls import MyBallot, NoSuchPollError, poll_rows, read_my_vote
 
 _SECONDS: Final = 90.0
 _PROPOSED: Final = "democracy.Proposed"
@@ -128,16 +126,9 @@ async def propose_by_stake(
     }
 
 
-class _Mine(msgspec.Struct, frozen=True, kw_only=True):
-    """An account's own vote, as the getter shows it."""
-
-    stake: int
-    aye: bool | None = None
-
-
 async def _may_vote(
     user: ShardClient, number: int, *, way: int = _WAY
-) -> tuple[dict[str, object], _Mine]:
+) -> tuple[dict[str, object], MyBallot]:
     found = await user.ask("democracy.polls", {})
     head = found.reply.head_height
     row = _running(found, number, head)
@@ -152,13 +143,9 @@ async def _may_vote(
             if early
             else "`sealift gov tally` shows how it ends",
         )
-    mine = await user.ask("democracy.my_vote", {"poll": number})
-    if mine.value is None:  # it ended meanwhile
-        _running(await user.ask("democracy.polls", {}), number, head)
-    try:
-        vote = msgspec.convert(mine.value, _Mine)
-    except msgspec.ValidationError as error:
-        raise WorkerAnswerError(f"not an account's vote ({error})") from error
+    vote = await read_my_vote(user, number)
+    if vote is None:  # it ended meanwhile
+        raise _not_running(number, ())
     if not vote.stake:
         raise NoVotingStakeError(
             f"this account has no stake in poll {number}",
@@ -174,8 +161,12 @@ def _running(found: Reading, number: int, head: Height) -> dict[str, object]:
     for row in rows:
         if row["poll"] == number:
             return row
+    raise _not_running(number, rows)
+
+
+def _not_running(number: int, rows: Sequence[Mapping[str, object]]) -> NoSuchPollError:
     running = ", ".join(str(row["poll"]) for row in rows)
-    raise NoSuchPollError(
+    return NoSuchPollError(
         "no such poll is running",
         got=number,
         expected=f"one of {running}" if running else "none runs now",
