@@ -11,17 +11,15 @@ import pytest
 from cast import Cast, play
 from desk import Desk, Said
 
-from sealift.cli._demo_stage import Stage
-
 pytestmark = pytest.mark.process
 
-STAKE_AGE, PERIOD = 6, 70
+STAKE_AGE, PERIOD = 4, 45
 TERMS = {
     "threshold": "1/2", "quorum": "1/2", "stake_age": STAKE_AGE, "period": PERIOD,
     "min_voters": 3, "deposit": 5,
 }  # fmt: skip
 PEOPLE = {"alice": 600, "bob": 300, "carol": 100, "eve": 0}
-BLOCK_MS = 200
+BLOCK_MS = 300
 VIA = ("--via", "stake")
 
 
@@ -70,7 +68,7 @@ def test_holders_decide_an_upgrade_and_it_comes(make_stage: Any) -> None:
         assert (idle["poll"], idle["kind"], idle["deposit"]) == (0, "StatusOrder", 5)
         assert idle["closes_at"] - idle["opens_at"] == PERIOD
         made, again = await asyncio.gather(
-            desk.ask("alice", "gov", "propose", *VIA, *new, "--at", "+115"),
+            desk.ask("alice", "gov", "propose", *VIA, *new, "--at", "+88"),
             desk.as_("carol", "gov", "propose", *VIA, "--order", pause),
         )
         told(again, 1, "being voted on already", "votes in poll 0", "gov vote 0")
@@ -180,7 +178,7 @@ def test_holders_decide_an_upgrade_and_it_comes(make_stage: Any) -> None:
     play(make_stage(block_ms=BLOCK_MS), story)
 
 
-def test_funds_come_in_and_leave_once_by_commands(stage: Stage) -> None:
+def test_funds_come_in_and_leave_once_by_commands(make_stage: Any) -> None:
     async def story(cast: Cast) -> None:
         desk = Desk(cast, PEOPLE)
         await desk.found_shard({"stake": TERMS}, "--effects-quorum", 2)
@@ -233,4 +231,4 @@ def test_funds_come_in_and_leave_once_by_commands(stage: Stage) -> None:
         assert more.code == 1, more
         assert await purses() == (300, 200)
 
-    play(stage, story)
+    play(make_stage(block_ms=BLOCK_MS), story)
