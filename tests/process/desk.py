@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from cast import MIN_NOTICE, PATIENCE, SEALIFT, Cast
 
+from sealift.base import ShardId
 from sealift.cli import run_cli
 from sealift.cli._demo_stage import user_secret
 from sealift.crypto import account_of
@@ -91,10 +92,10 @@ class Desk:
         finally:
             process.kill()  # harmless if it has ended
             process.join()
-        code = process.exitcode
+        code = process.exitcode or 0
         return Said(
             words=said,
-            code=-1 if code is None else code,
+            code=code,
             out=out.read_text(),
             err=err.read_text(),
             seconds=time.monotonic() - started,
@@ -172,7 +173,7 @@ class Desk:
             "--card", self.card, "--min-notice", MIN_NOTICE, "--rescue-after", 400,
             "--page-bits", 8, *more, "--json",
         )  # fmt: skip
-        shard = bytes.fromhex(self.answer(made)["shard"])
+        shard = ShardId(bytes.fromhex(self.answer(made)["shard"]))
         cast.stage = replace(stage, genesis=genesis.read_bytes(), shard=shard)
         cast.home("old")
         cast.run_worker("old")
@@ -181,7 +182,7 @@ class Desk:
         home = cast.home("second", machine="new", upstream=cast.parts["old"].url)
         cast.run_worker("second", home)
         await cast.up("second")
-        await cast.until_status("second", lambda s: s["executed"] and s["ok"])
+        await cast.until_status("second", lambda s: s["state_height"] and s["ok"])
         await self.know("old", "second")
 
     async def know(self, *workers: str) -> None:
