@@ -1,0 +1,755 @@
+"""Enclaves and their chain, as a function: a session's past, and one event more.
+
+What runs is the real session table of an enclave, with the real sessions, quotes,
+certificates, HPKE, key stores, schedules and proofs of L1's state; the channel is
+:mod:`session_channel`'s. A session is a generator and can't be copied, but it is a
+function of what it was fed: so it is played again from its past, once for each
+event that is new, and never twice.
+"""
+
+import contextlib
+import datetime as dt
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import msgspec
+from session_channel import Channel, Wires, owner_key, remembered
+
+from sealift.attestation import (
+    generate_tls_key,
+    make_session_certificate,
+    parse_collateral,
+    parse_ratls_certificate,
+    parse_trust_anchor,
+    verify_key_binding,
+    verify_ratls,
+)
+from sealift.base import SealiftError, decode, encode
+from sealift.bundle import make_tbs, measure, sign_sigstruct
+from sealift.crypto import hpke_open, hpke_seal, rsa_generate, sha256
+from sealift.enclave import _sessions
+from sealift.enclave._epochs import settle_epochs
+from sealift.enclave._keystore import KeyStore, open_key_store, seal_key_store
+from sealift.frame import SimpleTreeStore, prove_ics23
+from sealift.insecure_sim import SimIntel, SimMachine
+from sealift.ledger._orders import owe_rotation, record_cancel
+from sealift.ledger._rotation import activate, stage
+from sealift.protocol import (
+    CancelOrder,
+    CollateralRecord,
+    EnclaveRecord,
+    EntryStatus,
+    EpochKeys,
+    Frontier,
+    KeyEpoch,
+    RegistrationStatement,
+    Schedule,
+    ScheduleEntry,
+    ShardConfig,
+    ShardRules,
+    ShardStatus,
+    SudoAuthority,
+    collateral_key,
+    enclave_key,
+    frontier_key,
+    schedule_key,
+)
+from sealift.protocol.ecall import FeedSession, OpenSession, ProveSession, StateProof
+from sealift.protocol.platform import IdentityReply, SealKeyReply
+from sealift.provisioning import _session, _steps, epoch_public
+from sealift.relay import Header, HeaderNotKeptError, Timestamp, TrustRoot
+from sealift.relay import header_hash as hash_of
+from sealift.relay._verified import SEAL, VerifiedHeader
+
+NOW, CHAIN, SHARD = 1_800_000_000, "explored", b"S" * 32
+OPERATOR = b"o" * 32
+#: L1 stands here in the beginning, and the notice of generation 1 ends there.
+BORN, RELEASE, XYZ = 10, 12, 90
+OPEN_AT_ONCE = 2
+
+
+class Kind(NamedTuple):
+    """An enclave's code, level, machine and the epochs it is born with."""
+
+    code: bytes
+    isv_svn: int
+    machine: str
+    epochs: tuple[int, ...] = ()
+
+
+#: A provider, its twin without keys, the next generation, and code of nobody.
+KINDS = {
+    "P": Kind(b"code 1", 3, "alpha", (0,)),
+    "Q": Kind(b"code 1", 3, "gamma"),
+    "N": Kind(b"code 2", 2, "beta"),
+    "X": Kind(b"other code", 3, "alpha"),
+}
+
+
+def epoch_keys(epoch: int) -> EpochKeys:
+    made = [sha256(b"secret" + bytes([epoch, n])) for n in range(3)]
+    return EpochKeys(
+        epoch=epoch, shielding_secret=made[0], state_key=made[1], root_key=made[2]
+    )
+
+
+SECRETS = [
+    secret
+    for epoch in (0, 1)
+    for secret in (
+        epoch_keys(epoch).shielding_secret,
+        epoch_keys(epoch).state_key,
+        epoch_keys(epoch).root_key,
+    )
+]
+
+
+def entry(generation: int, code: bytes) -> ScheduleEntry:
+    born = generation == 0
+    return ScheduleEntry(
+        generation=generation,
+        predecessor=None if born else 0,
+        config=ShardConfig(
+            code={"insecure-sim": measure({"app/a.py": code}).mrenclave}
+        ),
+        order=sha256(b"order"),
+        recorded_at=1 if born else 5,
+        release_from=1 if born else RELEASE,
+        upgrade_at=1 if born else XYZ,
+        since=1 if born else XYZ,
+        status=EntryStatus.ACTIVE if born else EntryStatus.PENDING,
+    )
+
+
+class Given(NamedTuple):
+    """Ground truth of one key package that a provider sealed."""
+
+    by: str
+    session: int
+    challenge: bytes
+    to: str
+    channel_to: str
+    epochs: tuple[int, ...]
+    channel: bytes
+
+
+class Outcome(NamedTuple):
+    """What an event did: the longer past, what went out, what the truth is."""
+
+    past: int
+    state: str
+    sends: tuple[bytes, ...] = ()
+    wanted: tuple[bytes, ...] = ()
+    registers: bytes = b""
+    store: bytes = b""
+    error: str = ""
+    challenge: bytes = b""
+    given: Given | None = None
+    taken: Given | None = None
+    channel: bytes = b""
+    peer: str = ""
+
+    @property
+    def over(self) -> bool:
+        return self.state in {"DONE", "FAILED"}
+
+
+class Event(NamedTuple):
+    """``open`` by role, ``feed`` a chunk, or ``prove`` after a height."""
+
+    what: str
+    argument: Any
+
+
+Acts = tuple[str, ...]
+
+
+class Shown:
+    """A relay that was shown a chain so far; its headers count as verified."""
+
+    def __init__(self, chain: "Chain", acts: Acts) -> None:
+        self._chain, self._acts = chain, acts
+        self.evidence = None
+        self.trust_root = TrustRoot(
+            chain_id=CHAIN, height=1, header_hash=hash_of(header(1, b""))
+        )
+
+    @property
+    def head(self) -> VerifiedHeader:
+        return self.header_at(BORN + len(self._acts) + 1)
+
+    def header_at(self, height: int) -> VerifiedHeader:
+        if height > BORN + len(self._acts) + 1:
+            raise HeaderNotKeptError("not shown", got=height)
+        return self._chain.header(self._acts, height)
+
+
+class View(NamedTuple):
+    height: int
+    schedule: Schedule
+    frontier: Frontier
+
+
+class Held:
+    """What a session uses of an enclave's shard; notes what it was asked."""
+
+    chain_id, shard = CHAIN, SHARD
+
+    def __init__(self, enclave: "Built") -> None:
+        self.me, self.platform = enclave.me, enclave
+        self.entropy: Any = None
+        self.touched = False
+
+    def put(self, chain: "Chain", acts: Acts, keys: KeyStore) -> None:
+        self._relay = Shown(chain, acts)
+        self._view = View(BORN + len(acts), chain.schedule(acts), chain.frontier)
+        self._keys = keys
+
+    def check_going(self) -> None:
+        """The relay has seen no fork."""
+
+    @property
+    def relay(self) -> Shown:
+        self.touched = True
+        return self._relay
+
+    @property
+    def view(self) -> View:
+        self.touched = True
+        return self._view
+
+    @property
+    def keys(self) -> KeyStore:
+        return self._keys
+
+    @keys.setter
+    def keys(self, keys: KeyStore) -> None:
+        self.touched = True
+        self._keys = keys
+
+
+class Built:
+    """One enclave on its machine: the port of its platform, and who it is."""
+
+    def __init__(
+        self, intel: SimIntel, vendor: bytes, name: str, kind: Kind, entropy: Any
+    ) -> None:
+        self.name, self.kind = name, kind
+        self.machine = SimMachine(intel, kind.machine, entropy=entropy)
+        measured = measure({"app/a.py": kind.code})
+        tbs = make_tbs(
+            measured, isv_prod_id=1, isv_svn=kind.isv_svn, date=dt.date(2026, 11, 23)
+        )
+        self.identity = self.machine.einit(measured, sign_sigstruct(tbs, vendor))
+        self.me = IdentityReply(
+            kind="insecure-sim",
+            mrenclave=self.identity.mrenclave,
+            mrsigner=self.identity.mrsigner,
+            isv_prod_id=1,
+            isv_svn=kind.isv_svn,
+            cpu_svn=self.machine.cpu_svn,
+        )
+        self.quote = remembered(lambda data: self.machine.quote(self.identity, data))
+        self.policy = "mrenclave"
+
+    def seal_key(
+        self, label: bytes, *, cpu_svn: bytes | None, isv_svn: int | None
+    ) -> SealKeyReply:
+        made = self.machine.egetkey(
+            self.identity,
+            policy=self.policy,
+            key_id=label,
+            isv_svn=isv_svn,
+            cpu_svn=cpu_svn,
+        )
+        return SealKeyReply(key=made.key, cpu_svn=made.cpu_svn, isv_svn=made.isv_svn)
+
+
+def header(height: int, app_hash: bytes) -> Header:
+    return Header(
+        chain_id=CHAIN,
+        height=height,
+        time=Timestamp(seconds=NOW),
+        last_commit_hash=sha256(b"commit"),
+        data_hash=sha256(b"data"),
+        validators_hash=sha256(b"validators"),
+        next_validators_hash=sha256(b"validators"),
+        consensus_hash=sha256(b"consensus"),
+        app_hash=app_hash,
+        last_results_hash=sha256(b"results"),
+        evidence_hash=sha256(b""),
+        proposer_address=bytes(20),
+    )
+
+
+class Chain:
+    """L1 as a function of its acts: one act a block, from block 11 on."""
+
+    def __init__(self, collateral: tuple[bytes, bytes]) -> None:
+        self._collateral = collateral
+        self.frontier = Frontier(confirmed=9, root=sha256(b"root"), generation=0)
+        self.records: dict[str, EnclaveRecord] = {}
+        self._states: dict[Acts, tuple[Schedule, dict[bytes, bytes]]] = {}
+        self._trees: dict[Acts, SimpleTreeStore] = {}
+        self._proofs: dict[tuple[Acts, bytes], StateProof] = {}
+
+    def schedule(self, acts: Acts) -> Schedule:
+        return self._state(acts)[0]
+
+    def header(self, acts: Acts, height: int) -> VerifiedHeader:
+        """Header ``height``, which commits to the state one block before."""
+        app_hash = sha256(b"old")
+        if height > BORN:
+            app_hash = self.tree(acts[: height - 1 - BORN]).root()
+        made = header(height, app_hash)
+        return VerifiedHeader(header=made, hash=hash_of(made), seal=SEAL)
+
+    def proofs(self, acts: Acts, keys: tuple[bytes, ...]) -> tuple[StateProof, ...]:
+        return tuple(self._proof(acts, key) for key in keys)
+
+    def _proof(self, acts: Acts, key: bytes) -> StateProof:
+        if (acts, key) not in self._proofs:
+            tree = self.tree(acts)
+            self._proofs[acts, key] = StateProof(
+                key=key, value=tree.get(key), proof=prove_ics23(tree, key)
+            )
+        return self._proofs[acts, key]
+
+    def tree(self, acts: Acts) -> SimpleTreeStore:
+        if acts not in self._trees:
+            schedule, values = self._state(acts)
+            tree = SimpleTreeStore()
+            tree.apply(
+                values
+                | {
+                    schedule_key(SHARD): encode(schedule),
+                    frontier_key(SHARD): encode(self.frontier),
+                }
+            )
+            self._trees[acts] = tree
+        return self._trees[acts]
+
+    def _state(self, acts: Acts) -> tuple[Schedule, dict[bytes, bytes]]:
+        if acts not in self._states:
+            if acts:
+                schedule, values = self._state(acts[:-1])
+                height = BORN + len(acts)
+                made = self._after(schedule, dict(values), acts[-1], height)
+            else:
+                first = self.records["P"]
+                made = _first(), {
+                    collateral_key(self._collateral[0]): self._collateral[1],
+                    enclave_key(first.statement.signing_key): encode(first),
+                }
+            self._states[acts] = made
+        return self._states[acts]
+
+    def _after(
+        self, schedule: Schedule, values: dict[bytes, bytes], act: str, height: int
+    ) -> tuple[Schedule, dict[bytes, bytes]]:
+        if act.startswith("register"):
+            record = self.records[act]
+            record = msgspec.structs.replace(
+                record, registered_at=height, attested_at=height
+            )
+            values[enclave_key(record.statement.signing_key)] = encode(record)
+        elif act == "cancel":
+            order = CancelOrder(
+                chain_id=CHAIN,
+                shard=SHARD,
+                serial=schedule.serial,
+                generation=1,
+                expiry=1000,
+            )
+            schedule, _ = record_cancel(schedule, order)
+            if height >= RELEASE:
+                schedule = owe_rotation(
+                    schedule, "cancel", generation=0, not_before=0, grace=0
+                )
+        elif act == "floor":
+            status = msgspec.structs.replace(schedule.status, min_isv_svn=3)
+            schedule = msgspec.structs.replace(schedule, status=status)
+        elif act == "rotate" and schedule.rotation is not None:
+            keys, mine = epoch_public(epoch_keys(1)), self.records["P"].statement
+            after = stage(
+                schedule,
+                keys,
+                schedule.rotation,
+                signing_key=mine.signing_key,
+                height=height,
+            )
+            schedule, _ = activate(after, {mine.signing_key}, height=height)
+        return schedule, values
+
+
+def _first() -> Schedule:
+    epoch = KeyEpoch(epoch=0, keys=epoch_public(epoch_keys(0)), valid_from=1, grace=0)
+    return Schedule(
+        chain_id=CHAIN,
+        shard=SHARD,
+        rules=ShardRules(
+            authority=SudoAuthority(key=b"a" * 32),
+            genesis=sha256(b"genesis"),
+            min_notice=2,
+            rescue_after=20,
+            grace=0,
+        ),
+        serial=2,
+        entries=(entry(0, KINDS["P"].code), entry(1, KINDS["N"].code)),
+        epochs=(epoch,),
+        status=ShardStatus(),
+    )
+
+
+def repeating(seed: bytes) -> Callable[[int], bytes]:
+    """Entropy that is the same when a session is played again."""
+    count = 0
+
+    def entropy(size: int) -> bytes:
+        nonlocal count
+        count += 1
+        return hashlib.shake_256(seed + count.to_bytes(4)).digest(size)
+
+    return entropy
+
+
+class Enclaves:
+    """All enclaves of one exploration, and what is known of their sessions.
+
+    Args:
+        folder: For the simulated Intel and its machines.
+        seed: ``seed(enclave, session)``: what a session's entropy starts from.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: Callable[[str, int], bytes] = lambda who, n: f"{who} {n}".encode(),
+    ) -> None:
+        intel, vendor = SimIntel(folder), rsa_generate()
+        self._seed = seed
+        self.wires = Wires()
+        collateral = parse_collateral(intel.collateral_json(now=NOW))
+        record = CollateralRecord(
+            collateral=encode(collateral),
+            recorded_at=1,
+            tcb_issued_at=NOW,
+            qe_issued_at=NOW,
+            tcb_evaluation_number=1,
+            qe_evaluation_number=1,
+            pck_crl_number=1,
+            root_crl_number=1,
+        )
+        self.anchors = (parse_trust_anchor(intel.root_der),)
+        self.chain = Chain((intel.fmspc, encode(record)))
+        self.built = {
+            name: Built(intel, vendor, name, kind, repeating(name.encode()))
+            for name, kind in KINDS.items()
+        }
+        self.stores: dict[bytes, KeyStore] = {}
+        self._blobs: dict[bytes, bytes] = {}
+        self._owners = {b"": "host"}
+        self._sealed: dict[bytes, Given] = {}
+        self._current = ("host", 0)
+        self._fact: dict[str, Given] = {}
+        self._pasts: list[tuple[tuple[Event, Any], ...]] = [()]
+        self._past_ids: dict[Any, int] = {(): 0}
+        self._known: dict[Any, Outcome] = {}
+        self._live: list[Channel] = []
+        self.played = 0
+        self.born = {name: self._birth(name) for name in KINDS}
+
+    # --- birth, disks ---
+
+    def _birth(self, name: str) -> bytes:
+        entropy = repeating(b"birth " + name.encode())
+        tls = generate_tls_key(entropy)
+        kind = KINDS[name]
+        keys = KeyStore(
+            chain_id=CHAIN,
+            shard=SHARD,
+            seed=entropy(32),
+            hpke_seed=entropy(32),
+            tls_public=tls.public,
+            tls_secret=tls.secret,
+            epochs=tuple(epoch_keys(e) for e in kind.epochs),
+            staged=epoch_keys(1) if kind.epochs else None,
+        )
+        self._owners[keys.hpke_key] = name
+        self._owners[keys.signing_key] = name
+        self._owners[keys.seed] = name
+        statement = RegistrationStatement(
+            chain_id=CHAIN,
+            shard=SHARD,
+            operator=OPERATOR,
+            signing_key=keys.signing_key,
+            tls_key=sha256(tls.public),
+            hpke_key=keys.hpke_key,
+            block_height=1,
+            block_hash=bytes(32),
+        )
+        self.chain.records[name] = self.record(name, statement)
+        sealed = seal_key_store(keys, self.built[name], entropy=entropy)
+        return self.kept(sealed, keys)
+
+    def kept(self, sealed: bytes, keys: KeyStore) -> bytes:
+        """One blob for all that hold the same: nonces tell a host nothing."""
+        blob = self._blobs.setdefault(encode(keys), sealed)
+        self.stores[blob] = keys
+        return blob
+
+    def started(self, name: str, blob: bytes) -> str:
+        """Why an enclave does not start with a key store; empty if it does."""
+        key = ("start", name, blob)
+        if key not in self._known:
+            try:
+                keys = open_key_store(
+                    blob, self.built[name], chain_id=CHAIN, shard=SHARD
+                )
+                if keys != self.stores[blob]:
+                    raise SealiftError("another key store than was sealed")
+                error = ""
+            except SealiftError as refusal:
+                error = type(refusal).__name__
+            self._known[key] = Outcome(0, "", error=error)
+        return self._known[key].error
+
+    def owner_of(self, blob: bytes) -> str:
+        """Whose key store this is."""
+        return self._owners[self.stores[blob].seed]
+
+    def settled(self, blob: bytes, acts: Acts) -> bytes:
+        """The key store after the enclave followed the chain so far."""
+        key = ("settle", blob, acts)
+        if key not in self._known:
+            keys = settle_epochs(self.stores[blob], self.chain.schedule(acts))
+            found = blob
+            if keys != self.stores[blob]:
+                owner = self.built[self.owner_of(blob)]
+                found = self.kept(
+                    seal_key_store(keys, owner, entropy=repeating(blob)), keys
+                )
+            self._known[key] = Outcome(0, "", store=found)
+        return self._known[key].store
+
+    def epochs(self, blob: bytes) -> tuple[int, ...]:
+        return tuple(keys.epoch for keys in self.stores[blob].epochs)
+
+    def record(self, name: str, statement: RegistrationStatement) -> EnclaveRecord:
+        me = self.built[name].me
+        return EnclaveRecord(
+            statement=statement,
+            operator=statement.operator,
+            platform=me.kind,
+            fingerprint=me.mrenclave,
+            mr_signer=me.mrsigner,
+            isv_prod_id=me.isv_prod_id,
+            isv_svn=me.isv_svn,
+            platform_id=sha256(KINDS[name].machine.encode()),
+            tcb_status="UpToDate",
+            advisories=(),
+            tcb_evaluation_number=1,
+            registered_at=5,
+            attested_at=5,
+        )
+
+    # --- sessions ---
+
+    def happens(
+        self,
+        who: str,
+        number: int,
+        past: int,
+        event: Event,
+        *,
+        acts: Acts,
+        store: bytes,
+        others: int = 0,
+    ) -> Outcome:
+        """What an event does to a session with this past, in an enclave so far.
+
+        Args:
+            who: The enclave.
+            number: The session's.
+            past: As :class:`Outcome` numbers it; 0 before it is opened.
+            event: What happens.
+            acts: The chain as the enclave was shown it.
+            store: Its key store.
+            others: How many sessions are open beside this one.
+        """
+        key = (who, number, past, event, acts, store, others)
+        found = self._known.get(key)
+        if found is None:
+            found = self._play(who, number, past, event, acts, store, others)
+            self._known[key] = found
+        return found
+
+    def _play(
+        self,
+        who: str,
+        number: int,
+        past: int,
+        event: Event,
+        acts: Acts,
+        store: bytes,
+        others: int,
+    ) -> Outcome:
+        self.played += 1
+        held = Held(self.built[who])
+        held.entropy = Channel.entropy = repeating(self._seed(who, number))
+        table = _sessions.Sessions(held, self.anchors)
+        table._last = number - 1
+        table._open = {-n: mock.sentinel.other for n in range(1, others + 1)}
+        self._current, self._live = (who, number), []
+        for before, (then, kept) in self._pasts[past]:
+            held.put(self.chain, then, self.stores[kept])
+            self._call(table, number, before)
+        held.put(self.chain, acts, self.stores[store])
+        session = table._open.get(number)
+        held.touched, self._fact = event.what == "prove", {}
+        try:
+            reply = self._call(table, number, event)
+        except SealiftError as error:  # refused by the table: nothing has changed
+            name = "" if session is None else session.state.name
+            return Outcome(past, name, error=type(error).__name__)
+        session = session or table._open.get(number)
+        # A step that did not ask the enclave is the same whatever that was shown.
+        context = (acts, store) if held.touched else ((), self.born[who])
+        return self._outcome(past, (event, context), reply, held, session, who)
+
+    def _outcome(
+        self, past: int, step: Any, reply: Any, held: Held, session: Any, who: str
+    ) -> Outcome:
+        state = session.state.name
+        channel = self._live[-1] if self._live else None
+        peer, name = "", b""
+        if channel is not None and channel.handshake_done:
+            peer = self.owner(owner_key(channel.peer_certificate))
+            name = channel.name
+        registers, challenge, kept = b"", b"", b""
+        if reply.registration is not None:
+            statement = reply.registration.statement
+            registers = encode(statement)
+            self.chain.records[act_of(who, registers)] = self.record(who, statement)
+            challenge = statement.challenge
+        for chunk in reply.send:
+            if b"MuRaChallenge" in chunk:
+                challenge = _session._parse(chunk[1:]).challenge
+        if reply.key_store is not None:
+            kept = self.kept(reply.key_store, held.keys)
+        over = reply.done or reply.error is not None
+        longer = (*self._pasts[past], step)
+        number = -1 if over else self._past_ids.setdefault(longer, len(self._pasts))
+        if number == len(self._pasts):
+            self._pasts.append(longer)
+        return Outcome(
+            past=number,
+            state=state,
+            sends=() if reply.error else reply.send,
+            wanted=reply.wanted,
+            registers=registers,
+            store=kept,
+            error=reply.error[0] if reply.error else "",
+            challenge=challenge,
+            given=self._fact.get("given"),
+            taken=self._fact.get("taken") if reply.key_store else None,
+            channel=name,
+            peer=peer,
+        )
+
+    def _call(self, table: Any, number: int, event: Event) -> Any:
+        if event.what == "open":
+            return table.open(OpenSession(role=event.argument, operator=OPERATOR))
+        if event.what == "feed":
+            return table.feed(FeedSession(session=number, data=(event.argument,)))
+        acts, wanted = event.argument
+        proofs = self.chain.proofs(acts, wanted)
+        height = BORN + len(acts)
+        return table.prove(ProveSession(session=number, height=height, proofs=proofs))
+
+    def owner(self, public: bytes) -> str:
+        return self._owners.get(public, "host")
+
+    # --- the doubles ---
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Enclaves"]:
+        """The real code, with work done once, and a channel whose bytes repeat."""
+        enclaves = self
+
+        class Here(Channel):
+            wires = self.wires
+
+            def __init__(self, **options: Any) -> None:
+                super().__init__(**options)
+                enclaves._live.append(self)
+
+        def keys_of_tls(entropy: Any) -> Any:
+            key = again_tls(entropy(40))
+            self.wires.secrets[key.public] = key.secret
+            who, number = self._current
+            self._owners[key.public] = f"{who} {number}"
+            return key
+
+        again_tls = remembered(lambda data: generate_tls_key(lambda _: data))
+        certified: dict[Any, bytes] = {}
+
+        def certify(*, key: Any, nonce: bytes, binding: bytes, quote: Any) -> bytes:
+            known = (key.public, nonce, binding, self._current[0])
+            if known not in certified:
+                certified[known] = make_session_certificate(
+                    key=key, nonce=nonce, binding=binding, quote=quote
+                )
+            return certified[known]
+
+        patches = {
+            (_session, "RatlsSession"): Here,
+            (_session, "parse_ratls_certificate"): remembered(parse_ratls_certificate),
+            (_session, "verify_key_binding"): remembered(verify_key_binding),
+            (_steps, "parse_ratls_certificate"): remembered(parse_ratls_certificate),
+            (_steps, "generate_tls_key"): keys_of_tls,
+            (_steps, "make_session_certificate"): certify,
+            (_steps, "verify_ratls"): remembered(verify_ratls),
+            (_steps, "hpke_seal"): self._seal,
+            (_sessions, "hpke_open"): self._open,
+            (_sessions, "MAX_SESSIONS"): OPEN_AT_ONCE,
+        }
+        self._seal_again = remembered(hpke_seal)
+        self._open_again = remembered(hpke_open)
+        with contextlib.ExitStack() as stack:
+            for (module, name), double in patches.items():
+                stack.enter_context(mock.patch.object(module, name, double))
+            yield self
+
+    def _seal(self, suite: Any, public: bytes, plain: bytes, *, info: bytes) -> bytes:
+        sealed: bytes = self._seal_again(suite, public, plain, info=info)
+        channel = self._live[-1]
+        package = decode(_steps.KeyPackage, plain)
+        who, number = self._current
+        nonce = parse_ratls_certificate(channel.certificate).nonce
+        given = Given(
+            by=who,
+            session=number,
+            challenge=nonce or b"",
+            to=self.owner(public),
+            channel_to=self.owner(owner_key(channel.peer_certificate)),
+            epochs=tuple(keys.epoch for keys in package.epochs),
+            channel=channel.name,
+        )
+        self._sealed[sealed] = self._fact["given"] = given
+        return sealed
+
+    def _open(self, suite: Any, secret: bytes, sealed: bytes, **bound: Any) -> bytes:
+        opened: bytes = self._open_again(suite, secret, sealed, **bound)
+        if sealed in self._sealed:
+            self._fact["taken"] = self._sealed[sealed]
+        return opened
+
+
+def act_of(who: str, statement: bytes) -> str:
+    """What L1's act of taking a registration is called."""
+    return f"register {who} {sha256(statement)[:3].hex()}"
