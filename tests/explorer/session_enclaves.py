@@ -30,7 +30,7 @@ from sealift.attestation import (
 from sealift.base import SealiftError, decode, encode
 from sealift.bundle import make_tbs, measure, sign_sigstruct
 from sealift.crypto import hpke_open, hpke_seal, rsa_generate, sha256
-from sealift.enclave import _sessions
+from sealift.enclave import _keystore, _sessions
 from sealift.enclave._epochs import settle_epochs
 from sealift.enclave._keystore import KeyStore, open_key_store, seal_key_store
 from sealift.frame import SimpleTreeStore, prove_ics23
@@ -173,9 +173,7 @@ class Shown:
     def __init__(self, chain: "Chain", acts: Acts) -> None:
         self._chain, self._acts = chain, acts
         self.evidence = None
-        self.trust_root = TrustRoot(
-            chain_id=CHAIN, height=1, header_hash=hash_of(header(1, b""))
-        )
+        self.trust_root = ROOT
 
     @property
     def head(self) -> VerifiedHeader:
@@ -235,10 +233,12 @@ class Built:
     """One enclave on its machine: the port of its platform, and who it is."""
 
     def __init__(
-        self, intel: SimIntel, vendor: bytes, name: str, kind: Kind, entropy: Any
+        self, intel: SimIntel, vendor: bytes, name: str, kind: Kind, policy: str
     ) -> None:
-        self.name, self.kind = name, kind
-        self.machine = SimMachine(intel, kind.machine, entropy=entropy)
+        self.name, self.kind, self.policy = name, kind, policy
+        self.machine = SimMachine(
+            intel, kind.machine, entropy=repeating(kind.machine.encode())
+        )
         measured = measure({"app/a.py": kind.code})
         tbs = make_tbs(
             measured, isv_prod_id=1, isv_svn=kind.isv_svn, date=dt.date(2026, 11, 23)
@@ -253,7 +253,6 @@ class Built:
             cpu_svn=self.machine.cpu_svn,
         )
         self.quote = remembered(lambda data: self.machine.quote(self.identity, data))
-        self.policy = "mrenclave"
 
     def seal_key(
         self, label: bytes, *, cpu_svn: bytes | None, isv_svn: int | None
@@ -285,6 +284,9 @@ def header(height: int, app_hash: bytes) -> Header:
     )
 
 
+ROOT = TrustRoot(chain_id=CHAIN, height=1, header_hash=hash_of(header(1, b"")))
+
+
 class Chain:
     """L1 as a function of its acts: one act a block, from block 11 on."""
 
@@ -295,17 +297,21 @@ class Chain:
         self._states: dict[Acts, tuple[Schedule, dict[bytes, bytes]]] = {}
         self._trees: dict[Acts, SimpleTreeStore] = {}
         self._proofs: dict[tuple[Acts, bytes], StateProof] = {}
+        self._headers: dict[tuple[Acts, int], VerifiedHeader] = {}
 
     def schedule(self, acts: Acts) -> Schedule:
         return self._state(acts)[0]
 
     def header(self, acts: Acts, height: int) -> VerifiedHeader:
         """Header ``height``, which commits to the state one block before."""
-        app_hash = sha256(b"old")
-        if height > BORN:
-            app_hash = self.tree(acts[: height - 1 - BORN]).root()
-        made = header(height, app_hash)
-        return VerifiedHeader(header=made, hash=hash_of(made), seal=SEAL)
+        key = (acts[: max(height - 1 - BORN, 0)], height)
+        if key not in self._headers:
+            app_hash = sha256(b"old") if height <= BORN else self.tree(key[0]).root()
+            made = header(height, app_hash)
+            self._headers[key] = VerifiedHeader(
+                header=made, hash=hash_of(made), seal=SEAL
+            )
+        return self._headers[key]
 
     def proofs(self, acts: Acts, keys: tuple[bytes, ...]) -> tuple[StateProof, ...]:
         return tuple(self._proof(acts, key) for key in keys)
@@ -340,10 +346,13 @@ class Chain:
                 made = self._after(schedule, dict(values), acts[-1], height)
             else:
                 first = self.records["P"]
-                made = _first(), {
-                    collateral_key(self._collateral[0]): self._collateral[1],
-                    enclave_key(first.statement.signing_key): encode(first),
-                }
+                made = (
+                    _first(),
+                    {
+                        collateral_key(self._collateral[0]): self._collateral[1],
+                        enclave_key(first.statement.signing_key): encode(first),
+                    },
+                )
             self._states[acts] = made
         return self._states[acts]
 
@@ -422,6 +431,7 @@ class Enclaves:
     Args:
         folder: For the simulated Intel and its machines.
         seed: ``seed(enclave, session)``: what a session's entropy starts from.
+        policy: What key stores are sealed to.
     """
 
     def __init__(
@@ -429,6 +439,7 @@ class Enclaves:
         folder: Path,
         *,
         seed: Callable[[str, int], bytes] = lambda who, n: f"{who} {n}".encode(),
+        policy: str = "mrenclave",
     ) -> None:
         intel, vendor = SimIntel(folder), rsa_generate()
         self._seed = seed
@@ -447,7 +458,7 @@ class Enclaves:
         self.anchors = (parse_trust_anchor(intel.root_der),)
         self.chain = Chain((intel.fmspc, encode(record)))
         self.built = {
-            name: Built(intel, vendor, name, kind, repeating(name.encode()))
+            name: Built(intel, vendor, name, kind, policy)
             for name, kind in KINDS.items()
         }
         self.stores: dict[bytes, KeyStore] = {}
@@ -539,6 +550,11 @@ class Enclaves:
     def epochs(self, blob: bytes) -> tuple[int, ...]:
         return tuple(keys.epoch for keys in self.stores[blob].epochs)
 
+    def holds_next(self, blob: bytes) -> bool:
+        """Whether it has the keys of epoch 1, acting or not."""
+        keys = self.stores[blob]
+        return epoch_keys(1) in (*keys.epochs, keys.staged)
+
     def record(self, name: str, statement: RegistrationStatement) -> EnclaveRecord:
         me = self.built[name].me
         return EnclaveRecord(
@@ -618,7 +634,9 @@ class Enclaves:
             return Outcome(past, name, error=type(error).__name__)
         session = session or table._open.get(number)
         # A step that did not ask the enclave is the same whatever that was shown.
-        context = (acts, store) if held.touched else ((), self.born[who])
+        seen = acts if held.touched else ()
+        opens = event.what == "open"
+        context = (seen, store if held.touched or opens else self.born[who])
         return self._outcome(past, (event, context), reply, held, session, who)
 
     def _outcome(
@@ -634,7 +652,8 @@ class Enclaves:
         if reply.registration is not None:
             statement = reply.registration.statement
             registers = encode(statement)
-            self.chain.records[act_of(who, registers)] = self.record(who, statement)
+            act = act_of(f"{who}/{self._current[1]}", registers)
+            self.chain.records[act] = self.record(who, statement)
             challenge = statement.challenge
         for chunk in reply.send:
             if b"MuRaChallenge" in chunk:
@@ -692,7 +711,7 @@ class Enclaves:
             key = again_tls(entropy(40))
             self.wires.secrets[key.public] = key.secret
             who, number = self._current
-            self._owners[key.public] = f"{who} {number}"
+            self._owners[key.public] = f"{who}/{number}"
             return key
 
         again_tls = remembered(lambda data: generate_tls_key(lambda _: data))
@@ -716,7 +735,10 @@ class Enclaves:
             (_steps, "verify_ratls"): remembered(verify_ratls),
             (_steps, "hpke_seal"): self._seal,
             (_sessions, "hpke_open"): self._open,
+            (_sessions, "verify_proofs"): remembered(_sessions.verify_proofs),
             (_sessions, "MAX_SESSIONS"): OPEN_AT_ONCE,
+            (_keystore, "account_of"): remembered(_keystore.account_of),
+            (_keystore, "hpke_public"): remembered(_keystore.hpke_public),
         }
         self._seal_again = remembered(hpke_seal)
         self._open_again = remembered(hpke_open)
@@ -750,6 +772,6 @@ class Enclaves:
         return opened
 
 
-def act_of(who: str, statement: bytes) -> str:
+def act_of(session: str, statement: bytes) -> str:
     """What L1's act of taking a registration is called."""
-    return f"register {who} {sha256(statement)[:3].hex()}"
+    return f"register {session} {sha256(statement)[:3].hex()}"

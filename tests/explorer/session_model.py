@@ -9,11 +9,13 @@ put into channels other than their own.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 from session_channel import (
     answered_by_host,
     certificate_in,
+    flights,
     host_certificate,
     host_hello,
 )
@@ -30,7 +32,7 @@ from session_enclaves import (
     act_of,
 )
 
-from sealift.base import encode, frame
+from sealift.base import encode
 from sealift.protocol import (
     MU_RA_VERSIONS,
     MuRaChallenge,
@@ -109,6 +111,8 @@ class Explored:
         self._forged = self._forgeries()
         self._clean: set[bytes] = set()
         self._packages: dict[bytes, bytes] = {}
+        self._senders: dict[bytes, str] = {}
+        self._orders: dict[frozenset[bytes], list[bytes]] = {}
         self.refusals: dict[str, int] = {}
 
     def begin(self) -> World:
@@ -123,6 +127,8 @@ class Explored:
         """Plain messages that anybody can write."""
         low, high = MU_RA_VERSIONS
         built = self.enclaves.built
+        # Whoever has no record is refused as the next that has none.
+        spoken = ["P", *(name for name, _ in self.bounds.requesters)]
         of = self.enclaves.chain.records
         said = [
             MuRaHello(
@@ -131,9 +137,18 @@ class Explored:
                 shard=b"T" * 32,
                 fingerprint=built["N"].me.mrenclave,
             ),
-            *(MuRaReady(signing_key=of[n].statement.signing_key) for n in KINDS),
+            *(MuRaReady(signing_key=of[n].statement.signing_key) for n in spoken),
         ]
         return tuple(b"\x00" + encode(one) for one in said)
+
+    def _ordered(self, bag: frozenset[bytes]) -> list[bytes]:
+        """The same order in every run, so that traces are the same."""
+        if bag not in self._orders:
+            self._orders[bag] = sorted(
+                bag,
+                key=lambda chunk: (self._senders.get(chunk, ""), told(chunk), chunk),
+            )
+        return self._orders[bag]
 
     # --- moves ---
 
@@ -216,23 +231,21 @@ class Explored:
     def _restarts(
         self, world: World, name: str, enclave: Enclave
     ) -> Iterator[tuple[str, World]]:
-        """From any key store that exists, with the chain as shown or as before."""
-        for blob in world.disks:
+        """From any key store that exists, the chain as at the trust root.
+
+        A checkpoint only spares it what it can be shown again.
+        """
+        for blob in self._ordered(world.disks):
             owner = self.enclaves.owner_of(blob)
             holds = self.enclaves.epochs(blob)
             error = self.enclaves.started(name, blob)
             if error:
                 self._note(error)
                 continue
-            for shown in range(enclave.shown + 1):
-                fresh = Enclave(0, blob, enclave.opened)
-                after = self._shown(fresh, world.acts[:shown])
-                if not enclave.sessions and after == enclave:
-                    continue
-                what = f"restart {name} at {BORN + shown} with {owner}'s {holds}"
-                restarted = world._replace(
-                    restarts=world.restarts + 1, disks=world.disks | {after.store}
-                )
+            after = Enclave(0, blob, enclave.opened)
+            if enclave.sessions or after != enclave:
+                what = f"restart {name} with {owner}'s {holds}"
+                restarted = world._replace(restarts=world.restarts + 1)
                 yield what, restarted.having(name, after)
 
     def _session_moves(
@@ -262,10 +275,10 @@ class Explored:
 
     def _chunks(self, world: World, session: Session) -> Iterator[tuple[str, bytes]]:
         early = session.state not in {*_TLS_STATES, *_IN_CHANNEL, "P_VERIFY", "P_ACK"}
-        for chunk in world.bag:
+        for chunk in self._ordered(world.bag):
             if chunk[:1] == b"\x01" and early and session.early:
                 continue  # one chunk waits for the channel, not every heap of them
-            yield told(chunk), chunk
+            yield f"{self._senders[chunk]}'s {told(chunk)}", chunk
         for chunk in self._forged:
             yield "forged " + told(chunk), chunk
         if session.role == "requester" and session.state == "R_CHALLENGE":
@@ -277,23 +290,22 @@ class Explored:
 
     def _misnamed(self, world: World) -> Iterator[tuple[str, bytes]]:
         """A provider's challenge in another enclave's name."""
-        for chunk in world.bag:
+        for chunk in self._ordered(world.bag):
             if b"MuRaChallenge" not in chunk:
                 continue
             said = _session._parse(chunk[1:])
-            for name in KINDS:
-                record = self.enclaves.chain.records[name]
-                if not isinstance(said, MuRaChallenge):
-                    continue
-                forged = MuRaChallenge(
-                    version=said.version,
-                    challenge=said.challenge,
-                    provider=record.statement.signing_key,
-                    head_height=said.head_height,
-                    head_hash=said.head_hash,
-                )
-                if forged != said:
-                    yield f"challenge as if by {name}", b"\x00" + encode(forged)
+            if not isinstance(said, MuRaChallenge):
+                continue
+            twin = self.enclaves.chain.records["Q"].statement.signing_key
+            forged = MuRaChallenge(
+                version=said.version,
+                challenge=said.challenge,
+                provider=twin,
+                head_height=said.head_height,
+                head_hash=said.head_hash,
+            )
+            if forged != said:
+                yield "challenge as if by Q", b"\x00" + encode(forged)
 
     def _host_flights(
         self, world: World, session: Session
@@ -301,11 +313,9 @@ class Explored:
         """The host as an end, with its own key and evidence of others."""
         if session.state == "P_TLS":
             yield "the host's hello", b"\x01" + host_hello()
-        seen = [chunk for chunk in world.bag if chunk[:1] == b"\x01"]
-        stolen = {certificate_in(chunk[1:]) for chunk in seen} - {None}
-        for certificate in stolen:
-            if certificate is None:
-                continue
+        seen = [chunk for chunk in self._ordered(world.bag) if chunk[:1] == b"\x01"]
+        stolen = (certificate_in(chunk[1:]) for chunk in seen)
+        for certificate in sorted({one for one in stolen if one is not None}):
             mine = host_certificate(certificate)
             for chunk in seen:
                 answer = answered_by_host(self.enclaves.wires, chunk[1:], mine)
@@ -314,7 +324,7 @@ class Explored:
 
     def _injected(self, world: World, session: Session) -> Iterator[tuple[str, bytes]]:
         """Packages of other channels, as if the record layer were broken."""
-        for chunk in world.bag:
+        for chunk in self._ordered(world.bag):
             package = self._packages.get(chunk)
             if package is not None:
                 forged = self.enclaves.wires.record(
@@ -338,6 +348,8 @@ class Explored:
             self._note(outcome.error)
         if outcome.past == session.past:
             return None  # refused, and the session goes on as before
+        if outcome.state == "FAILED":
+            return None  # to a host the same as if it had dropped the session
         if event.what == "feed" and event.argument[:1] == b"\x01":
             waits = outcome.state == session.state and not outcome.sends
             session = session._replace(early=session.early + waits)
@@ -365,13 +377,15 @@ class Explored:
             kept = tuple(one for one in kept if one is not moved)
         enclave = enclave._replace(sessions=kept, store=outcome.store or enclave.store)
         sent = frozenset(outcome.sends)
+        for chunk in outcome.sends:
+            self._senders.setdefault(chunk, f"{name}/{session.number}")
         if outcome.given is not None:
             self._remember(outcome)
         after = world.having(name, enclave)._replace(bag=world.bag | sent)
         if outcome.store:
             after = after._replace(disks=world.disks | {outcome.store})
         if outcome.registers:
-            act = act_of(name, outcome.registers)
+            act = act_of(f"{name}/{session.number}", outcome.registers)
             after = after._replace(registrations=world.registrations | {act})
         given = outcome.given
         if given is not None:
@@ -385,11 +399,9 @@ class Explored:
     def _remember(self, outcome: Outcome) -> None:
         """What a package record holds, for the host that breaks records."""
         for chunk in outcome.sends:
-            for said in self.enclaves.wires.said.values():
-                name = next(
-                    (n for n, s in self.enclaves.wires.said.items() if s is said), b""
-                )
-                if name in chunk and SealedKeyPackage.__name__.encode() in said:
+            for flight in flights(chunk[1:]):
+                said = self.enclaves.wires.said.get(flight.random, b"")
+                if SealedKeyPackage.__name__.encode() in said:
                     self._packages[chunk] = said
 
     def _note(self, error: str) -> None:
@@ -409,11 +421,14 @@ class Explored:
         """Invariants 3 and 11, when a package leaves: judged by the ground truth."""
         seen = world.acts[:shown]
         taker = given.to
+        if KINDS[given.by].code != KINDS["P"].code:
+            return f"3: {given.by} gave keys before its generation's time"
         if taker not in KINDS:
             return f"3: {given.by} sealed keys to {taker}"
-        if not given.channel_to.startswith(taker + " "):
+        if not given.channel_to.startswith(f"{taker}/"):
             return f"3: {taker}'s keys went into a channel with {given.channel_to}"
-        held = [n for n, act in enumerate(seen, 1) if act.startswith(f"register {taker} ")]
+        mine = f"register {taker}/"
+        held = [n for n, act in enumerate(seen, 1) if act.startswith(mine)]
         if not held:
             return f"3: {taker} got keys without a registration"
         record = self.enclaves.chain.records[seen[held[-1] - 1]]
@@ -456,9 +471,9 @@ class Explored:
             epochs = self.enclaves.epochs(enclave.store)
             if name == "X" and epochs:
                 return f"3: {name} holds epochs {epochs}"
-            if 1 not in epochs or name != "N" or "rotate" not in world.acts:
-                continue
-            return f"8: {name} holds epoch 1, which began after its withdrawal"
+            withdrawn = name == "N" and "rotate" in world.acts
+            if withdrawn and self.enclaves.holds_next(enclave.store):
+                return f"8: {name} holds epoch 1, which began after its withdrawal"
         return ""
 
     def _secret_outside(self, world: World) -> str:
@@ -472,15 +487,14 @@ class Explored:
         return ""
 
 
+@cache
 def told(chunk: bytes) -> str:
     """A chunk by its kind."""
     if chunk[:1] == b"\x00":
         return type(_session._parse(chunk[1:])).__name__[4:].lower()
+    if chunk[:1] != b"\x01":
+        return "store"
     for kind in (b"hello", b"answer", b"finish", b"record"):
-        if kind in chunk[:12]:
+        if kind in chunk[:16]:
             return f"TLS {kind.decode()}"
     return "TLS"
-
-
-def framed(message: SealedKeyPackage) -> bytes:
-    return frame(encode(message))
