@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
+from session_chain import BORN, KINDS, RELEASE, SECRETS, Acts
 from session_channel import (
     answered_by_host,
     certificate_in,
@@ -19,18 +20,7 @@ from session_channel import (
     host_certificate,
     host_hello,
 )
-from session_enclaves import (
-    BORN,
-    KINDS,
-    RELEASE,
-    SECRETS,
-    Acts,
-    Enclaves,
-    Event,
-    Given,
-    Outcome,
-    act_of,
-)
+from session_enclaves import Enclaves, Event, Given, Outcome, act_of
 
 from sealift.base import encode
 from sealift.protocol import (
@@ -436,15 +426,22 @@ class Explored:
             return f"11: {taker} got keys for another session's registration"
         if held[-1] <= session.asked_at:
             return f"3: stale: {taker} got keys by a block older than the question"
-        fits = KINDS[taker].code == KINDS["P"].code
-        notice = KINDS[taker].code == KINDS["N"].code and BORN + held[-1] >= RELEASE
-        if not fits and not notice:
-            return f"3: {taker} got keys in block {BORN + held[-1]}, unscheduled then"
-        if not fits and "cancel" in seen:
+        late = self._unentitled(given, seen, held[-1])
+        return late or self._given_twice(world, given)
+
+    @staticmethod
+    def _unentitled(given: Given, seen: Acts, held: int) -> str:
+        """Notice, cancel and floor, by what the provider was shown."""
+        taker = given.to
+        same = KINDS[taker].code == KINDS["P"].code
+        after_notice = KINDS[taker].code == KINDS["N"].code and BORN + held >= RELEASE
+        if not same and not after_notice:
+            return f"3: {taker} got keys in block {BORN + held}, unscheduled then"
+        if not same and "cancel" in seen:
             return f"3: {given.by} answered {taker} after a cancel it had seen"
         if KINDS[taker].isv_svn < 3 and "floor" in seen:
             return f"3: {given.by} answered {taker} under a floor it had seen"
-        return self._given_twice(world, given)
+        return ""
 
     @staticmethod
     def _given_twice(world: World, given: Given) -> str:
