@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 SEED   ?= 20261123
-STATES ?= 100000
+STATES ?= 20000
 
 .PHONY: help demo test lint types unit optimised wheel-test bench chaos explore cometbft cometbft-smoke lock clean
 
@@ -14,7 +14,7 @@ help:
 	@echo "make test            everything CI runs"
 	@echo "make bench           ratios against floors measured in the same run"
 	@echo "make chaos           the long kill -9 campaign (50 runs)"
-	@echo "make explore         more states of provisioning sessions (STATES=100000)"
+	@echo "make explore         more states of provisioning sessions (STATES=20000)"
 	@echo "make cometbft-smoke  our ledger behind a real CometBFT node (needs Go)"
 	@echo "make lock            write the hash-checked locks anew (needs uv)"
 
