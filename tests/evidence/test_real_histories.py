@@ -108,7 +108,7 @@ def test_a_tally_of_few_is_not_told(few_history: World) -> None:
     """Who was alone in voting is not shown by the evidence of it."""
     lineage, text = told(few_history)
     (_, act) = lineage.acts
-    assert act.by == ("its holders, by the word of 1 platforms",)
+    assert act.by == ("its holders, by the word of 1 platform",)
     assert " for, " not in text
 
 
