@@ -24,6 +24,7 @@ from sealift.protocol import (
     effects_digest,
     rotation_demand,
 )
+from sealift.relay import merkle_root
 from sealift.testing import Release, Sent, World
 
 NOTHING = Digest(sha256(b"nothing"))
@@ -51,6 +52,7 @@ class Ghost:
         self.machine = world.machine(f"machine-{name}")
         self.seed = sha256(b"ghost " + name.encode())
         self.key = AccountId(account_of(self.seed))
+        self.did: dict[int, Digest] = {}
 
     @property
     def here(self) -> dict[str, Any]:
@@ -96,12 +98,20 @@ class Ghost:
         )
 
     def confirm(
-        self, last: int | None = None, *, root: StateRoot | None = None
+        self,
+        last: int | None = None,
+        *,
+        root: StateRoot | None = None,
+        effects_root: Digest | None = None,
     ) -> Sent:
-        """Up to a block (default: the last), from the frontier on."""
+        """Up to a block (default: the last), from the frontier on.
+
+        Its effects are those that this ghost told before, unless others are given.
+        """
         frontier = self.world.frontier()
         last = last or self.world.height
         first = frontier.confirmed + 1
+        did = [self.did[at] for at in sorted(self.did) if first <= at <= last]
         return self.say(
             "confirm",
             "confirmation",
@@ -113,7 +123,7 @@ class Ghost:
                 prev_root=frontier.root,
                 root=root or root_of(last),
                 receipts_root=NOTHING,
-                effects_root=NOTHING,
+                effects_root=effects_root or merkle_root(did),
             ),
         )
 
@@ -133,6 +143,7 @@ class Ghost:
         )
 
     def effects(self, height: int, *effects: Effect, previous: int = 0) -> Sent:
+        self.did[height] = effects_digest(effects)
         return self.say(
             "post_effects",
             "statement",

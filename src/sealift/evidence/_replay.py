@@ -13,6 +13,7 @@ from sealift.protocol import (
     StageKeysStatement,
     StatusOrder,
     UpgradeOrder,
+    certificate_key,
     config_at,
     frontier_key,
     keys_key,
@@ -136,6 +137,9 @@ class Replay:
             self._compare(height, always=height in shown)
         self._compare(self.proven.last, always=True)
         self._compare_frontier()
+        self._compare_certificate(self.proven.last)
+        quorum = self.schedule.rules.effects_quorum
+        self.effects.settle(self.roots.links, quorum=quorum)
 
     def _turn(self, after: int) -> list[Height]:
         """The next block whose beginning changes the schedule, if any ahead."""
@@ -208,6 +212,8 @@ class Replay:
             case Confirm():
                 self.roots.say(given, schedule, height=height)
             case PostCertificate():
+                if self.roots.posted is None or self.roots.posted[0] < height:
+                    self._compare_certificate(Height(height - 1))
                 self.roots.certify(given, schedule, height=height)
             case _:
                 pass
@@ -416,4 +422,15 @@ class Replay:
                 if frontier is None
                 else f"a root up to {frontier.confirmed}: {frontier.root.hex()}",
                 expected="the one that L1 keeps",
+            )
+
+    def _compare_certificate(self, height: Height) -> None:
+        """Step 6: the last certificate posted is L1's: none was left out."""
+        posted = self.roots.posted
+        kept = self.proven.state(height, certificate_key(self.proven.shard))
+        if kept != (None if posted is None else encode(posted[1])):
+            raise RootChainError(
+                f"the chain keeps another handover certificate after block {height}",
+                got="none" if posted is None else f"the one of block {posted[0]}",
+                expected="none" if kept is None else "the one that L1 keeps",
             )

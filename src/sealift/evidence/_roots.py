@@ -1,6 +1,8 @@
 """Step 6: roots, from the genesis to the frontier; and words on effects (step 3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import msgspec
 
@@ -20,6 +22,7 @@ from sealift.protocol import (
     config_at,
     effects_digest,
 )
+from sealift.relay import merkle_root
 
 from ._calls import Confirm, PostCertificate, PostEffects, RootConfirmed, StakeDecided
 from ._entries import RAN, is_rescuer
@@ -35,6 +38,7 @@ class RootLink:
     first: Height
     last: Height
     root: StateRoot
+    effects_root: Digest
     platforms: tuple[PlatformId, ...]
 
 
@@ -51,6 +55,8 @@ class Roots:
     genesis: StateRoot | None = None
     links: list[RootLink] = field(default_factory=list)
     certificates: dict[Generation, HandoverCertificate] = field(default_factory=dict)
+    #: The last certificate, and the block it was posted in.
+    posted: tuple[Height, HandoverCertificate] | None = None
     _said: list[tuple[Confirmation, PlatformId]] = field(default_factory=list)
 
     @property
@@ -129,6 +135,7 @@ class Roots:
                 first=told.first,
                 last=told.last,
                 root=root,
+                effects_root=claims[-1][0].effects_root,
                 platforms=tuple(agreeing),
             )
         )
@@ -194,6 +201,7 @@ class Roots:
             height=height,
         )
         self.certificates[claim.successor] = claim
+        self.posted = (height, claim)
 
     def _require_here(
         self, claim: Confirmation | HandoverCertificate, schedule: Schedule
@@ -244,6 +252,7 @@ class Effects:
 
     instances: Instances
     _words: list[_Word] = field(default_factory=list)
+    _decided: list[EffectsStatement] = field(default_factory=list)
 
     def say(self, given: PostEffects, schedule: Schedule, *, height: Height) -> None:
         """Take an instance's word on the effects of a block.
@@ -326,6 +335,7 @@ class Effects:
                 )
             }
             if len(agreeing) >= quorum and entry.status is not EntryStatus.VOID:
+                self._decided.append(claim)
                 return decision.order, decision.tally, len(agreeing)
             most = max(most, len(agreeing))
         raise ActUnprovenError(
@@ -333,6 +343,58 @@ class Effects:
             got=f"{most} platforms",
             expected=f"≥ {quorum}, on a confirmed block",
         )
+
+    def settle(self, links: Sequence[RootLink], *, quorum: int) -> None:
+        """What holders decided is among the effects that confirmed blocks had.
+
+        A root comes with the effects of its blocks, in one digest. It can be
+        compared once the file shows all of these blocks' effects: their words
+        make a chain, and one tells of the last block or of one behind it.
+
+        Raises:
+            ActUnprovenError: The digest is that of other effects, or of none.
+        """
+        told = self._told(quorum)
+        for claim in self._decided:
+            link = next(one for one in links if one.first <= claim.height <= one.last)
+            inside = [one for one in told if link.first <= one.height <= link.last]
+            found = merkle_root([one.effects for one in inside])
+            if link.effects_root == found:
+                continue
+            if link.effects_root == merkle_root([]) or _whole(inside, told, link):
+                raise ActUnprovenError(
+                    f"what holders decided in block {claim.height} is none of the "
+                    f"effects that blocks {link.first} … {link.last} were confirmed "
+                    "with",
+                    got=link.effects_root,
+                    expected=found,
+                )
+
+    def _told(self, quorum: int) -> list[EffectsStatement]:
+        """What enough machines have said, of one block after the other."""
+        found: dict[Height, EffectsStatement] = {}
+        for word in self._words:
+            same = {
+                one.platform
+                for one in self._words
+                if _same_effects(one.statement, word.statement)
+            }
+            if len(same) >= quorum:
+                found[word.statement.height] = word.statement
+        return [found[height] for height in sorted(found)]
+
+
+def _whole(
+    inside: Sequence[EffectsStatement],
+    told: Sequence[EffectsStatement],
+    link: RootLink,
+) -> bool:
+    """Whether no block of a range can have effects beside those inside."""
+    chained = all(after.previous == before.height for before, after in pairwise(inside))
+    ended = inside[-1].height == link.last or any(
+        one.previous == inside[-1].height for one in told
+    )
+    return chained and inside[0].previous < link.first and ended
 
 
 def _passed(effects: tuple[Effect, ...], digest: Digest) -> StakeDecision | None:
