@@ -22,6 +22,7 @@ from sealift.protocol import (
     StageKeysStatement,
     config_at,
     effects_digest,
+    effects_root,
     rotation_demand,
 )
 from sealift.testing import Release, Sent, World
@@ -113,7 +114,7 @@ class Ghost:
                 prev_root=frontier.root,
                 root=root or root_of(last),
                 receipts_root=NOTHING,
-                effects_root=NOTHING,
+                effects_root=effects_root(()),
             ),
         )
 

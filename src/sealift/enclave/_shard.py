@@ -29,6 +29,7 @@ class WaitingBlock:
     """A verified block that may still have to be executed here.
 
     ``schedule`` is the one that its record names; its status holds in it.
+    ``effects_done`` is what the record says of effects on L1.
     ``resume`` is where a restarted relay gets this block again. ``opened`` are
     its items once its calls were opened.
     """
@@ -40,6 +41,7 @@ class WaitingBlock:
     schedule: Schedule | None
     resume: ResumePoint
     opened: tuple[Item, ...] | None = None
+    effects_done: Height | None = None
 
     @property
     def size(self) -> int:

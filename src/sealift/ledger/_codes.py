@@ -121,6 +121,7 @@ _BRIDGE = (
     "StagedKeysError",
     "EpochHeldError",
     "RotationDemandError",
+    "EffectsRefutedError",
 )
 _COUNCIL = (
     "NoCouncilError",

@@ -304,7 +304,11 @@ class WrongVendorError(PalletError):
 
 
 class EffectsMismatchError(PalletError):
-    """The effects are none, too many, or not those that the statement names."""
+    """The effects are none, too many, or not those that a statement names."""
+
+
+class EffectsRefutedError(PalletError):
+    """The confirmed root of the block's range says otherwise of its effects."""
 
 
 class EffectsRangeError(PalletError):
