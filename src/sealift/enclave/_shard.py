@@ -68,6 +68,7 @@ class Shard:
         queue: Verified blocks without gaps, ascending.
         genesis: A genesis blob that waits for schedule and keys to be followed.
         lost: Where blocks stopped being queued because there were too many.
+        registration: Digest of the statement that this process had quoted last.
         confirmed: Roots that were proven confirmed above the state's height.
     """
 
@@ -86,6 +87,7 @@ class Shard:
     genesis: bytes | None = None
     queue: list[WaitingBlock] = field(default_factory=list)
     lost: ResumePoint | None = None
+    registration: Digest | None = None
     confirmed: dict[Height, bytes] = field(default_factory=dict)
     exporting: Export | None = None
     importing: Import | None = None

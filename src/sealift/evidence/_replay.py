@@ -53,7 +53,15 @@ from ._errors import (
     RootChainError,
 )
 from ._instances import Instances
-from ._keys import activate, begin_epochs, due_for, hold, narrowed, stage
+from ._keys import (
+    activate,
+    begin_epochs,
+    due_for,
+    hold,
+    narrowed,
+    require_made_under,
+    stage,
+)
 from ._lineage import DecidedAct, RuledChange
 from ._proven import ProvenCall, ProvenFile
 from ._roots import Effects, Roots
@@ -204,7 +212,8 @@ class Replay:
             case Vote():
                 self.decisions.vote(call, given, schedule)
             case PostEffects():
-                self.effects.say(given, schedule, height=height)
+                confirmed = self.roots.confirmed
+                self.effects.say(given, schedule, confirmed=confirmed, height=height)
             case Confirm():
                 self.roots.say(given, schedule, height=height)
             case PostCertificate():
@@ -282,6 +291,9 @@ class Replay:
         due = due_for(self.schedule, statement, generation=confirmed)
         status = narrowed(self.schedule.status, due)
         self._speak(given, statement.signing_key, call.height, status=status)
+        require_made_under(
+            self.instances.records[statement.signing_key], statement, due
+        )
         self._schedule = stage(self.schedule, statement, due, height=call.height)
         self._activate(call.height)
 

@@ -22,7 +22,7 @@ from sealift.protocol import (
 )
 
 from ._calls import Confirm, PostCertificate, PostEffects, RootConfirmed, StakeDecided
-from ._entries import RAN, is_rescuer
+from ._entries import RAN, active_entry, is_rescuer
 from ._errors import ActUnprovenError, RootChainError
 from ._instances import Instances
 
@@ -245,8 +245,17 @@ class Effects:
     instances: Instances
     _words: list[_Word] = field(default_factory=list)
 
-    def say(self, given: PostEffects, schedule: Schedule, *, height: Height) -> None:
+    def say(
+        self,
+        given: PostEffects,
+        schedule: Schedule,
+        *,
+        confirmed: Height | None,
+        height: Height,
+    ) -> None:
         """Take an instance's word on the effects of a block.
+
+        Of a confirmed block an instance of the running generation may speak too.
 
         Raises:
             ActUnprovenError: It is for another shard, or names other effects.
@@ -272,12 +281,29 @@ class Effects:
             claim,
             claim.signing_key,
             given.signature,
-            entry=entry,
+            entry=self._speaking_for(claim, schedule, entry, confirmed, height),
             status=schedule.status,
             height=height,
         )
         word = _Word(statement=claim, platform=platform, effects=given.effects)
         self._words.append(word)
+
+    def _speaking_for(
+        self,
+        claim: EffectsStatement,
+        schedule: Schedule,
+        entry: ScheduleEntry,
+        confirmed: Height | None,
+        height: Height,
+    ) -> ScheduleEntry:
+        """The generation by which who signed a word may speak of its block."""
+        status, key = schedule.status, claim.signing_key
+        settled = confirmed is not None and claim.height <= confirmed
+        if not settled or self.instances.counts(key, entry, status, height=height):
+            return entry
+        active = active_entry(schedule)
+        counts = self.instances.counts(key, active, status, height=height)
+        return active if counts else entry
 
     def conflict(self, height: Height) -> None:
         """Two words on effects stopped the shard: both must be here.
@@ -322,7 +348,12 @@ class Effects:
                 for one in self._words
                 if _same_effects(one.statement, claim)
                 and self.instances.counts(
-                    one.statement.signing_key, entry, schedule.status, height=height
+                    one.statement.signing_key,
+                    self._speaking_for(
+                        one.statement, schedule, entry, confirmed, height
+                    ),
+                    schedule.status,
+                    height=height,
                 )
             }
             if len(agreeing) >= quorum and entry.status is not EntryStatus.VOID:

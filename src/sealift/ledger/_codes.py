@@ -122,6 +122,7 @@ _BRIDGE = (
     "EpochHeldError",
     "RotationDemandError",
     "EffectsRefutedError",
+    "RotationAttestationError",
 )
 _COUNCIL = (
     "NoCouncilError",

@@ -339,6 +339,10 @@ class RotationDemandError(PalletError):
     """The keys were made for another rotation than the one that is owed."""
 
 
+class RotationAttestationError(PalletError):
+    """The keys were made under another registration than acts, or too early."""
+
+
 class RotationEarlyError(PalletError):
     """The generation that owes the rotation has confirmed no block yet."""
 
