@@ -360,7 +360,6 @@ class BridgeStorage(Pallet):
         value=Amount,
         default=Amount(0),
     )
-    touched = StorageMap("touched", key=tuple[ShardId, AccountId], value=Height)
 
 
 def vault_account(shard: ShardId) -> AccountId:
