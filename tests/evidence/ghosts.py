@@ -12,7 +12,9 @@ from sealift.frame import Runtime
 from sealift.protocol import (
     Confirmation,
     Effect,
+    EffectsFact,
     EffectsStatement,
+    EnclaveRecord,
     EpochKeysPublic,
     HandoverCertificate,
     HoldKeysStatement,
@@ -22,9 +24,10 @@ from sealift.protocol import (
     StageKeysStatement,
     config_at,
     effects_digest,
+    effects_root,
+    enclave_key,
     rotation_demand,
 )
-from sealift.relay import merkle_root
 from sealift.testing import Release, Sent, World
 
 NOTHING = Digest(sha256(b"nothing"))
@@ -52,7 +55,6 @@ class Ghost:
         self.machine = world.machine(f"machine-{name}")
         self.seed = sha256(b"ghost " + name.encode())
         self.key = AccountId(account_of(self.seed))
-        self.did: dict[int, Digest] = {}
 
     @property
     def here(self) -> dict[str, Any]:
@@ -102,16 +104,28 @@ class Ghost:
         last: int | None = None,
         *,
         root: StateRoot | None = None,
-        effects_root: Digest | None = None,
+        effects: dict[int, Effect] | None = None,
+        hushed: bool = False,
     ) -> Sent:
         """Up to a block (default: the last), from the frontier on.
 
-        Its effects are those that this ghost told before, unless others are given.
+        With the effects given, or those that words on L1 name; ``hushed``: the
+        statement says that there are none.
         """
         frontier = self.world.frontier()
+        waiting = self.world.chain.read(
+            tuple[EffectsStatement, ...],
+            b"enclave_bridge/effects_waiting/" + self.world.shard,
+        )
+        digests = {one.height: one.effects for one in waiting or ()}
+        for height, effect in (effects or {}).items():
+            digests[height] = effects_digest((effect,))
+        told = tuple(
+            EffectsFact(height=Height(height), effects=digest)
+            for height, digest in sorted(digests.items())
+        )
         last = last or self.world.height
         first = frontier.confirmed + 1
-        did = [self.did[at] for at in sorted(self.did) if first <= at <= last]
         return self.say(
             "confirm",
             "confirmation",
@@ -123,8 +137,9 @@ class Ghost:
                 prev_root=frontier.root,
                 root=root or root_of(last),
                 receipts_root=NOTHING,
-                effects_root=effects_root or merkle_root(did),
+                effects_root=effects_root(() if hushed else told),
             ),
+            effects=told,
         )
 
     def certify(self, successor: int) -> Sent:
@@ -143,7 +158,6 @@ class Ghost:
         )
 
     def effects(self, height: int, *effects: Effect, previous: int = 0) -> Sent:
-        self.did[height] = effects_digest(effects)
         return self.say(
             "post_effects",
             "statement",
@@ -158,11 +172,13 @@ class Ghost:
         )
 
     def staged(self, epoch: int, keys: Any) -> StageKeysStatement:
+        record = self.world.chain.read(EnclaveRecord, enclave_key(self.key))
         return StageKeysStatement(
             **self.here,
             epoch=Epoch(epoch),
             keys=keys,
             demand=rotation_demand(self.world.schedule_now()),
+            registration=None if record is None else record.statement.digest(),
         )
 
     def stage(self, epoch: int) -> Sent:

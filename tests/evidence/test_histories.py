@@ -211,7 +211,7 @@ def test_hosts_vote_and_their_seats_are_counted(council: World) -> None:
 def test_keys_rotate_by_upgrade_and_by_order(new_world: Make, v1: Runtime) -> None:
     world = new_world(rules={"rotation_quorum": 2})
     one, two = haunted(world, v1, "one", "two")
-    since = world.height + 1
+    since = world.height
     for ghost in (one, two):
         ghost.register()
     rotate = RotationRequest(not_before=Height(since), grace=2)

@@ -1,7 +1,6 @@
-"""Enclaves that say one thing to L1 and confirm another: words on effects, and roots.
+"""Roots come with what their blocks did outside: words that say otherwise are void.
 
-The chain takes it: it counts words on effects, and words on roots, and compares
-neither with the other. The verifier does.
+L1 compares them; a chain whose validators don't is not believed.
 """
 
 from collections.abc import Callable
@@ -10,23 +9,24 @@ import pytest
 from ghosts import Ghost, haunted
 from lineages import export, verify
 
-from sealift.base import Digest, Height
-from sealift.evidence import ActUnprovenError
+from sealift.base import Height
+from sealift.evidence import ActUnprovenError, RootChainError
 from sealift.frame import Runtime
+from sealift.ledger import _bridge_effects, _bridge_roots
 from sealift.protocol import (
+    Effect,
     Ratio,
     StakeAuthority,
     StakeDecision,
     Tally,
+    Unshield,
     UpgradeOrder,
 )
-from sealift.relay import merkle_root
 from sealift.testing import World
 
 Make = Callable[..., World]
 HALF = Ratio(numerator=1, denominator=2)
 TENTH = Ratio(numerator=1, denominator=10)
-REFUSED = "is none of the effects that blocks"
 
 
 def decision(world: World) -> StakeDecision:
@@ -42,52 +42,52 @@ def decision(world: World) -> StakeDecision:
     return StakeDecision(order=order, passed=True, tally=tally)
 
 
-def decided_under(
-    new_world: Make, v1: Runtime, effects_root: Digest | None, *, more: int = 0
-) -> tuple[World, list[Ghost], int]:
-    """Two tell a decision in a block; it is confirmed with ``more`` after it."""
+def holders(new_world: Make, v1: Runtime) -> tuple[World, list[Ghost]]:
     terms = StakeAuthority(threshold=HALF, quorum=TENTH, stake_age=1, period=5)
     world = new_world(rules={"authority": terms, "effects_quorum": 2})
-    ghosts = haunted(world, v1, "one", "two")
-    at = world.height
-    effect = decision(world)
-    for ghost in ghosts:
-        ghost.effects(at, effect)
-    ghosts[0].confirm(at + more, effects_root=effects_root)
-    world.blocks(2)
-    return world, ghosts, at
+    return world, haunted(world, v1, "one", "two")
 
 
 def test_the_confirmed_blocks_had_the_decision(new_world: Make, v1: Runtime) -> None:
-    world, _, _ = decided_under(new_world, v1, None)
+    world, ghosts = holders(new_world, v1)
+    at, effect = world.height, decision(world)
+    for ghost in ghosts:
+        ghost.effects(at, effect)
+    ghosts[0].confirm(at)
+    world.blocks(2)
     assert len(world.schedule_now().entries) == 2
     assert verify(world, export(world)).acts
 
 
-@pytest.mark.parametrize(
-    ("claimed", "more"),
-    [([], 0), ([b"other"], 0), ([], 1)],
-    ids=["none in that block", "others in that block", "none in two blocks"],
-)
+@pytest.mark.parametrize("told", ["none", "another"])
 def test_a_decision_that_the_confirmed_blocks_did_not_have(
-    new_world: Make, v1: Runtime, claimed: list[bytes], more: int
+    new_world: Make, v1: Runtime, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world, _, _ = decided_under(new_world, v1, merkle_root(claimed), more=more)
-    assert len(world.schedule_now().entries) == 2, "the chain does not compare"
-    with pytest.raises(ActUnprovenError, match=REFUSED):
+    world, ghosts = holders(new_world, v1)
+    monkeypatch.setattr(_bridge_effects, "refutes", lambda *_, **__: False)
+    at, effect = world.height, decision(world)
+    others: dict[str, dict[int, Effect]] = {
+        "none": {},
+        "another": {at: Unshield(beneficiary=ghosts[0].key, amount=1)},
+    }
+    ghosts[0].confirm(at, effects=others[told])
+    for ghost in ghosts:
+        ghost.effects(at, effect)
+    world.blocks(2)
+    assert len(world.schedule_now().entries) == 2, "these validators look away"
+    with pytest.raises(ActUnprovenError, match="was confirmed with other effects"):
         verify(world, export(world))
 
 
-def test_a_later_word_ends_the_doubt_which_effects_blocks_had(
-    new_world: Make, v1: Runtime
+def test_a_confirmation_beside_effects_that_it_does_not_name(
+    new_world: Make, v1: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a file cannot know yet is not refused; what it can know then is."""
-    other = merkle_root([b"other"])
-    world, ghosts, at = decided_under(new_world, v1, other, more=1)
-    assert verify(world, export(world)).acts
-    later, height = decision(world), world.height
-    for ghost in ghosts:
-        ghost.effects(height, later, previous=at)
-    world.block()
-    with pytest.raises(ActUnprovenError, match=REFUSED):
+    """Else a host could put in what the enclave never said."""
+    world, ghosts = holders(new_world, v1)
+    monkeypatch.setattr(_bridge_roots, "verify_facts", lambda *_: None)
+    at = world.height
+    given = Unshield(beneficiary=ghosts[0].key, amount=1)
+    ghosts[0].confirm(at, effects={at: given}, hushed=True)
+    world.blocks(2)
+    with pytest.raises(RootChainError, match="names other effects than it brings"):
         verify(world, export(world))

@@ -54,7 +54,15 @@ from ._errors import (
     RootChainError,
 )
 from ._instances import Instances
-from ._keys import activate, begin_epochs, due_for, hold, narrowed, stage
+from ._keys import (
+    activate,
+    begin_epochs,
+    due_for,
+    hold,
+    narrowed,
+    require_made_under,
+    stage,
+)
 from ._lineage import DecidedAct, RuledChange
 from ._proven import ProvenCall, ProvenFile
 from ._roots import Effects, Roots
@@ -138,8 +146,6 @@ class Replay:
         self._compare(self.proven.last, always=True)
         self._compare_frontier()
         self._compare_certificate(self.proven.last)
-        quorum = self.schedule.rules.effects_quorum
-        self.effects.settle(self.roots.links, quorum=quorum)
 
     def _turn(self, after: int) -> list[Height]:
         """The next block whose beginning changes the schedule, if any ahead."""
@@ -208,7 +214,8 @@ class Replay:
             case Vote():
                 self.decisions.vote(call, given, schedule)
             case PostEffects():
-                self.effects.say(given, schedule, height=height)
+                confirmed = self.roots.confirmed
+                self.effects.say(given, schedule, confirmed=confirmed, height=height)
             case Confirm():
                 self.roots.say(given, schedule, height=height)
             case PostCertificate():
@@ -288,6 +295,9 @@ class Replay:
         due = due_for(self.schedule, statement, generation=confirmed)
         status = narrowed(self.schedule.status, due)
         self._speak(given, statement.signing_key, call.height, status=status)
+        require_made_under(
+            self.instances.records[statement.signing_key], statement, due
+        )
         self._schedule = stage(self.schedule, statement, due, height=call.height)
         self._activate(call.height)
 
@@ -339,7 +349,11 @@ class Replay:
                 self._stop(height)
             case StakeDecided() if event.passed:
                 order, tally, platforms = self.effects.decision(
-                    event, self.schedule, confirmed=self.roots.confirmed, height=height
+                    event,
+                    self.schedule,
+                    confirmed=self.roots.confirmed,
+                    facts=self.roots.facts,
+                    height=height,
                 )
                 self.decisions.note_stake(
                     order, tally, self.schedule, platforms=platforms, height=height
