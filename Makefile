@@ -5,14 +5,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 SEED   ?= 20261123
+STATES ?= 20000
 
-.PHONY: help demo test lint types unit optimised wheel-test bench chaos cometbft cometbft-smoke lock clean
+.PHONY: help demo test lint types unit optimised wheel-test bench chaos explore cometbft cometbft-smoke lock clean
 
 help:
 	@echo "make demo            the nine steps, live (ARGS='--accounts 1000 --rate 20')"
 	@echo "make test            everything CI runs"
 	@echo "make bench           ratios against floors measured in the same run"
-	@echo "make chaos           the long kill -9 campaign (50 runs)"
+	@echo "make chaos           the long campaigns: kill -9, governance (50 runs)"
+	@echo "make explore         more states of provisioning sessions (STATES=20000)"
 	@echo "make cometbft-smoke  our ledger behind a real CometBFT node (needs Go)"
 	@echo "make lock            write the hash-checked locks anew (needs uv)"
 
@@ -44,7 +46,11 @@ bench: $(VENV)/run.stamp
 	@$(BIN)/sealift bench $(ARGS)
 
 chaos: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -q -m campaign tests/chaos --campaign-runs 50 --campaign-seed $(SEED)
+	$(BIN)/python -m pytest -q -m campaign tests/chaos tests/ledger/test_governance_machine.py \
+	  tests/stories/test_governance_machine.py --campaign-runs 50 --campaign-seed $(SEED)
+
+explore: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -s tests/explorer/test_every_session.py --timeout 0 --explorer-states $(STATES)
 
 # What a user's machine cannot offer is skipped with a line; CI requires it.
 cometbft-smoke: $(VENV)/dev.stamp

@@ -227,3 +227,25 @@ def test_a_short_modulus_never_verifies(vendor: bytes) -> None:
     for bad in (modulus, 0, -5, rsa_public_modulus(vendor) + 2):
         with pytest.raises(SignatureInvalidError):
             rsa_verify(bad, b"x", signature, what="x")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "mask"),
+    [(0x4 | 0x2, 2**64 - 1), (0x4, 2**64 - 1 - 0x2), (0x4 | 0x2, 2**64 - 1 - 0x2)],
+    ids=["debug is on", "debug is left open", "both"],
+)
+def test_a_vendor_who_lets_the_host_start_it_in_debug_mode(
+    attributes: int, mask: int, plain: Callable[..., Bundle], vendor: bytes
+) -> None:
+    """A genuine signature over this code, whose memory the host may then read."""
+    bundle = plain()
+    tbs = make_tbs(measure(bundle.files), isv_prod_id=7, isv_svn=3, date=DATE)
+    # flags stand 28 bytes after the front, their mask 16 bytes after them
+    flags, masks = attributes.to_bytes(8, "little"), mask.to_bytes(8, "little")
+    open_tbs = tbs[:156] + flags + tbs[164:172] + masks + tbs[180:]
+    assert len(open_tbs) == len(tbs)
+    sigstruct = sign_sigstruct(open_tbs, vendor)
+    assert verify_sigstruct(sigstruct).attributes[0] == attributes
+    assert verify_sigstruct(sigstruct).attribute_mask[0] == mask
+    with pytest.raises(SigstructError, match="debug mode"):
+        verify_bundle(attach_sigstruct(bundle, sigstruct))

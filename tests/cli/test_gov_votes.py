@@ -161,19 +161,53 @@ def test_how_many_are_wanted(top: int, bottom: int, seats: int, wanted: int) -> 
 
 # --- stake ---
 
+HEAD = 100
+MINE: dict[str, Any] = {"type": "MyVote", "stake": 5, "aye": True}
+POLL = {
+    "poll": 4, "order": "0x" + "cd" * 32, "kind": "UpgradeOrder", "proposed_at": 1,
+    "opens_at": 2, "closes_at": 10**9, "deposit": 0,
+}  # fmt: skip
+RESULTS = [
+    {"poll": 1, "order": "0x" + "ce" * 32, "kind": "CancelOrder", "outcome": "passed",
+     "closed_at": 9, "tally": {"ayes": 5, "nays": 1, "electorate": 9, "voters": 12}},
+    {"poll": 2, "order": "0x" + "cf" * 32, "kind": "CancelOrder",
+     "outcome": "rejected", "closed_at": 9, "tally": None},
+]  # fmt: skip
+
 
 class FakeUser:
-    """A client of a shard that takes every call."""
+    """A client of a shard that takes every call, unless it is told an outcome."""
 
     def __init__(self) -> None:
+        self.account = b"\xee" * 32
         self.calls: list[tuple[str, dict[str, object]]] = []
+        self.outcome = "ok"
+        self.free = 9
+        self.said: dict[str, Any] = {
+            "democracy.polls": [POLL],
+            "democracy.results": RESULTS,
+            "democracy.my_vote": MINE,
+        }
 
     async def call(self, name: str, args: dict[str, object], **_: Any) -> CallResult:
         self.calls.append((name, args))
         return CallResult(
-            call_id=bytes(32), nonce=0, height=7, index=0, outcome="ok", message="",
-            events=(("democracy.Proposed", {"poll": 3}),), confirmed=False,
+            call_id=bytes(32), nonce=0, height=7, index=0, outcome=self.outcome,
+            message="A sentence.", confirmed=False,
+            events=(("democracy.Proposed", {"poll": 3}),),
         )  # fmt: skip
+
+    async def ask(self, getter: str, _: Any) -> Reading:
+        found = self.said[getter]
+        if isinstance(found, list) and found and isinstance(found[0], list):
+            found = found.pop(0) if len(found) > 1 else found[0]
+        if isinstance(found, Exception):
+            raise found
+        reply: Any = SimpleNamespace(head_height=HEAD)
+        return Reading(value=found, reply=reply)
+
+    async def balance(self) -> int:
+        return self.free
 
 
 @pytest.fixture
@@ -197,6 +231,7 @@ def test_holders_propose_and_vote_by_sealed_calls(
     made = sealift("gov", "propose", *me, *what)
     assert made.code == 0, made
     assert made.json["poll"] == 3
+    assert (made.json["opens_at"], made.json["closes_at"]) == (27, 57)
     name, args = user.calls.pop()
     assert name == "democracy.propose"
     order = canonical_decode(Order, args["order"])
@@ -210,41 +245,83 @@ def test_holders_propose_and_vote_by_sealed_calls(
     assert user.calls.pop()[1] == {"order": encode(read_order(file).order)}
     assert sealift("gov", "propose", *me, "--order", file, *what).code == 2
 
-    voted = sealift("gov", "vote", 3, *me, "--nay")
-    assert voted.json == {"poll": 3, "block": 7, "taken": True}
-    assert user.calls.pop() == ("democracy.vote", {"poll": 3, "aye": False})
+    voted = sealift("gov", "vote", 4, *me, "--nay")
+    assert voted.json == {
+        "poll": 4, "vote": "nay", "stake": 5, "replaces": "aye", "block": 7,
+        "closes_at": 10**9, "taken": True,
+    }  # fmt: skip
+    assert user.calls.pop() == ("democracy.vote", {"poll": 4, "aye": False})
 
 
-POLL = {
-    "poll": 4, "order": "0x" + "cd" * 32, "kind": "UpgradeOrder", "proposed_at": 1,
-    "opens_at": 2, "closes_at": 10**9, "deposit": 0,
-}  # fmt: skip
-RESULTS = [
-    {"poll": 1, "order": "0x" + "ce" * 32, "kind": "CancelOrder", "outcome": "passed",
-     "closed_at": 9, "tally": {"ayes": 5, "nays": 1, "electorate": 9, "voters": 12}},
-    {"poll": 2, "order": "0x" + "cf" * 32, "kind": "CancelOrder",
-     "outcome": "rejected", "closed_at": 9, "tally": None},
-]  # fmt: skip
+def test_a_vote_that_can_not_count_is_not_sent(
+    govern: Any, user: FakeUser, boss: Path, sealift: Any
+) -> None:
+    me = ("--via", "stake", "--card", govern(STAKE), "--key", boss, "--json")
+    early = {**POLL, "opens_at": HEAD + 3}
+    late = {**POLL, "closes_at": HEAD + 1}
+    nothing = {**MINE, "stake": 0, "aye": None}
+    for polls, mine, code, words in (
+        ([early], MINE, "PollClosedError", ("yet", f"got block {HEAD}", "in 3 blocks")),
+        ([late], MINE, "PollClosedError", ("any more", f"expected 2 … {HEAD}")),
+        ([], MINE, "NoSuchPollError", ("got 4", "none runs now", "gov tally")),
+        ([{**POLL, "poll": 6}], MINE, "NoSuchPollError", ("expected one of 6",)),
+        ([POLL], nothing, "NoVotingStakeError", ("got 0 tokens", "until block 2")),
+        ([POLL], None, "NoSuchPollError", ("got 4", "gov tally")),
+        ([POLL], {"stake": "much"}, "WorkerAnswerError", ("polls",)),
+    ):
+        user.said |= {"democracy.polls": polls, "democracy.my_vote": mine}
+        said = sealift("gov", "vote", 4, "--aye", *me)
+        assert (said.code, said.json["error"]["code"]) == (1, code), said
+        assert not [one for one in words if one not in said.err], said
+        assert not user.calls
+    soon = {**POLL, "opens_at": HEAD + 2}  # it is open when the vote is there
+    user.said |= {"democracy.polls": [soon], "democracy.my_vote": MINE}
+    assert sealift("gov", "vote", 4, "--aye", *me).code == 0
+
+
+def test_what_the_shard_refuses_after_all_is_explained(
+    govern: Any, user: FakeUser, boss: Path, sealift: Any
+) -> None:
+    me = ("--via", "stake", "--card", govern(STAKE), "--key", boss, "--json")
+    user.outcome = "UnknownPollError"
+    user.said["democracy.polls"] = [[POLL], []]  # it ended while the vote was sent
+    said = sealift("gov", "vote", 4, "--aye", *me)
+    assert said.json["error"]["code"] == "NoSuchPollError"
+    user.outcome, user.said["democracy.polls"] = "NonceConsumedError", [POLL]
+    said = sealift("gov", "vote", 4, "--aye", *me)
+    assert said.json["error"]["code"] == "CallFailedError"
+    assert "NonceConsumedError (A sentence)" in said.err
+    assert "make it again" in said.err
+
+
+def test_a_proposal_that_can_not_begin_is_explained(
+    govern: Any, user: FakeUser, boss: Path, tmp_path: Path, sealift: Any
+) -> None:
+    terms = {"stake": {**STAKE["stake"], "deposit": 10}}
+    card, file = govern(terms), tmp_path / "order.bin"
+    me = ("--via", "stake", "--card", card, "--key", boss, "--json")
+    sealift("gov", "withdraw", "--card", card, "--out", file)
+    propose = ("gov", "propose", *me, "--order", file)
+    poor = sealift(*propose)
+    assert poor.json["error"]["code"] == "DepositError"
+    assert "got 9 free, expected ≥ 10" in poor.err
+    assert not user.calls
+    user.free = 10
+    user.outcome = "OrderHeightsError"
+    assert "Make the order again, with later blocks" in sealift(*propose).err
+    twin = {**POLL, "order": "0x" + read_order(file).order.digest().hex()}
+    user.outcome, user.said["democracy.polls"] = "PollExistsError", [[POLL], [twin]]
+    assert sealift(*propose).json["error"]["code"] == "PollRunsError"
+    user.calls.clear()
+    assert "votes in poll 4" in sealift(*propose).err
+    assert not user.calls
 
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch, user: FakeUser) -> dict[str, Any]:
     """What a worker's enclave answers, by getter; an error is raised."""
-    said: dict[str, Any] = {
-        "democracy.polls": [POLL],
-        "democracy.results": RESULTS,
-        "democracy.my_vote": {"stake": 5, "aye": True},
-    }
-
-    async def ask(getter: str, _: Any) -> Reading:
-        found = said[getter]
-        if isinstance(found, Exception):
-            raise found
-        return Reading(value=found, reply=None)  # type: ignore[arg-type]
-
-    user.ask = ask  # type: ignore[attr-defined]
     monkeypatch.setattr(_polls, "ShardClient", lambda *_, **__: user)
-    return said
+    return user.said
 
 
 def test_of_an_open_poll_only_its_phase_is_told(
@@ -259,6 +336,9 @@ def test_of_an_open_poll_only_its_phase_is_told(
     assert not {"ayes", "nays", "tally"} & set(poll)
     assert said["results"][0]["tally"]["ayes"] == 5
     assert said["results"][1]["tally"] is None
+    assert sealift("gov", "tally", "--via", "stake", "--card", card).code == 0
+    wrong = sealift("gov", "tally", "--via", "workers", "--card", card)
+    assert (wrong.code, "expected StakeAuthority" in wrong.err) == (1, True)
     shown = sealift("gov", "status", "--card", card, "--json").json
     assert [row["poll"] for row in shown["polls"]] == [4]
     for opens, closes, phase in ((10**8, 10**9, "announced"), (1, 2, "being counted")):

@@ -55,6 +55,7 @@ from sealift.protocol import (
     ShardRules,
     SudoAuthority,
     Transaction,
+    effects_root,
     enclave_key,
     key_commitment,
     seal_receipt,
@@ -251,7 +252,7 @@ class Enclave:
             prev_root=self.root,
             root=sha256(self.root),
             receipts_root=bytes(32),
-            effects_root=bytes(32),
+            effects_root=effects_root(()),
             signing_key=account_of(self.secret),
         )
         arguments = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import stat
 import sys
 import tempfile
@@ -251,6 +252,56 @@ def test_socket_is_the_owners_and_a_dead_one_is_replaced(folder: Path) -> None:
                 mode = stat.S_IMODE((folder / "s").stat().st_mode)
                 assert mode & 0o077 == 0
         assert not (folder / "s").exists()
+
+    asyncio.run(main())
+
+
+def test_a_live_socket_of_another_ledger_is_not_taken_away(folder: Path) -> None:
+    """Its CometBFT would reconnect to the wrong ledger, and none would say so."""
+
+    async def main() -> None:
+        async with serving(folder) as (_, one, __):
+            with pytest.raises(AbciSocketError, match="another process answers"):
+                async with run_abci(
+                    folder / "other home",
+                    socket=folder / "s",
+                    application=LedgerApplication(DcapVerifier()),
+                ):
+                    pass
+            assert (folder / "s").is_socket()
+            assert (await one.ask("echo", message="x"))[1] == {"message": "x"}
+            again = await Connection.open(folder / "s")
+            assert (await again.ask("echo", message="y"))[1] == {"message": "y"}
+            await again.close()
+
+    asyncio.run(main())
+
+
+def test_a_socket_whose_backlog_is_full_is_live_too(folder: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(socket.socket(socket.AF_UNIX))
+        busy.bind(str(folder / "s"))
+        busy.listen(0)
+        waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.connect(str(folder / "s"))
+
+        async def main() -> None:
+            with pytest.raises(AbciSocketError, match="another process answers"):
+                async with serving(folder):
+                    pass
+
+        asyncio.run(main())
+        assert (folder / "s").is_socket()
+
+
+def test_a_socket_that_a_killed_process_left_is_replaced(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(folder / "s"))
+        left.listen()
+
+    async def main() -> None:
+        async with serving(folder) as (_, one, __):
+            assert (await one.ask("echo", message="x"))[1] == {"message": "x"}
 
     asyncio.run(main())
 

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from enclave_world import Host, World
 
+from sealift.enclave._errors import NotQuotedError
 from sealift.enclave._sessions import SessionInstance
 from sealift.protocol import (
     EpochKeys,
@@ -100,7 +101,11 @@ class Rotation:
     def stage(self, host: Host) -> StageKeysStatement:
         """Have keys made; durable before L1 hears of them."""
         host.follow()
-        reply = host.call(e.StageKeys())
+        try:
+            reply = host.call(e.StageKeys())
+        except NotQuotedError:
+            host.call(e.Register(operator=bytes(32)))
+            reply = host.call(e.StageKeys())
         host.key_store = reply.key_store
         reply.statement.verify(reply.statement.signing_key, reply.signature)
         return reply.statement

@@ -10,9 +10,8 @@ from enclave_world import BOB, SHARD, Host, World
 from sealift.base import decode
 from sealift.crypto import account_of, sha256
 from sealift.enclave._state import DiffHeader, SealedDiff
-from sealift.protocol import Unshield, effects_digest
+from sealift.protocol import EffectsFact, Unshield, effects_digest, effects_root
 from sealift.protocol import ecall as e
-from sealift.relay import merkle_root
 from sealift.stf import BlockOutcome
 
 
@@ -80,18 +79,22 @@ def test_a_confirmation_covers_the_effects_of_its_range(
     host = world.host
     teach(host, book)
     done = executed(host)
-    digests = [effects_digest(effects) for effects, _ in book.values()]
+    facts = [
+        EffectsFact(height=height, effects=effects_digest(effects))
+        for height, (effects, _) in book.items()
+    ]
     last, after = max(done), world.frontier.confirmed
 
     def root(durable: int, after: int) -> bytes:
-        said = host.call(e.Confirm(durable=durable, after=after)).confirmation
-        return said.effects_root
+        reply = host.call(e.Confirm(durable=durable, after=after))
+        assert effects_root(reply.effects) == reply.confirmation.effects_root
+        return reply.confirmation.effects_root
 
-    assert root(last, after) == merkle_root(digests)
+    assert root(last, after) == effects_root(facts)
     first, second = book
-    assert root(first, after) == merkle_root(digests[:1])
-    assert root(second, first) == merkle_root(digests[1:])
-    assert root(first + 1, first) == merkle_root(())
+    assert root(first, after) == effects_root(facts[:1])
+    assert root(second, first) == effects_root(facts[1:])
+    assert root(first + 1, first) == effects_root(())
 
 
 def test_a_crash_before_the_block_was_durable_signs_the_same_again(

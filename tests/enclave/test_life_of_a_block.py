@@ -40,7 +40,7 @@ from sealift.enclave import (
     _execute,
 )
 from sealift.enclave._state import keyed_root
-from sealift.protocol import Receipt, ShardStatus
+from sealift.protocol import Receipt, ShardStatus, effects_root
 from sealift.protocol import ecall as e
 from sealift.relay import merkle_root
 from sealift.stf import CallReceipt, GetterBoundsError
@@ -80,7 +80,7 @@ def test_a_confirmation_covers_a_range_with_all_its_receipts(world: World) -> No
     assert said.prev_root == world.frontier.root
     assert said.root == host.roots[top]
     assert said.receipts_root == merkle_root([r.leaf() for r in host.receipts])
-    assert said.effects_root == EMPTY
+    assert said.effects_root == effects_root(())
     assert reply.certificate is None
 
 

@@ -22,6 +22,7 @@ from sealift.enclave import (
     NoRotationDueError,
     NothingStagedError,
     NotNamedError,
+    NotQuotedError,
     PlatformRefusedError,
     RotationTooEarlyError,
     StagedElsewhereError,
@@ -64,6 +65,36 @@ class TestStaging:
         assert rotation.stage(a) == said  # harmless: L1 has them
         rotation.act()
         assert rotation.stage(a) == said
+
+    def test_keys_of_before_an_attestation_are_not_published_under_it(
+        self, rotation: Rotation
+    ) -> None:
+        """Made on a platform that was broken then, published after it was patched."""
+        a = rotation.a
+        rotation.demand()
+        before = rotation.stage(a)
+        a.restart()  # the platform is patched meanwhile
+        assert rotation.stage(a) == before  # L1 refuses them once another one acts
+        done = a.call(e.Register(operator=b"n" * 32))
+        after = rotation.stage(a)
+        assert before.registration != after.registration == done.statement.digest()
+        for name in ("shielding_key", "state_key_commitment", "root_key_commitment"):
+            assert getattr(before.keys, name) != getattr(after.keys, name)
+        assert rotation.take_staged(after)
+        a.call(e.Register(operator=b"o" * 32))
+        assert rotation.stage(a) == after  # L1 has them: they are what is staged
+
+    def test_a_process_that_has_quoted_nothing_makes_no_keys(
+        self, rotation: Rotation
+    ) -> None:
+        a = rotation.a
+        a.restart()
+        rotation.demand()
+        a.follow()
+        with pytest.raises(NotQuotedError):
+            a.call(e.StageKeys())
+        a.call(e.Register(operator=bytes(32)))
+        assert rotation.take_staged(rotation.stage(a))
 
     def test_a_store_rolled_back_to_before_the_staging(
         self, rotation: Rotation
@@ -182,6 +213,7 @@ class TestStaging:
         rotation.demand()
         b.follow()
         refused(b, e.HoldKeys(), NothingStagedError)
+        b.call(e.Register(operator=bytes(32)))
         b.platform.seal_key = refuse  # type: ignore[method-assign]
         refused(b, e.StageKeys(), PlatformRefusedError)
         del b.platform.seal_key

@@ -11,6 +11,17 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from histories import (
+    HOSTS,
+    STAKE,
+    holders_upgrade,
+    hosts_upgrade,
+    key_then_holders,
+    key_upgrades,
+    vendor_upgrades,
+    vulnerability_day,
+)
+
 from sealift.frame import Runtime
 from sealift.testing import World
 
@@ -63,4 +74,49 @@ def upgraded(new_world: Callable[..., World], v1: Runtime, v2: Runtime) -> World
     new = world.worker("new", world.releases[1], upstream=old)
     new.request_keys(old)
     world.run_until(entry.upgrade_at + 8)
+    return world
+
+
+# --- histories of real enclaves (histories.py) ---
+
+
+@pytest.fixture(scope="session")
+def key_history(new_world: Callable[..., World], v1: Runtime, v2: Runtime) -> World:
+    world = new_world()
+    key_upgrades(world, v1, v2)
+    return world
+
+
+@pytest.fixture(scope="session")
+def holders_history(new_world: Callable[..., World], v1: Runtime, v2: Runtime) -> World:
+    world = new_world(rules={"authority": STAKE, "effects_quorum": 2})
+    holders_upgrade(world, v1, v2)
+    return world
+
+
+@pytest.fixture(scope="session")
+def few_history(new_world: Callable[..., World], v1: Runtime, v2: Runtime) -> World:
+    world = new_world()
+    key_then_holders(world, v1, v2)
+    return world
+
+
+@pytest.fixture(scope="session")
+def hosts_history(new_world: Callable[..., World], v1: Runtime, v2: Runtime) -> World:
+    world = new_world(rules={"authority": HOSTS})
+    hosts_upgrade(world, v1, v2)
+    return world
+
+
+@pytest.fixture(scope="session")
+def vendor_history(new_world: Callable[..., World], v1: Runtime, v2: Runtime) -> World:
+    world = new_world()
+    vendor_upgrades(world, v1, v2)
+    return world
+
+
+@pytest.fixture(scope="session")
+def day_history(new_world: Callable[..., World], v1: Runtime, v2: Runtime) -> World:
+    world = new_world()
+    vulnerability_day(world, v1, v2)
     return world

@@ -12,7 +12,9 @@ from sealift.frame import Runtime
 from sealift.protocol import (
     Confirmation,
     Effect,
+    EffectsFact,
     EffectsStatement,
+    EnclaveRecord,
     EpochKeysPublic,
     HandoverCertificate,
     HoldKeysStatement,
@@ -22,6 +24,8 @@ from sealift.protocol import (
     StageKeysStatement,
     config_at,
     effects_digest,
+    effects_root,
+    enclave_key,
     rotation_demand,
 )
 from sealift.testing import Release, Sent, World
@@ -96,10 +100,30 @@ class Ghost:
         )
 
     def confirm(
-        self, last: int | None = None, *, root: StateRoot | None = None
+        self,
+        last: int | None = None,
+        *,
+        root: StateRoot | None = None,
+        effects: dict[int, Effect] | None = None,
+        hushed: bool = False,
     ) -> Sent:
-        """Up to a block (default: the last), from the frontier on."""
+        """Up to a block (default: the last), from the frontier on.
+
+        With the effects given, or those that words on L1 name; ``hushed``: the
+        statement says that there are none.
+        """
         frontier = self.world.frontier()
+        waiting = self.world.chain.read(
+            tuple[EffectsStatement, ...],
+            b"enclave_bridge/effects_waiting/" + self.world.shard,
+        )
+        digests = {one.height: one.effects for one in waiting or ()}
+        for height, effect in (effects or {}).items():
+            digests[height] = effects_digest((effect,))
+        told = tuple(
+            EffectsFact(height=Height(height), effects=digest)
+            for height, digest in sorted(digests.items())
+        )
         last = last or self.world.height
         first = frontier.confirmed + 1
         return self.say(
@@ -113,8 +137,9 @@ class Ghost:
                 prev_root=frontier.root,
                 root=root or root_of(last),
                 receipts_root=NOTHING,
-                effects_root=NOTHING,
+                effects_root=effects_root(() if hushed else told),
             ),
+            effects=told,
         )
 
     def certify(self, successor: int) -> Sent:
@@ -147,11 +172,13 @@ class Ghost:
         )
 
     def staged(self, epoch: int, keys: Any) -> StageKeysStatement:
+        record = self.world.chain.read(EnclaveRecord, enclave_key(self.key))
         return StageKeysStatement(
             **self.here,
             epoch=Epoch(epoch),
             keys=keys,
             demand=rotation_demand(self.world.schedule_now()),
+            registration=None if record is None else record.statement.digest(),
         )
 
     def stage(self, epoch: int) -> Sent:

@@ -27,11 +27,8 @@ from sealift.protocol import (
     ShardStatus,
     SignedOrder,
     SignerAuthority,
-    StakeAuthority,
-    StakeDecision,
     StatusOrder,
     SudoAuthority,
-    Tally,
     UpgradeOrder,
     VendorEndorsement,
     WithdrawOrder,
@@ -211,59 +208,10 @@ def test_hosts_vote_and_their_seats_are_counted(council: World) -> None:
     assert lineage.acts[0].by == ("2 of 3 platforms of its hosts",)
 
 
-def stake_world(
-    new_world: Make, v1: Runtime, **terms: Any
-) -> tuple[World, list[Ghost]]:
-    world = new_world()
-    base: dict[str, Any] = {
-        "threshold": HALF,
-        "quorum": Ratio(numerator=1, denominator=10),
-        "stake_age": 1,
-        "period": 5,
-    }
-    world._more_rules = {
-        "authority": StakeAuthority(**(base | terms)),
-        "effects_quorum": 2,
-    }
-    return world, haunted(world, v1, "one", "two")
-
-
-def decision(order: Any, *, ayes: int = 70) -> StakeDecision:
-    tally = Tally(ayes=ayes, nays=30, electorate=1000, voters=12)
-    return StakeDecision(order=order, passed=True, tally=tally)
-
-
-@pytest.fixture(scope="module")
-def stake(new_world: Make, v1: Runtime) -> World:
-    """Holders have scheduled an upgrade; two platforms say so."""
-    world, (one, two) = stake_world(new_world, v1)
-    effect = decision(
-        upgrade(
-            world,
-            release_from=Height(world.height + 12),
-            upgrade_at=Height(world.height + 14),
-        )
-    )
-    at = world.height
-    one.effects(at, effect)
-    two.effects(at, effect)
-    assert len(world.schedule_now().entries) == 1
-    one.confirm()  # what is not confirmed is not executed
-    world.blocks(2)
-    assert len(world.schedule_now().entries) == 2
-    return world
-
-
-def test_holders_vote_and_two_platforms_say_so(stake: World) -> None:
-    lineage = verify(stake, export(stake))
-    (by,) = lineage.acts[0].by
-    assert by == "its holders, by the word of 2 platforms (70 for, 30 against)"
-
-
 def test_keys_rotate_by_upgrade_and_by_order(new_world: Make, v1: Runtime) -> None:
     world = new_world(rules={"rotation_quorum": 2})
     one, two = haunted(world, v1, "one", "two")
-    since = world.height + 1
+    since = world.height
     for ghost in (one, two):
         ghost.register()
     rotate = RotationRequest(not_before=Height(since), grace=2)

@@ -293,8 +293,9 @@ def test_a_stake_decision_by_one_platform_when_two_are_needed(
         )
 
     monkeypatch.setattr(_bridge_effects.EffectKeeper, "_due", lenient)
-    one.confirm()
-    one.effects(at, decision(world))
+    effect = decision(world)
+    one.confirm(effects={at: effect})
+    one.effects(at, effect)
     monkeypatch.undo()
     assert len(world.schedule_now().entries) == 2
     refuses(world, ActUnprovenError, "without enough platforms' word: got 1")
@@ -324,7 +325,7 @@ def test_a_tally_that_is_no_majority(new_world: Make, v1: Runtime) -> None:
     """Both enclaves say that it passed; their own numbers say that it did not."""
     world, (one, two), at = stake_world(new_world, v1)
     effect = decision(world, ayes=20)
-    one.confirm()
+    one.confirm(effects={at: effect})
     one.effects(at, effect)
     two.effects(at, effect)
     refuses(world, ActUnprovenError, "without a majority")
@@ -335,8 +336,8 @@ def test_effects_other_than_those_that_were_signed(
 ) -> None:
     world, (one, _), at = stake_world(new_world, v1)
     monkeypatch.setattr(_bridge_effects, "verify_named", nothing)
-    one.confirm()
     real = decision(world)
+    one.confirm(effects={at: real})
     other = decision(world, ayes=99)
     sent = one.effects(at, real)
     assert sent.refusal == ""
@@ -520,6 +521,51 @@ def test_a_word_of_somebody_who_may_not_speak(
 # --- steps 5 and 6 ---
 
 
+def test_keys_made_before_the_attestation_that_acts(
+    new_world: Make, v1: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world(rules={"rotation_quorum": 2})
+    one, _ = haunted(world, v1, "one", "two")
+    world.submit(
+        world.sign_order(
+            world.order(
+                StatusOrder,
+                status=ShardStatus(),
+                rotate=RotationRequest(not_before=Height(0)),
+            )
+        )
+    )
+    before = one.staged(1, keys_of(1))
+    world.block()
+    one.register()
+    monkeypatch.setattr(_bridge_keys, "verify_attested", nothing)
+    one.say("stage_keys", "statement", before)
+    monkeypatch.undo()
+    refuses(world, KeysUnexplainedError, "made under another registration")
+
+
+def test_keys_made_under_an_attestation_from_before_the_demand(
+    new_world: Make, v1: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world(rules={"rotation_quorum": 2})
+    one, _ = haunted(world, v1, "one", "two")
+    since = Height(world.height + 1)
+    one.register()
+    world.submit(
+        world.sign_order(
+            world.order(
+                StatusOrder,
+                status=ShardStatus(),
+                rotate=RotationRequest(not_before=since),
+            )
+        )
+    )
+    monkeypatch.setattr(_bridge_keys, "verify_attested", nothing)
+    one.stage(1)
+    monkeypatch.undo()
+    refuses(world, KeysUnexplainedError, "too early a registration")
+
+
 def test_keys_that_nobody_owed(
     new_world: Make, v1: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -581,8 +627,8 @@ def test_a_root_without_its_quorum(
     world = new_world(root_quorum=2)
     one, _ = haunted(world, v1, "one", "two")
 
-    def alone(self: Any, ctx: Any, schedule: Any, entry: Any, vote: Any) -> None:
-        self._accept(ctx, vote)
+    def alone(self: Any, ctx: Any, _: Any, __: Any, vote: Any, facts: Any) -> None:
+        self._accept(ctx, vote, facts)
 
     monkeypatch.setattr(_bridge_roots.RootKeeper, "_count", alone)
     one.confirm()

@@ -40,6 +40,8 @@ from sealift.protocol import (
     AttestationPolicy,
     CancelOrder,
     Confirmation,
+    EffectsFact,
+    EffectsStatement,
     EnclaveRecord,
     Frontier,
     HandoverCertificate,
@@ -54,6 +56,7 @@ from sealift.protocol import (
     StatusOrder,
     SudoAuthority,
     UpgradeOrder,
+    effects_root,
     enclave_key,
     frontier_key,
     record_key,
@@ -194,6 +197,8 @@ class World:
         clock: int = 1_000,
         **params: Any,
     ) -> None:
+        #: Digests of effects by block, for confirmations of words posted later.
+        self.facts: dict[int, bytes] = {}
         self.clock = clock
         self.verifier = verifier or FakeVerifier()
         self.secrets = {name: sha256(name.encode()) for name in self.NAMES}
@@ -469,7 +474,7 @@ class World:
             "prev_root": frontier.root,
             "root": self.root(last),
             "receipts_root": b"r" * 32,
-            "effects_root": b"e" * 32,
+            "effects_root": effects_root(fields.pop("effects", ())),
             "signing_key": instance.key,
         }
         return Confirmation(**(base | fields))
@@ -477,11 +482,25 @@ class World:
     def confirm(
         self, shard: bytes, instance: Instance, last: int, **fields: Any
     ) -> LedgerTxResult:
-        confirmation = self.confirmation(shard, instance, last, **fields)
+        first = self.frontier(shard).confirmed + 1
+        waiting = self.read(
+            tuple[EffectsStatement, ...], b"enclave_bridge/effects_waiting/" + shard
+        )
+        known = {one.height: one.effects for one in waiting or ()} | self.facts
+        facts = tuple(
+            EffectsFact(height=height, effects=digest)
+            for height, digest in sorted(known.items())
+            if first <= height <= last
+        )
+        effects = fields.pop("effects", facts)
+        confirmation = self.confirmation(
+            shard, instance, last, effects=effects, **fields
+        )
         return self.call(
             "enclave_bridge.confirm",
             confirmation=confirmation,
             signature=confirmation.sign(instance.secret),
+            effects=effects,
         )
 
     def certificate(

@@ -233,6 +233,21 @@ def test_a_member_cannot_fill_the_table_for_ever(world: Any) -> None:
     assert len(world.store.items(b"enclave_bridge/opened/")) == 1
 
 
+def test_orders_that_new_rules_overtook_leave_the_table(world: Any) -> None:
+    """No order ended them: their serial passed when the rules began to act."""
+    authority = AllOf(members=(key(world, "authority"), key(world, "alice")))
+    shard = world.create_shard(authority=authority)
+    at = world.next + MAX_OPEN_ORDERS + 5
+    change = rules_order(world, shard, grace=1, effective_at=at)
+    send(world, by(world, change, "authority", "alice"))
+    for number in range(MAX_OPEN_ORDERS):
+        order = world.upgrade_order(shard, code=bytes([number]) * 32, expiry=10**6)
+        world.submit(order, signed_by="alice")
+    world.blocks_until(at)
+    world.submit(world.upgrade_order(shard), signed_by="alice")
+    assert len(world.store.items(b"enclave_bridge/opened/")) == 1
+
+
 def test_a_full_table_does_not_keep_the_rest_from_deciding(world: Any) -> None:
     authority = AllOf(members=(key(world, "authority"), key(world, "alice")))
     shard = world.create_shard(authority=authority)

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealift.base import decode
+from sealift.base import decode, encode
 from sealift.ledger import EffectsConflict, SignedEffects, vault_account
 from sealift.ledger._effects import (
     KEPT_EFFECTS,
     MAX_OPEN_EFFECT_BLOCKS,
+    ConfirmedEffects,
     contradict,
     weight_of,
 )
@@ -20,6 +21,7 @@ from sealift.ledger._errors import (
     EffectsFullError,
     EffectsMismatchError,
     EffectsRangeError,
+    EffectsRefutedError,
     EffectsRepeatedError,
     NotRegisteredError,
     ShardMaintenanceError,
@@ -34,7 +36,9 @@ from sealift.ledger._errors import (
 )
 from sealift.protocol import (
     MAX_EFFECTS,
+    MAX_RANGE_EFFECTS,
     AllOf,
+    EffectsFact,
     EffectsStatement,
     Ratio,
     StakeAuthority,
@@ -120,8 +124,29 @@ def posted(
 ) -> dict[str, Any]:
     effects = effects or (pay(),)
     statement = word(world, instance, height, *effects, **fields)
+    world.facts.setdefault(height, statement.effects)
+    admit(world)
     signature = statement.sign(instance.secret)
     return {"statement": statement, "signature": signature, "effects": effects}
+
+
+def admit(world: Any) -> None:
+    """Let the confirmed ranges have named the first words on their blocks.
+
+    So a test may confirm before it says what the blocks do.
+    """
+    key = b"enclave_bridge/effects_facts/" + world.shard
+    raw = world.store.get(key)
+    if raw is None:
+        return
+    known = decode(ConfirmedEffects, raw)
+    confirmed = world.frontier(world.shard).confirmed
+    facts = tuple(
+        EffectsFact(height=height, effects=digest)
+        for height, digest in sorted(world.facts.items())
+        if cursor(world) < height <= confirmed
+    )
+    world.store.apply({key: encode(world.replace(known, facts=facts))})
 
 
 def post(world: Any, instance: Any, height: int, *effects: Any, **fields: Any) -> Any:
@@ -214,8 +239,9 @@ def test_effects_wait_until_their_block_is_confirmed(born: Any) -> None:
 
 def test_effects_of_blocks_are_executed_in_order(born: Any) -> None:
     """A later withdrawal must not be paid with what an earlier one is owed."""
-    born.confirm(born.shard, born.one, born.height)
     early, late = born.birth + 2, born.birth + 4
+    born.facts[early] = effects_digest((pay(),))
+    born.confirm(born.shard, born.one, born.height)
     for instance in (born.one, born.two):
         post(born, instance, late, pay(7), previous=early)
     assert balance(born) == 0
@@ -228,6 +254,7 @@ def test_effects_of_blocks_are_executed_in_order(born: Any) -> None:
 
 
 def test_a_block_left_out_of_the_chain_is_never_executed(born: Any) -> None:
+    born.facts[born.birth + 2] = effects_digest((pay(),))
     born.confirm(born.shard, born.one, born.height)
     for instance in (born.one, born.two):
         post(born, instance, born.birth + 4, previous=born.birth + 2)
@@ -392,6 +419,7 @@ def test_no_effects_and_too_many_are_refused(alone: Any) -> None:
         )
     with pytest.raises(EffectsMismatchError):
         post(alone, alone.one, alone.height, *[pay(1)] * (MAX_EFFECTS + 1))
+    alone.facts.clear()
     post(alone, alone.one, alone.height, *[pay(1)] * MAX_EFFECTS)
     alone.confirm(alone.shard, alone.one, alone.height)
     assert balance(alone) == MAX_EFFECTS
@@ -435,6 +463,7 @@ def test_effects_of_a_voided_generation_are_dropped_and_refused(world: Any) -> N
     assert waiting(world) == 1
     with pytest.raises(VoidedGenerationError):
         post(world, new, xyz, generation=1, previous=xyz - 1)
+    del world.facts[xyz]
     world.confirm(world.shard, world.one, xyz - 1, generation=0)
     world.confirm(world.shard, world.one, xyz + 2, generation=2)
     assert (balance(world), cursor(world)) == (100, xyz - 1)
@@ -494,13 +523,14 @@ def test_once_the_authority_has_decided_effects_go_on(born: Any) -> None:
 def test_who_was_evicted_is_convicted_and_stops_nothing(born: Any) -> None:
     """Else its old words would put the shard into maintenance again and again."""
     height = born.birth + 2
-    born.confirm(born.shard, born.one, born.height)
+    born.facts[height] = effects_digest((pay(),))
     post(born, born.two, height, pay(9_999, b"t" * 32))
     born.call("teerex.unregister_enclave", by="operator", signing_key=born.two.key)
     post(born, born.one, height)
     assert mode(born) == "normal"
     assert len(born.store.items(b"enclave_bridge/effect_conflicts/")) == 1
     post(born, born.three, height)
+    born.confirm(born.shard, born.one, born.height)
     assert (balance(born), balance(born, b"t" * 32)) == (100, 0)
     assert cursor(born) == height
 
@@ -909,6 +939,106 @@ def test_a_decision_and_a_payment_of_later_blocks_go_on_after_it(staked: Any) ->
     assert (balance(staked), cursor(staked)) == (100, second)
 
 
+# what confirmed roots say
+
+
+def test_a_word_that_the_confirmed_root_contradicts_is_refused(born: Any) -> None:
+    """However many platforms say it: the root's quorum has settled the fact."""
+    height = born.birth + 2
+    truth = EffectsFact(height=height, effects=effects_digest((pay(),)))
+    born.confirm(born.shard, born.one, born.height, effects=(truth,))
+    lies = (
+        (height, (pay(9_999),), 0),
+        (height + 1, (pay(),), 0),
+        (height + 1, (pay(),), height),
+        (height, (pay(),), born.birth + 1),
+    )
+    for instance in (born.two, born.three):
+        for block, effects, previous in lies:
+            statement = word(born, instance, block, *effects, previous=previous)
+            with pytest.raises(EffectsRefutedError):
+                born.call(
+                    "enclave_bridge.post_effects",
+                    statement=statement,
+                    signature=statement.sign(instance.secret),
+                    effects=effects,
+                )
+    born.facts[height] = truth.effects
+    for instance in (born.one, born.two):
+        post(born, instance, height)
+    assert (balance(born), cursor(born), mode(born)) == (100, height, "normal")
+
+
+def test_a_quorum_of_liars_does_not_stop_the_chain_of_effects(born: Any) -> None:
+    """They make up a block that has none; the confirmed range lacks it."""
+    lie, height = born.birth + 1, born.birth + 3
+    for instance in (born.two, born.three):
+        post(born, instance, lie, pay(9_999))
+    truth = EffectsFact(height=height, effects=effects_digest((pay(),)))
+    born.facts.clear()
+    born.confirm(born.shard, born.one, born.height, effects=(truth,))
+    assert (balance(born), cursor(born), waiting(born)) == (0, 0, 0)
+    assert told(born, "EffectsRefuted")
+    born.facts[height] = truth.effects
+    for instance in (born.one, born.two):
+        post(born, instance, height)
+    assert (balance(born), cursor(born)) == (100, height)
+
+
+def test_a_confirmation_comes_with_the_effects_that_it_names(born: Any) -> None:
+    height = born.height
+    fact = EffectsFact(height=height, effects=effects_digest((pay(),)))
+    low = born.replace(fact, height=born.birth)
+    high = born.replace(fact, height=height + 1)
+    told_of = born.confirmation(born.shard, born.one, height, effects=(fact,))
+    with pytest.raises(EffectsMismatchError):
+        born.call(
+            "enclave_bridge.confirm",
+            confirmation=told_of,
+            signature=told_of.sign(born.one.secret),
+        )
+    many = tuple(born.replace(fact, height=n) for n in range(MAX_RANGE_EFFECTS + 1))
+    for facts in ((fact, fact), (low,), (high,), many):
+        with pytest.raises(EffectsMismatchError):
+            born.confirm(born.shard, born.one, height, effects=facts)
+    assert born.frontier(born.shard).confirmed == born.birth
+
+
+def test_an_evicted_generations_effects_are_said_by_its_successor(world: Any) -> None:
+    """Else the last effects before an eviction would stop the chain for ever."""
+    world = make(world)
+    new, newer = (world.instance(name, world.CODE_B) for name in ("new", "newer"))
+    xyz = world.upgrade(world.shard, code=world.CODE_B)
+    for each in (new, newer):
+        world.register(world.shard, each)
+    world.blocks_until(xyz + 2)
+    last = xyz - 1
+    post(world, world.one, last)
+    with pytest.raises(WrongFingerprintForShardError):
+        post(world, new, last)  # nothing has confirmed it yet
+    world.confirm(world.shard, world.one, last, generation=0)
+    world.facts[xyz] = effects_digest((pay(),))
+    world.confirm(world.shard, new, xyz + 1, generation=1)
+    for each in (world.one, world.two, world.three):
+        world.call("teerex.unregister_enclave", by="operator", signing_key=each.key)
+    post(world, new, last)
+    assert balance(world) == 0
+    post(world, newer, last)
+    assert (balance(world), cursor(world)) == (100, last)
+    for each in (new, newer):
+        post(world, each, xyz, generation=1)
+    assert (balance(world), cursor(world)) == (200, xyz)
+
+
+def test_the_record_tells_how_far_effects_were_executed(alone: Any) -> None:
+    height = alone.height
+    assert alone.record(alone.shard).effects_done == 0
+    post(alone, alone.one, height)
+    alone.confirm(alone.shard, alone.one, height)
+    alone.block()
+    assert alone.record(alone.shard).effects_done == height
+
+
 # whatever the order
 
 
@@ -924,6 +1054,8 @@ def test_in_whatever_order_words_and_roots_come_each_effect_is_paid_once(
     heights = [world.birth + 1 + step for step in (0, 1, 3, 4)]
     previous = [0, *heights[:-1]]
     owed = [1, 10, 100, 1000]
+    for height, amount in zip(heights, owed, strict=True):
+        world.facts[height] = effects_digest((pay(amount),))
     words: list[Any] = [
         (which, instance)
         for which in range(4)

@@ -17,6 +17,7 @@ from sealift.ledger._errors import (
     NoRotationError,
     NothingStagedError,
     NotRegisteredError,
+    RotationAttestationError,
     RotationDemandError,
     RotationEarlyError,
     ScheduleFullError,
@@ -113,6 +114,8 @@ def stated(
     }
     if kind is StageKeysStatement:
         base["demand"] = rotation_demand(world.schedule(world.shard))
+        record = world.enclave(instance)
+        base["registration"] = None if record is None else record.statement.digest()
     statement = kind(**base | fields)
     return {"statement": statement, "signature": statement.sign(instance.secret)}
 
@@ -141,6 +144,36 @@ def epochs(world: Any) -> Any:
 
 def first_keys(world: Any) -> Any:
     return epochs(world)[0].keys
+
+
+def test_keys_made_under_an_earlier_attestation_are_refused(owing: Any) -> None:
+    """Made while the platform was broken, attested after it was patched, published."""
+    before = owing.enclave(owing.one).statement.digest()
+    owing.register(owing.shard, owing.one)
+    others = owing.enclave(owing.two).statement.digest()
+    for registration in (before, None, others):
+        with pytest.raises(RotationAttestationError):
+            stage_keys(owing, owing.one, registration=registration)
+    stage_keys(owing, owing.one)
+    assert staged(owing).holders == (owing.one.key,)
+
+
+def test_a_quote_from_before_the_demand_makes_no_keys_however_late_it_came(
+    born: Any,
+) -> None:
+    """A registration is attested when L1 takes it, but quoted some blocks before."""
+    quoted = born.registration(born.shard, born.one)
+    floor = born.next
+    order = born.status_order(born.shard)
+    born.submit(born.replace(order, rotate=RotationRequest(not_before=floor)))
+    born.blocks_until(floor)
+    born.call("teerex.register_sgx_enclave", by=born.one.operator, **quoted)
+    assert born.enclave(born.one).attested_at >= floor
+    with pytest.raises(RotationAttestationError):
+        stage_keys(born, born.one)
+    born.register(born.shard, born.one)
+    stage_keys(born, born.one)
+    assert staged(born).holders == (born.one.key,)
 
 
 # the way

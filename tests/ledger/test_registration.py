@@ -33,6 +33,7 @@ from sealift.ledger._errors import (
     UrlError,
     WrongFingerprintForShardError,
 )
+from sealift.ledger._teerex import CHALLENGE_WINDOWS
 from sealift.protocol import CollateralRecord, collateral_key
 
 
@@ -457,6 +458,54 @@ def test_anothers_challenge_is_refused(ready: Any) -> None:
         ready.register(ready.shard, two, statement=session(ready, two))
     other = session(ready, two, challenge=b"d" * 32)
     ready.register(ready.shard, two, statement=other)
+
+
+def test_challenges_and_touches_leave_nothing_behind_for_ever(new_world: Any) -> None:
+    """Who registers and touches again and again does not fill L1's state."""
+    world = new_world(quote_window=2)
+    world.shard = world.create_shard()
+    world.collateral()
+    one, two = world.instance("one"), world.instance("two")
+    world.register(world.shard, one)
+    kept = CHALLENGE_WINDOWS * 2
+    sizes = []
+    for number in range(3 * kept):
+        challenge = number.to_bytes(32, "big")
+        world.register(
+            world.shard,
+            two,
+            statement=session(world, two, challenge=challenge, provider=one),
+        )
+        world.call(
+            "enclave_bridge.touch_shard",
+            by="operator",
+            shard=world.shard,
+            signing_key=two.key,
+        )
+        named = world.store.items(b"teerex/challenges/")
+        assert len(named) <= kept
+        assert len(world.store.items(b"teerex/challenges_at/")) == len(named)
+        entries = [key.split(b"/")[:2] for key, _ in world.store.items(b"")]
+        hashes = entries.count([b"system", b"block_hashes"])
+        sizes.append(len(entries) - hashes)  # those are a ring of their own
+    assert sizes[-1] == sizes[kept]
+    assert world.store.items(b"enclave_bridge/touched/") == []
+
+
+def test_a_challenge_is_refused_until_its_session_must_be_over(new_world: Any) -> None:
+    world = new_world(quote_window=2)
+    world.shard = world.create_shard()
+    world.collateral()
+    world.one = world.instance("one")
+    two, three = world.instance("two"), world.instance("three")
+    world.register(world.shard, world.one)
+    world.register(world.shard, two, statement=session(world, two))
+    last = world.height + CHALLENGE_WINDOWS * 2
+    world.blocks_until(last - 2)
+    with pytest.raises(ChallengeUsedError):
+        world.register(world.shard, three, statement=session(world, three))
+    world.blocks_until(last)
+    world.register(world.shard, three, statement=session(world, three))
 
 
 def test_a_challenge_over_which_nothing_was_quoted_is_refused(ready: Any) -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from sealift.base import encode
+from sealift.crypto import sha256
 from sealift.frame import BadOriginError
 from sealift.ledger import ledger_call, shard_id_of
 from sealift.ledger._errors import (
@@ -23,10 +25,17 @@ from sealift.ledger._errors import (
     ShardRulesError,
     UnknownShardError,
 )
-from sealift.ledger._orders import MAX_PENDING
+from sealift.ledger._orders import (
+    MAX_PENDING,
+    MAX_SCHEDULE_BYTES,
+    owe_rotation,
+    record_upgrade,
+)
+from sealift.ledger._rotation import activate, stage
 from sealift.ledger._succession import promote
 from sealift.protocol import (
     EntryStatus,
+    EpochKeysPublic,
     HandoverPolicy,
     NoGenerationError,
     config_at,
@@ -298,6 +307,70 @@ def test_a_schedule_cannot_be_stuffed(ready: Any) -> None:
         ready.upgrade(ready.shard, release_from=50, upgrade_at=60 + number)
     with pytest.raises(ScheduleFullError):
         ready.upgrade(ready.shard, release_from=50, upgrade_at=100)
+
+
+def test_a_thousand_upgrades_are_refused_in_time_and_wedge_nothing(
+    ready: Any,
+) -> None:
+    """Upgrades end by name while there is room for all that is owed still."""
+    one = ready.instance("one")
+    ready.collateral()
+    ready.register(ready.shard, one)
+    ready.publish_key(ready.shard, one)
+    schedule = ready.schedule(ready.shard)
+    order = ready.upgrade_order(ready.shard)
+    height = ready.height
+
+    def rotated(schedule: Any, why: Any) -> Any:
+        """The rotation that is owed, staged and acting."""
+        schedule = owe_rotation(
+            schedule,
+            why,
+            generation=schedule.entries[-1].generation,
+            not_before=0,
+            grace=0,
+        )
+        epoch = schedule.rotation.epoch
+        public = EpochKeysPublic(
+            shielding_key=sha256(b"s%d" % epoch),
+            state_key_commitment=sha256(b"c%d" % epoch),
+            root_key_commitment=sha256(b"r%d" % epoch),
+        )
+        schedule = stage(
+            schedule, public, schedule.rotation, signing_key=one.key, height=height
+        )
+        schedule, acting = activate(schedule, {one.key}, height=height)
+        assert acting is not None
+        return schedule
+
+    def upgraded(schedule: Any) -> Any:
+        """One generation more, decided and running, with keys of its own."""
+        nonlocal height
+        release = height + schedule.rules.longest_notice
+        following = ready.replace(
+            order,
+            serial=schedule.serial,
+            predecessor=schedule.entries[-1].generation,
+            release_from=release,
+            upgrade_at=release + 1,
+        )
+        after = record_upgrade(schedule, following, height=height)
+        height = release + 1
+        after, promoted = promote(after, height=height)
+        assert promoted == after.entries[-1].generation
+        return rotated(after, "upgrade")
+
+    refused = 0
+    for _ in range(1_000):
+        try:
+            schedule = upgraded(schedule)
+        except ScheduleFullError:
+            refused += 1
+    assert 0 < refused < 900
+    for _ in range(50):  # vulnerability days go on
+        schedule = rotated(schedule, "order")
+    assert config_at(schedule, height) == schedule.entries[-1]
+    assert len(encode(schedule)) <= MAX_SCHEDULE_BYTES
 
 
 def test_several_entries_ahead_run_one_after_the_other(ready: Any) -> None:

@@ -38,6 +38,7 @@ from sealift.ledger._errors import (
 )
 from sealift.ledger._roots import KEPT_RANGES, MAX_OPEN_VOTES, add_vote
 from sealift.protocol import (
+    EffectsFact,
     HandoverCertificate,
     KeyEpochRecord,
     certificate_key,
@@ -432,13 +433,21 @@ def test_a_different_range_to_the_same_block_is_compared_by_its_root(born: Any) 
     assert mode(born) == "maintenance"
 
 
-@pytest.mark.parametrize("field", ["receipts_root", "effects_root"])
+@pytest.mark.parametrize("field", ["receipts_root", "effects"])
 def test_another_history_to_the_same_root_is_evidence_too(
     born: Any, field: Any
 ) -> None:
     last = born.height
     born.confirm(born.shard, born.one, last)
-    told = {"first": born.birth + 1, "prev_root": born.root(0), field: b"x" * 32}
+    other = {
+        "receipts_root": b"x" * 32,
+        "effects": (EffectsFact(height=last, effects=b"x" * 32),),
+    }
+    told = {
+        "first": born.birth + 1,
+        "prev_root": born.root(0),
+        field: other[field],
+    }
     born.confirm(born.shard, born.two, last, **told)
     assert mode(born) == "maintenance"
 

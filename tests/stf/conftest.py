@@ -153,6 +153,7 @@ class World:
         schedule: Schedule | None = None,
         height: int | None = None,
         apply: bool = True,
+        effects_done: int | None = None,
     ) -> BlockOutcome:
         """The next block with these envelopes and deposits."""
         self.height = self.height + 1 if height is None else height
@@ -165,6 +166,7 @@ class World:
                 items=self.items(*things),
                 status=ShardStatus(mode=mode),
                 schedule=schedule,
+                effects_done=effects_done,
             ),
         )
         if apply:

@@ -44,6 +44,7 @@ from sealift.stf import (
     StandardPallets,
     escape,
 )
+from sealift.stf._effects import MAX_OUTSTANDING_BLOCKS
 from sealift.stf._escapes import escapes_of
 
 L1 = b"1" * 32
@@ -420,7 +421,54 @@ def test_the_places_of_a_block_are_there_again_in_the_next(faucet_world: Any) ->
     for _ in range(3):
         outcome = world.run(pour(world, world.alice, most))
         assert len(outcome.effects) == most
-    assert len(world.store.items(b"effects/")) == 2
+    world.run(effects_done=world.height)
+    assert [key for key, _ in world.store.items(b"effects/")] == [
+        b"effects/last/",
+        b"effects/used/",
+        b"effects/waiting/",
+    ]
+
+
+def outstanding(world: Any) -> dict[int, tuple[int, tuple[Unshield, ...]]]:
+    found = world.executor.outstanding(world.store, height=world.height, time=1)
+    return {one.height: (one.previous, one.effects) for one in found}
+
+
+def test_the_state_keeps_effects_until_l1_has_executed_them(world: Any) -> None:
+    """Who comes after the executor is gone finds there what is still to be said."""
+    world.run(unshield(world, world.alice, 5))
+    first = world.height
+    world.run(effects_done=0)
+    world.run(unshield(world, world.alice, 6), effects_done=0)
+    second = world.height
+    both = {first: (0, (paid(5),)), second: (first, (paid(6),))}
+    assert outstanding(world) == both
+    world.restart()
+    assert outstanding(world) == both
+    world.run(effects_done=first)
+    assert outstanding(world) == {second: both[second]}
+    world.run(effects_done=second)
+    assert outstanding(world) == {}
+
+
+def test_while_l1_lags_calls_get_no_more_effects(world: Any) -> None:
+    """What waits is bounded; nothing is lost, and the user may call again."""
+    for _ in range(MAX_OUTSTANDING_BLOCKS + 1):
+        done = world.outcomes(unshield(world, world.alice, 1), effects_done=0)
+        assert done == ["ok"]
+    refused = world.outcomes(unshield(world, world.alice, 1), effects_done=0)
+    assert refused == ["EffectsFullError"]
+    oldest = min(outstanding(world))
+    done = world.outcomes(unshield(world, world.alice, 1), effects_done=oldest)
+    assert done == ["ok"]
+
+
+def test_under_an_l1_that_does_not_say_the_last_ones_are_kept(world: Any) -> None:
+    for _ in range(MAX_OUTSTANDING_BLOCKS + 3):
+        assert world.outcomes(unshield(world, world.alice, 1)) == ["ok"]
+    world.run()
+    assert len(outstanding(world)) == MAX_OUTSTANDING_BLOCKS
+    assert max(outstanding(world)) == world.height - 1
 
 
 def test_effects_are_the_same_on_every_instance(world: Any) -> None:

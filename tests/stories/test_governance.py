@@ -317,6 +317,7 @@ def current_epoch(world: World) -> int:
 
 def rotated(story: Story, worker: WorldWorker) -> int:
     """The next epoch staged by one instance, until it acts."""
+    worker.register()  # keys are made under an attestation of this very process
     worker.stage_keys()
     story.business(4)
     return current_epoch(story.world)

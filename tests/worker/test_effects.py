@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from doubles import (
@@ -17,12 +18,16 @@ from doubles import (
 
 from sealift.base import Height
 from sealift.ledger import CODES
+from sealift.protocol import BlockEffects
+from sealift.protocol.ecall import EffectsSpoken, SpeakEffects
 from sealift.worker import WorkerStore
 from sealift.worker import _effects as effects_module
+from sealift.worker._channel import EnclaveChannel
 from sealift.worker._effects import (
     LONGEST_PAUSE,
     MOST_AT_ONCE,
     POST_EFFECTS,
+    SPEAK_EVERY,
     WORD_BLOCKS,
     EffectsCarrier,
 )
@@ -40,6 +45,7 @@ NUMBERS = {
     "WrongGenerationError": 908,
     "StatementForeignError": 909,
     "StatementSignatureError": 910,
+    "EffectsRefutedError": 911,
 }
 
 
@@ -65,14 +71,25 @@ class Desk:
         self.path = path
         self.l1 = FakeL1()
         self.account = FakeAccount()
+        self.spoken: tuple[BlockEffects, ...] = ()
         self.begin()
+
+    async def call(self, request: SpeakEffects, kind: type) -> EffectsSpoken:
+        """The enclave's channel, as far as it is asked here."""
+        assert kind is EffectsSpoken
+        above = [b for b in self.spoken if b.statement.height > request.after]
+        return EffectsSpoken(blocks=tuple(above))
 
     def begin(self) -> None:
         self.store = WorkerStore(self.path / "worker.db", shard=SHARD, fingerprint=CODE)
         self.outbox = Outbox(self.account)
         self.sending = asyncio.create_task(self.outbox.run())
         self.carrier = EffectsCarrier(
-            l1=self.l1, store=self.store, outbox=self.outbox, shard=SHARD
+            channel=cast("EnclaveChannel", self),
+            l1=self.l1,
+            store=self.store,
+            outbox=self.outbox,
+            shard=SHARD,
         )
 
     async def end(self) -> None:
@@ -203,6 +220,7 @@ def test_what_l1_has_done_is_over(play, name: str) -> None:
         "WrongGenerationError",
         "StatementForeignError",
         "StatementSignatureError",
+        "EffectsRefutedError",
     ],
 )
 def test_what_l1_will_never_take_is_told_and_not_said_again(play, name: str) -> None:
@@ -297,5 +315,30 @@ def test_a_block_executed_again_after_a_rescue_has_its_newest_effects(play) -> N
         desk.store.commit_block(executed(7, effects=effects(7, amount=2)))
         (one,) = desk.store.effects()
         assert one.effects.effects[0].amount == 2
+
+    play(scene)
+
+
+def test_what_others_left_unsaid_is_said_from_the_state(play) -> None:
+    """An old generation that is gone took its words with it."""
+
+    async def scene(desk: Desk) -> None:
+        desk.spoken = (effects(7, 0), effects(9, 7))
+        await desk.imported(SPEAK_EVERY + 1)
+        assert desk.posted() == [7, 9]
+        await desk.crash()
+        assert [one.height for one in desk.store.effects()] == [7, 9]
+        await desk.imported(SPEAK_EVERY)
+        assert desk.posted() == [7, 9]
+
+    play(scene)
+
+
+def test_what_l1_refused_for_good_is_not_taken_from_the_state_again(play) -> None:
+    async def scene(desk: Desk) -> None:
+        desk.account.outcomes[POST_EFFECTS] = refused("EffectsRefutedError")
+        desk.spoken = (effects(7, 0),)
+        await desk.imported(4 * SPEAK_EVERY)
+        assert desk.posted() == [7]
 
     play(scene)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from doubles import (
     CODE,
@@ -26,9 +27,19 @@ from doubles import (
     status,
 )
 
-from sealift.base import AccountId, Epoch, Fingerprint, Height, encode
+from sealift.base import (
+    AccountId,
+    Digest,
+    Epoch,
+    Fingerprint,
+    Height,
+    canonical_decode,
+    encode,
+)
 from sealift.protocol import (
+    EnclaveRecord,
     HoldKeysStatement,
+    RegistrationStatement,
     Schedule,
     StageKeysStatement,
     enclave_key,
@@ -110,6 +121,8 @@ class Scene:
         self.kept: list[bytes] = []
         self.asked: list[str] = []
         self.attested = 0
+        #: What keys were made under, where it is not the acting registration.
+        self.made_under: Digest | None = None
         self.renewed = 0
         self.gone: set[str] = set()
         self.disk_full = False
@@ -175,6 +188,7 @@ class Scene:
                 epoch=Epoch(1),
                 keys=public(1),
                 signing_key=ME,
+                registration=self.made_under or self.acting().digest(),
             ),
             signature=SIGNATURE,
             key_store=b"with the staged epoch",
@@ -186,9 +200,16 @@ class Scene:
         assert not self.account.calls(STAGE), "L1 heard of keys that may be lost"
         self.kept.append(sealed)
 
+    def acting(self) -> RegistrationStatement:
+        raw = self.l1.values[enclave_key(ME)]
+        return canonical_decode(EnclaveRecord, raw).statement
+
     async def attest(self) -> Height:
         self.attested += 1
-        self.stands(ME, attested_at=Height(self.follower.progress.imported))
+        height = Height(self.follower.progress.imported)
+        statement = msgspec.structs.replace(self.acting(), block_height=height)
+        self.stands(ME, attested_at=height, statement=statement)
+        self.made_under = None
         return Height(self.follower.progress.imported)
 
     async def request(self, upstream: FakeUpstream) -> None:
@@ -383,6 +404,34 @@ def test_an_attestation_that_the_rotation_does_not_accept_is_renewed_first(
 ) -> None:
     async def story(scene: Scene) -> None:
         scene.says(schedule(rotation=due(not_before=Height(8))))
+        await scene.look()
+        assert scene.attested == 1
+        assert len(scene.account.calls(STAGE)) == 1
+
+    play(story)
+
+
+def test_keys_made_under_another_registration_are_made_anew_first(play) -> None:
+    """L1 would refuse them; by the time they may have been anybody's."""
+
+    async def story(scene: Scene) -> None:
+        scene.made_under = Digest(b"x" * 32)
+        scene.says(schedule(rotation=due()))
+        await scene.look()
+        assert scene.attested == 1
+        (args,) = scene.account.calls(STAGE)
+        assert args["statement"].registration == scene.acting().digest()
+
+    play(story)
+
+
+def test_an_enclave_that_has_quoted_nothing_is_attested_first(play) -> None:
+    async def story(scene: Scene) -> None:
+        refusals = [refusal("NotQuotedError")]
+        scene.enclave.answers["StageKeys"] = lambda request: (
+            refusals.pop() if refusals else scene.make(request)
+        )
+        scene.says(schedule(rotation=due()))
         await scene.look()
         assert scene.attested == 1
         assert len(scene.account.calls(STAGE)) == 1

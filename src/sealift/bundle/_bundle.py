@@ -11,7 +11,12 @@ from ._boot import BOOT_SOURCE
 from ._errors import BundleFormatError, BundlePathError, ManifestError, SigstructError
 from ._manifest import Manifest, encode_manifest, parse_manifest
 from ._measure import Measurement, canonical_order, measure
-from ._sigstruct import SIGSTRUCT_BYTES, VerifiedSigstruct, verify_sigstruct
+from ._sigstruct import (
+    ATTRIBUTE_DEBUG,
+    SIGSTRUCT_BYTES,
+    VerifiedSigstruct,
+    verify_sigstruct,
+)
 from ._zip import check_path, check_size, read_zip, write_zip
 
 MANIFEST = "manifest.json"
@@ -172,6 +177,7 @@ def verify_bundle(bundle: Bundle) -> VerifiedBundle:
     1. The SIGSTRUCT is well-formed and its RSA signature holds.
     2. Its MRENCLAVE is the measurement of the content.
     3. Its ISV_PROD_ID and ISV_SVN are the manifest's.
+    4. No CPU may start it in debug mode: DEBUG is masked in, and zero.
 
     The caller still owes: whether this code may run (schedule), or this
     vendor may sign (authority).
@@ -198,6 +204,14 @@ def verify_bundle(bundle: Bundle) -> VerifiedBundle:
             "SIGSTRUCT names another product or version",
             got=(signed.isv_prod_id, signed.isv_svn),
             expected=wanted,
+        )
+    debug = (signed.attributes[0], signed.attribute_mask[0])
+    if tuple(flags & ATTRIBUTE_DEBUG for flags in debug) != (0, ATTRIBUTE_DEBUG):  # 4
+        raise SigstructError(
+            "SIGSTRUCT lets a CPU start this in debug mode",
+            got=f"attributes {debug[0]:#x} under mask {debug[1]:#x}",
+            expected=f"{ATTRIBUTE_DEBUG:#x} zero, and masked in",
+            hint="Whoever runs it in debug mode reads its memory. Sign it anew.",
         )
     return VerifiedBundle(
         bundle=bundle, measurement=measurement, sigstruct=signed, made_by=_MADE_HERE

@@ -28,6 +28,7 @@ from sealift.frame import RuntimeMetadata
 from sealift.protocol import (
     INVOKE,
     Confirmation,
+    EffectsFact,
     Getter,
     GetterBody,
     InvokeArgs,
@@ -145,7 +146,9 @@ class ChainScan:
                 args = canonical_decode(InvokeArgs, body.args)
                 self.calls[sha256(args.ciphertext)] = (height, place)
             elif body.call == _CONFIRM:
-                confirmation, _ = decode(tuple[Confirmation, bytes], body.args)
+                confirmation, _, _ = decode(
+                    tuple[Confirmation, bytes, tuple[EffectsFact, ...]], body.args
+                )
                 self.confirmations.append((height, confirmation))
 
     def count(self, call: str) -> int:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import click
 
-from sealift.base import AccountId, Digest, SealiftError, encode, parse_hex
-from sealift.client import CallResult, ProvenChain, ShardCard, read_card
+from sealift.base import AccountId, Digest, SealiftError, parse_hex
+from sealift.client import ProvenChain, ShardCard, read_card
 from sealift.crypto import account_of
 from sealift.ledger import Motion, verify_order
 from sealift.protocol import Order, StakeAuthority, WorkersAuthority
@@ -21,13 +21,13 @@ from ._gov_orders import upgrade_options
 from ._orders import UpgradeWords, upgrade_order
 from ._output import emit, emit_sections, json_option, say
 from ._params import PATH, open_l1, run
-from ._polls import Polls, read_polls
+from ._polls import Polls, read_my_vote, read_polls
 from ._records import Government, members, read_government
+from ._stake_votes import propose_by_stake, vote_by_stake
 from ._worker_http import ask_status, worker_url
 
 Via = Literal["stake", "workers"]
-_PROPOSED: Final = "democracy.Proposed"
-_SECONDS: Final = 90.0
+Voting = TypeVar("Voting", StakeAuthority, WorkersAuthority)
 #: Of the number of a poll.
 _DIGITS: Final = 18
 
@@ -106,18 +106,9 @@ def propose(
         return
 
     async def inside() -> dict[str, object]:
-        order = await _checked(card, make, StakeAuthority)
+        order, terms = await _checked(card, make, StakeAuthority)
         async with open_user(card, key, payer=payer, workers=workers) as user:
-            done = await user.call(
-                "democracy.propose", {"order": encode(order)}, within=_SECONDS
-            )
-            done.require_ok()
-        return {
-            "order": order.digest(),
-            "kind": type(order).__name__,
-            "poll": _poll_number(done),
-            "block": done.height,
-        }
+            return await propose_by_stake(user, order, terms)
 
     emit(run(inside()), as_json=as_json)
 
@@ -163,59 +154,82 @@ def vote(
         emit(answer, as_json=as_json)
         return
     if not (what.isascii() and what.isdecimal() and len(what) <= _DIGITS):
-        raise click.BadParameter(f"{what[:40]!r} is not the number of a poll")
+        raise click.BadParameter(
+            f"{what[:40]!r} is not the number of a poll; `sealift gov tally` shows it"
+        )
 
     async def inside() -> dict[str, object]:
         async with open_user(card, key, payer=payer, workers=workers) as user:
-            done = await user.call(
-                "democracy.vote", {"poll": int(what), "aye": aye}, within=_SECONDS
-            )
-            done.require_ok()
-            return {"poll": int(what), "block": done.height, "taken": True}
+            return await vote_by_stake(user, int(what), aye=aye)
 
     emit(run(inside()), as_json=as_json)
 
 
 @click.command()
 @card_option
+@click.option(
+    "--via",
+    type=click.Choice(["stake", "workers"]),
+    help="Only votes of this kind (default: all).",
+)
 @click.option("--key", type=PATH, help="Show this account's own vote, too.")
 @worker_option
 @json_option
 def tally(
-    *, card: Path, key: Path | None, workers: tuple[str, ...], as_json: bool
+    *,
+    card: Path,
+    via: Via | None,
+    key: Path | None,
+    workers: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     r"""How votes stand: workers' in full, stake's only when they are over.
 
     While a poll is open nobody can see a running tally, this command neither.
+    Where too few voted to hide each other, only the outcome is told.
 
     \b
-    Example:
+    Examples:
       sealift gov tally --card card.json
+      sealift gov tally --via stake --card card.json --key alice.json
     """
-    run(_tally(card, key, workers, as_json=as_json))
+    run(_tally(card, via, key, workers, as_json=as_json))
 
 
 async def _tally(
-    path: Path, key: Path | None, workers: tuple[str, ...], *, as_json: bool
+    path: Path,
+    via: Via | None,
+    key: Path | None,
+    workers: tuple[str, ...],
+    *,
+    as_json: bool,
 ) -> None:
     card = read_card(path)
     async with open_chain(card) as chain:
         now = await read_government(chain, card.shard_id)
-        alone = not any(
+        if via == "stake":
+            _terms(now, StakeAuthority)
+        elif via == "workers":
+            _terms(now, WorkersAuthority)
+        alone = via == "stake" or not any(
             isinstance(one, WorkersAuthority) for one in members(now.schedule)
         )
-        polls = await read_polls(chain, card, now, workers=workers, needed=alone)
+        polls = None
+        if via != "workers":
+            polls = await read_polls(chain, card, now, workers=workers, needed=alone)
     polls = polls or Polls(running=[], results=[])
     if key is not None and polls.running:
         async with open_user(path, key, workers=workers) as user:
             for row in polls.running:
-                mine = await user.ask("democracy.my_vote", {"poll": row["poll"]})
-                row["my_vote"] = mine.value
+                row["my_vote"] = await read_my_vote(user, int(str(row["poll"])))
+    if any(row["tally"] is None for row in polls.results if row["outcome"] != "lapsed"):
+        say("Where no numbers stand, fewer voted than can hide each other.")
+    motions = now.motions if via != "stake" else ()
     sections = {
         "polls": polls.running,
         "results": polls.results,
-        "motions": [motion_row(one, now.height) for one in now.motions],
-        "votes": [row for one in now.motions for row in vote_rows(one)],
+        "motions": [motion_row(one, now.height) for one in motions],
+        "votes": [row for one in motions for row in vote_rows(one)],
     }
     emit_sections({"proven_at": now.height}, sections, as_json=as_json)
 
@@ -223,9 +237,9 @@ async def _tally(
 async def _checked(
     path: Path,
     make: Callable[[Government], Order],
-    kind: type[StakeAuthority | WorkersAuthority],
-) -> Order:
-    """The order, if it is for here and now and such a vote can endorse it.
+    kind: type[Voting],
+) -> tuple[Order, Voting]:
+    """The order and the vote's terms, if it is for here and such a vote endorses it.
 
     Raises:
         NoSuchVoteError: It can't.
@@ -234,21 +248,29 @@ async def _checked(
     card = read_card(path)
     async with open_chain(card) as chain:
         now = await read_government(chain, card.shard_id)
-    if not any(isinstance(one, kind) for one in members(now.schedule)):
-        raise NoSuchVoteError(
-            "the shard's authority has no such member",
-            got=kind.__name__,
-            expected=", ".join(type(one).__name__ for one in members(now.schedule)),
-        )
+    terms = _terms(now, kind)
     order = make(now)
     verify_order(now.schedule, order, height=now.height)
-    return order
+    return order, terms
+
+
+def _terms(now: Government, kind: type[Voting]) -> Voting:
+    for one in members(now.schedule):
+        if isinstance(one, kind):
+            return one
+    names = dict.fromkeys(type(one).__name__ for one in members(now.schedule))
+    raise NoSuchVoteError(
+        "the shard's authority has no such member",
+        got=kind.__name__,
+        expected=", ".join(names),
+        hint="`sealift gov status` shows who decides",
+    )
 
 
 async def _propose_on_l1(
     path: Path, key: Path, instance: AccountId, make: Callable[[Government], Order]
 ) -> dict[str, object]:
-    order = await _checked(path, make, WorkersAuthority)
+    order, _ = await _checked(path, make, WorkersAuthority)
     arguments: dict[str, object] = {"order": order, "signing_key": instance}
     return await _act(path, key, "council.propose", arguments, order.digest())
 
@@ -296,13 +318,6 @@ async def _after(
         if one.order.digest() == digest:
             return now, one
     return now, None
-
-
-def _poll_number(done: CallResult) -> object:
-    for name, fields in done.events:
-        if name == _PROPOSED:
-            return fields.get("poll")
-    return None
 
 
 def _instance(words: str | None) -> AccountId:

@@ -196,6 +196,7 @@ def upgrade_order(
                 expected=f"> {release}: the shard's {name} is {notice} blocks, "
                 + (f"the vote takes {vote}, " if vote else "")
                 + f"and {_MARGIN} for the way",
+                hint=f"Say --at +{release - height + 2}, or later",
             )
         if later or vote or not decided_alone(rules):
             release = Height((release + upgrade_at) // 2)

@@ -31,6 +31,7 @@ T = TypeVar("T")
 _POLLS: Final = "democracy.polls"
 _RESULTS: Final = "democracy.results"
 _ORDER: Final = "democracy.order"
+_MY_VOTE: Final = "democracy.my_vote"
 _SEED: Final = 32
 
 
@@ -65,6 +66,13 @@ class _Result(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     closed_at: int
     tally: _Tally | None = None
+
+
+class MyBallot(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account's own vote in a poll weighs, and what it is."""
+
+    stake: int
+    aye: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +122,17 @@ async def read_polls(
             raise
         say(f"Polls are not shown: {' '.join(str(error).split())}")
         return None
+
+
+async def read_my_vote(user: ShardClient, number: int) -> MyBallot | None:
+    """The user's own vote in a poll; ``None`` if no such poll is running.
+
+    Raises:
+        WorkerAnswerError: Not what the getter answers.
+        SealiftError: Nobody answers.
+    """
+    found = await user.ask(_MY_VOTE, {"poll": number})
+    return None if found.value is None else _converted(found, MyBallot)
 
 
 async def read_poll_order(

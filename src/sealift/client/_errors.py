@@ -1,6 +1,17 @@
 """What the client refuses, or was refused, by name."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from sealift.base import CallId, SealiftError
+
+#: What to do about refusals that say nothing against the call itself.
+_HINTS: Final[Mapping[str, str]] = {
+    "BlockFullError": "Make it again",
+    "MaintenanceError": "Make it again when the shard runs normally",
+    "NonceAheadError": "Another call of this account is on its way: make it again",
+    "NonceConsumedError": "Another call of this account came first: make it again",
+}
 
 
 class ClientError(SealiftError):
@@ -80,10 +91,16 @@ class CallFailedError(ClientError):
         outcome: The error's name in the receipt.
         message: Its sentence.
         call_id: The call.
+        hint: What the caller can do, if more is known than the outcome says.
     """
 
-    def __init__(self, outcome: str, *, message: str, call_id: CallId) -> None:
-        super().__init__(f"the call failed: {outcome}", got=message or None)
+    def __init__(
+        self, outcome: str, *, message: str, call_id: CallId, hint: str = ""
+    ) -> None:
+        reason = f" ({message.rstrip('.')})" if message else ""
+        super().__init__(
+            f"the call failed: {outcome}{reason}", hint=hint or _HINTS.get(outcome, "")
+        )
         self.outcome = outcome
         self.call_id = call_id
 

@@ -25,6 +25,7 @@ from sealift.protocol import (
     CollateralRecord,
     Transaction,
     TransactionBody,
+    certificate_key,
     collateral_key,
     frontier_key,
     keys_key,
@@ -199,6 +200,8 @@ class _Export:
         if body.call == "enclave_bridge.publish_key":
             self.born = True
             await self.ask(keys_key(self.shard, 0), height)
+        if body.call == "enclave_bridge.post_certificate":
+            await self.ask(certificate_key(self.shard), Height(height - 1))
         if body.call == "teerex.register_sgx_enclave":
             key, quote = quote_of_registration(body.args)
             self.keys.add(key)
@@ -315,6 +318,7 @@ async def export_evidence(
         )
     await export.ask(schedule_key(shard), last)
     await export.ask(frontier_key(shard), last)
+    await export.ask(certificate_key(shard), last)
     await export.collateral()
     headers, validators = await export.headers(last)
     return EvidenceFile(

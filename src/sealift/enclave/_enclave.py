@@ -45,6 +45,7 @@ from sealift.protocol.ecall import (
     SnapshotBegin,
     SnapshotChunk,
     SnapshotGet,
+    SpeakEffects,
     StageKeys,
     Start,
     Started,
@@ -60,6 +61,7 @@ from ._reads import ask
 from ._rotation import hold_keys, stage_keys
 from ._sessions import Sessions
 from ._shard import Shard
+from ._speak import speak_effects
 from ._start import start
 from ._status import status
 from ._transfer import diff_apply, snapshot_begin, snapshot_chunk, snapshot_get
@@ -197,6 +199,7 @@ def _table(shard: Shard, sessions: Sessions) -> dict[type[Message], _Handler]:
         ImportBlock: _of(ImportBlock, lambda r: import_block(shard, r)),
         Execute: _of(Execute, lambda _: execute(shard)),
         Confirm: _of(Confirm, lambda r: confirm(shard, r)),
+        SpeakEffects: _of(SpeakEffects, lambda r: speak_effects(shard, r)),
         Register: _of(Register, lambda r: register(shard, operator=r.operator)),
         BornKeys: _of(BornKeys, lambda r: born_keys(shard, r)),
         StageKeys: _of(StageKeys, lambda _: stage_keys(shard)),

@@ -110,7 +110,7 @@ def settle_epochs(keys: KeyStore, schedule: Schedule | None) -> KeyStore:
     acting = None if schedule is None or held is None else _acting(schedule, held)
     if held is None or acting is None:
         return keys
-    settled = msgspec.structs.replace(keys, staged=None, demand=None)
+    settled = msgspec.structs.replace(keys, staged=None, demand=None, registration=None)
     if epoch_public(held) != acting.keys or held.epoch in _numbers(keys):
         return settled
     return msgspec.structs.replace(settled, epochs=_sorted((*keys.epochs, held)))
@@ -147,7 +147,9 @@ def with_package(
             merged[got.epoch] = got
         # 3.
         elif not _made_since(keys, schedule, now) and keys.staged != got:
-            store = msgspec.structs.replace(store, staged=got, demand=None)
+            store = msgspec.structs.replace(
+                store, staged=got, demand=None, registration=None
+            )
     store = msgspec.structs.replace(store, epochs=_sorted(tuple(merged.values())))
     return settle_epochs(settle_epochs(store, schedule), now)
 

@@ -103,6 +103,10 @@ class RotationTooEarlyError(EnclaveError):
     """The generation that a rotation is for has not confirmed a block yet."""
 
 
+class NotQuotedError(EnclaveError):
+    """Keys are made under a registration of this very process; it has made none."""
+
+
 class StagedElsewhereError(EnclaveError):
     """Another instance's keys are staged; they are to be requested, not made."""
 

@@ -16,6 +16,7 @@ from sealift.protocol import (
     SealedReceipt,
     ShardStatus,
     effects_digest,
+    effects_root,
     seal_receipt,
 )
 from sealift.protocol.ecall import (
@@ -38,7 +39,7 @@ from ._errors import (
 )
 from ._judge import check_confirmed, note_executed, prune, root_at
 from ._shard import Shard, WaitingBlock
-from ._state import ShardState, TrailEntry, effects_root, keyed_root, receipts_root
+from ._state import ShardState, TrailEntry, effects_facts, keyed_root, receipts_root
 from ._view import names
 
 #: A larger diff is left out; the host then takes a snapshot instead.
@@ -99,6 +100,7 @@ def execute(shard: Shard) -> Executed | Idle:
         status=status,
         schedule=block.schedule,
         code=frozenset(entry.config.code.values()),
+        effects_done=block.effects_done,
     )
     try:
         outcome = shard.executor.execute_block(state.store, given)
@@ -151,6 +153,7 @@ def confirm(shard: Shard, request: Confirm) -> Confirmed:
         signature=None if confirmation is None else confirmation.sign(seed),
         certificate=certificate,
         certificate_signature=None if certificate is None else certificate.sign(seed),
+        effects=() if confirmation is None else effects_facts(claimed),
     )
 
 
@@ -309,7 +312,7 @@ def _confirmation(shard: Shard, claimed: list[TrailEntry]) -> Confirmation:
         prev_root=first.prev_root,
         root=last.root,
         receipts_root=receipts_root(claimed),
-        effects_root=effects_root(claimed),
+        effects_root=effects_root(effects_facts(claimed)),
         signing_key=shard.keys.signing_key,
     )
 

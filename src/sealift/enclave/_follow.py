@@ -87,6 +87,7 @@ def import_block(shard: Shard, request: ImportBlock) -> Followed:
         raw=raw,
         schedule=view.schedule,
         resume=shard.point,
+        effects_done=None if view.record is None else view.record.effects_done,
     )
     shard.view = view
     shard.point = ResumePoint(relay=shard.relay.checkpoint(), view=view)

@@ -39,10 +39,10 @@ def register(
         challenge=challenge,
         provider=provider,
     )
+    quote = shard.platform.quote(statement.report_data())
+    shard.registration = statement.digest()
     return Registration(
-        statement=statement,
-        signature=statement.sign(shard.keys.seed),
-        quote=shard.platform.quote(statement.report_data()),
+        statement=statement, signature=statement.sign(shard.keys.seed), quote=quote
     )
 
 

@@ -58,7 +58,8 @@ class KeyStore(Message, kw_only=True):
     ``candidate`` are keys of epoch 0 that this instance made and that L1 has
     not been seen to accept. ``staged`` are keys of the next epoch, which has not
     been seen to act; ``demand`` is the rotation that they were made here for
-    (:func:`sealift.protocol.rotation_demand`), ``None`` if another made them.
+    (:func:`sealift.protocol.rotation_demand`), ``None`` if another made them;
+    ``registration`` what was quoted last before.
     """
 
     chain_id: ChainId
@@ -71,6 +72,7 @@ class KeyStore(Message, kw_only=True):
     candidate: EpochKeys | None = None
     staged: EpochKeys | None = None
     demand: Digest | None = None
+    registration: Digest | None = None
 
     def __repr__(self) -> str:
         return f"KeyStore(shard={self.shard.hex()}, {len(self.epochs)} epochs)"

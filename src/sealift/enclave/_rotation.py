@@ -23,6 +23,7 @@ from ._errors import (
     NoRotationDueError,
     NothingStagedError,
     NotNamedError,
+    NotQuotedError,
     RotationTooEarlyError,
     StagedElsewhereError,
 )
@@ -40,8 +41,11 @@ def stage_keys(shard: Shard) -> KeysStaged:
     newest block, as a generation that the rotation is for and that has confirmed
     a block: an older one never makes what a younger one shall have. 3. All acting
     epochs are held.
-    4. At an upgrade each secret goes by the handover policy; for any other
-    reason all are fresh. Asked again for the same demand, it is the same keys.
+    4. Keys are made under the registration that this process had quoted last: what
+    was made before, on a platform that may have been another's, is not used.
+    5. At an upgrade each secret goes by the handover policy; for any other
+    reason all are fresh. Asked again for the same demand and under the same
+    registration, or before this process has made one, it is the same keys.
 
     The key store is made durable before L1 hears of them.
 
@@ -52,6 +56,7 @@ def stage_keys(shard: Shard) -> KeysStaged:
         NotNamedError: 2: other code runs the shard.
         RotationTooEarlyError: 2: nothing was confirmed yet.
         NoKeysError: 3.
+        NotQuotedError: 4: register.
     """
     shard.check_going()
     # 1.
@@ -75,14 +80,21 @@ def stage_keys(shard: Shard) -> KeysStaged:
     # 3.
     for epoch in schedule.epochs:
         shard.keys.epoch(epoch.epoch)
-    # 4.
     again = published and not given_up
     demand = shard.keys.demand if again else rotation_demand(schedule)
-    keys = shard.keys.staged
+    keys, made_under = shard.keys.staged, shard.keys.registration
     spent = published and given_up  # L1 takes no keys twice
-    if keys is None or demand is None or demand != shard.keys.demand or spent:
+    stale = not again and shard.registration not in {None, made_under}
+    if keys is None or demand is None or demand != shard.keys.demand or spent or stale:
+        # 4.
+        made_under = shard.registration
+        if made_under is None:
+            raise NotQuotedError("this process has made no registration yet")
+        # 5.
         keys = _next_keys(shard, schedule, due)
-    store = msgspec.structs.replace(shard.keys, staged=keys, demand=demand)
+    store = msgspec.structs.replace(
+        shard.keys, staged=keys, demand=demand, registration=made_under
+    )
     sealed = seal_key_store(store, shard.platform, entropy=shard.entropy)
     statement = StageKeysStatement(
         chain_id=shard.chain_id,
@@ -91,6 +103,7 @@ def stage_keys(shard: Shard) -> KeysStaged:
         keys=epoch_public(keys),
         signing_key=store.signing_key,
         demand=demand,
+        registration=made_under,
     )
     shard.keys = store
     return KeysStaged(

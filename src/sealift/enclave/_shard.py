@@ -29,6 +29,7 @@ class WaitingBlock:
     """A verified block that may still have to be executed here.
 
     ``schedule`` is the one that its record names; its status holds in it.
+    ``effects_done`` is what the record says of effects on L1.
     ``resume`` is where a restarted relay gets this block again. ``opened`` are
     its items once its calls were opened.
     """
@@ -40,6 +41,7 @@ class WaitingBlock:
     schedule: Schedule | None
     resume: ResumePoint
     opened: tuple[Item, ...] | None = None
+    effects_done: Height | None = None
 
     @property
     def size(self) -> int:
@@ -66,6 +68,7 @@ class Shard:
         queue: Verified blocks without gaps, ascending.
         genesis: A genesis blob that waits for schedule and keys to be followed.
         lost: Where blocks stopped being queued because there were too many.
+        registration: Digest of the statement that this process had quoted last.
         confirmed: Roots that were proven confirmed above the state's height.
     """
 
@@ -84,6 +87,7 @@ class Shard:
     genesis: bytes | None = None
     queue: list[WaitingBlock] = field(default_factory=list)
     lost: ResumePoint | None = None
+    registration: Digest | None = None
     confirmed: dict[Height, bytes] = field(default_factory=dict)
     exporting: Export | None = None
     importing: Import | None = None

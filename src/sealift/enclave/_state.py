@@ -19,7 +19,7 @@ from sealift.base import (
 )
 from sealift.crypto import hkdf, hmac_sha256
 from sealift.frame import PageStore
-from sealift.protocol import EpochKeys
+from sealift.protocol import EffectsFact, EpochKeys
 from sealift.relay import merkle_root
 
 #: The height that the root of the genesis state is made for.
@@ -94,9 +94,13 @@ def receipts_root(trail: Sequence[TrailEntry]) -> Digest:
     return merkle_root([leaf for entry in trail for leaf in entry.leaves])
 
 
-def effects_root(trail: Sequence[TrailEntry]) -> Digest:
-    """The Merkle root over the digests of the blocks that have effects, in order."""
-    return merkle_root([e.effects for e in trail if e.effects is not None])
+def effects_facts(trail: Sequence[TrailEntry]) -> tuple[EffectsFact, ...]:
+    """Which of consecutive blocks have effects, and which effects, in order."""
+    return tuple(
+        EffectsFact(height=entry.height, effects=entry.effects)
+        for entry in trail
+        if entry.effects is not None
+    )
 
 
 class DiffHeader(Message, kw_only=True):

@@ -23,6 +23,7 @@ from sealift.frame import RuntimeCall
 from sealift.protocol import (
     Confirmation,
     Effect,
+    EffectsFact,
     EffectsStatement,
     HandoverCertificate,
     HoldKeysStatement,
@@ -64,6 +65,7 @@ class Confirm(Message, tag=False):
 
     confirmation: Confirmation
     signature: _Signature
+    effects: tuple[EffectsFact, ...] = ()
 
 
 class PostCertificate(Message, tag=False):

@@ -217,7 +217,8 @@ class Decisions:
                 f"holders decided in block {height}",
                 expected="a shard whose holders vote",
             )
-        words = f"its holders, by the word of {platforms} platforms"
+        said = "1 platform" if platforms == 1 else f"{platforms} platforms"
+        words = f"its holders, by the word of {said}"
         if tally is not None:
             votes = tally.ayes + tally.nays
             require(

@@ -6,6 +6,7 @@ import msgspec
 
 from sealift.base import AccountId, Digest, Epoch, Height
 from sealift.protocol import (
+    EnclaveRecord,
     EpochKeysPublic,
     HoldKeysStatement,
     KeyEpoch,
@@ -86,6 +87,29 @@ def due_for(
             else f"epoch {due.epoch}, by generation {due.generation} or later",
         )
     return due
+
+
+def require_made_under(
+    record: EnclaveRecord, statement: StageKeysStatement, due: RotationDue
+) -> None:
+    """Return if keys were made under the registration that acted, late enough.
+
+    Raises:
+        KeysUnexplainedError: They were made before.
+    """
+    acting = record.statement
+    _require(
+        statement.registration == acting.digest(),
+        f"keys of epoch {due.epoch} were made under another registration",
+        got=statement.registration or "none",
+        expected=acting.digest(),
+    )
+    _require(
+        acting.block_height >= due.not_before,
+        f"keys of epoch {due.epoch} were made under too early a registration",
+        got=f"block {acting.block_height}",
+        expected=f"≥ {due.not_before}",
+    )
 
 
 def stage(

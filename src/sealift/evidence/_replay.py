@@ -13,6 +13,7 @@ from sealift.protocol import (
     StageKeysStatement,
     StatusOrder,
     UpgradeOrder,
+    certificate_key,
     config_at,
     frontier_key,
     keys_key,
@@ -53,7 +54,15 @@ from ._errors import (
     RootChainError,
 )
 from ._instances import Instances
-from ._keys import activate, begin_epochs, due_for, hold, narrowed, stage
+from ._keys import (
+    activate,
+    begin_epochs,
+    due_for,
+    hold,
+    narrowed,
+    require_made_under,
+    stage,
+)
 from ._lineage import DecidedAct, RuledChange
 from ._proven import ProvenCall, ProvenFile
 from ._roots import Effects, Roots
@@ -136,6 +145,7 @@ class Replay:
             self._compare(height, always=height in shown)
         self._compare(self.proven.last, always=True)
         self._compare_frontier()
+        self._compare_certificate(self.proven.last)
 
     def _turn(self, after: int) -> list[Height]:
         """The next block whose beginning changes the schedule, if any ahead."""
@@ -204,10 +214,13 @@ class Replay:
             case Vote():
                 self.decisions.vote(call, given, schedule)
             case PostEffects():
-                self.effects.say(given, schedule, height=height)
+                confirmed = self.roots.confirmed
+                self.effects.say(given, schedule, confirmed=confirmed, height=height)
             case Confirm():
                 self.roots.say(given, schedule, height=height)
             case PostCertificate():
+                if self.roots.posted is None or self.roots.posted[0] < height:
+                    self._compare_certificate(Height(height - 1))
                 self.roots.certify(given, schedule, height=height)
             case _:
                 pass
@@ -282,6 +295,9 @@ class Replay:
         due = due_for(self.schedule, statement, generation=confirmed)
         status = narrowed(self.schedule.status, due)
         self._speak(given, statement.signing_key, call.height, status=status)
+        require_made_under(
+            self.instances.records[statement.signing_key], statement, due
+        )
         self._schedule = stage(self.schedule, statement, due, height=call.height)
         self._activate(call.height)
 
@@ -333,7 +349,11 @@ class Replay:
                 self._stop(height)
             case StakeDecided() if event.passed:
                 order, tally, platforms = self.effects.decision(
-                    event, self.schedule, confirmed=self.roots.confirmed, height=height
+                    event,
+                    self.schedule,
+                    confirmed=self.roots.confirmed,
+                    facts=self.roots.facts,
+                    height=height,
                 )
                 self.decisions.note_stake(
                     order, tally, self.schedule, platforms=platforms, height=height
@@ -416,4 +436,15 @@ class Replay:
                 if frontier is None
                 else f"a root up to {frontier.confirmed}: {frontier.root.hex()}",
                 expected="the one that L1 keeps",
+            )
+
+    def _compare_certificate(self, height: Height) -> None:
+        """Step 6: the last certificate posted is L1's: none was left out."""
+        posted = self.roots.posted
+        kept = self.proven.state(height, certificate_key(self.proven.shard))
+        if kept != (None if posted is None else encode(posted[1])):
+            raise RootChainError(
+                f"the chain keeps another handover certificate after block {height}",
+                got="none" if posted is None else f"the one of block {posted[0]}",
+                expected="none" if kept is None else "the one that L1 keeps",
             )

@@ -1,5 +1,6 @@
 """Step 6: roots, from the genesis to the frontier; and words on effects (step 3)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -8,6 +9,7 @@ from sealift.base import Digest, Generation, Height, PlatformId, StateRoot
 from sealift.protocol import (
     Confirmation,
     Effect,
+    EffectsFact,
     EffectsStatement,
     EntryStatus,
     Frontier,
@@ -19,10 +21,11 @@ from sealift.protocol import (
     Tally,
     config_at,
     effects_digest,
+    effects_root,
 )
 
 from ._calls import Confirm, PostCertificate, PostEffects, RootConfirmed, StakeDecided
-from ._entries import RAN, is_rescuer
+from ._entries import RAN, active_entry, is_rescuer
 from ._errors import ActUnprovenError, RootChainError
 from ._instances import Instances
 
@@ -51,6 +54,11 @@ class Roots:
     genesis: StateRoot | None = None
     links: list[RootLink] = field(default_factory=list)
     certificates: dict[Generation, HandoverCertificate] = field(default_factory=dict)
+    #: The last certificate, and the block it was posted in.
+    posted: tuple[Height, HandoverCertificate] | None = None
+    #: What confirmed blocks did outside: :func:`effects_digest` by block.
+    facts: dict[Height, Digest] = field(default_factory=dict)
+    _named: dict[Digest, tuple[EffectsFact, ...]] = field(default_factory=dict)
     _said: list[tuple[Confirmation, PlatformId]] = field(default_factory=list)
 
     @property
@@ -67,10 +75,18 @@ class Roots:
         """Take an instance's word on a range.
 
         Raises:
-            RootChainError: Another generation runs the range.
+            RootChainError: Another generation runs the range, or the effects beside
+                it are not those that it names.
             InstanceRefusedError: Who signed may not confirm it.
         """
         claim = given.confirmation
+        named = effects_root(given.effects)
+        if claim.effects_root != named:
+            raise RootChainError(
+                f"a confirmation in block {height} names other effects than it brings",
+                got=claim.effects_root,
+                expected=named,
+            )
         self._require_here(claim, schedule)
         entry = self._running(schedule, claim.generation, claim.first, claim.last)
         platform = self.instances.speaker(
@@ -82,6 +98,7 @@ class Roots:
             height=height,
         )
         self._said.append((claim, platform))
+        self._named[named] = given.effects
 
     def accept(self, told: RootConfirmed, schedule: Schedule, height: Height) -> None:
         """A root counts: it begins at the frontier, and as many platforms agree.
@@ -132,11 +149,15 @@ class Roots:
                 platforms=tuple(agreeing),
             )
         )
+        for fact in self._named[claims[-1][0].effects_root]:
+            self.facts[fact.height] = fact.effects
         self.frontier = Frontier(
             confirmed=told.last, root=root, generation=told.generation
         )
         kept = [one for one in self._said if one[0].last > told.last]
         self._said = [*kept, claims[-1]]
+        alive = {claim.effects_root for claim, _ in self._said}
+        self._named = {root: self._named[root] for root in alive}
 
     def conflict(self, height: Height, last: Height) -> None:
         """Two roots for one block stopped the shard: both words must be here.
@@ -194,6 +215,7 @@ class Roots:
             height=height,
         )
         self.certificates[claim.successor] = claim
+        self.posted = (height, claim)
 
     def _require_here(
         self, claim: Confirmation | HandoverCertificate, schedule: Schedule
@@ -245,8 +267,17 @@ class Effects:
     instances: Instances
     _words: list[_Word] = field(default_factory=list)
 
-    def say(self, given: PostEffects, schedule: Schedule, *, height: Height) -> None:
+    def say(
+        self,
+        given: PostEffects,
+        schedule: Schedule,
+        *,
+        confirmed: Height | None,
+        height: Height,
+    ) -> None:
         """Take an instance's word on the effects of a block.
+
+        Of a confirmed block an instance of the running generation may speak too.
 
         Raises:
             ActUnprovenError: It is for another shard, or names other effects.
@@ -272,12 +303,29 @@ class Effects:
             claim,
             claim.signing_key,
             given.signature,
-            entry=entry,
+            entry=self._speaking_for(claim, schedule, entry, confirmed, height),
             status=schedule.status,
             height=height,
         )
         word = _Word(statement=claim, platform=platform, effects=given.effects)
         self._words.append(word)
+
+    def _speaking_for(
+        self,
+        claim: EffectsStatement,
+        schedule: Schedule,
+        entry: ScheduleEntry,
+        confirmed: Height | None,
+        height: Height,
+    ) -> ScheduleEntry:
+        """The generation by which who signed a word may speak of its block."""
+        status, key = schedule.status, claim.signing_key
+        settled = confirmed is not None and claim.height <= confirmed
+        if not settled or self.instances.counts(key, entry, status, height=height):
+            return entry
+        active = active_entry(schedule)
+        counts = self.instances.counts(key, active, status, height=height)
+        return active if counts else entry
 
     def conflict(self, height: Height) -> None:
         """Two words on effects stopped the shard: both must be here.
@@ -299,12 +347,13 @@ class Effects:
         schedule: Schedule,
         *,
         confirmed: Height | None,
+        facts: Mapping[Height, Digest],
         height: Height,
     ) -> tuple[Order, Tally | None, int]:
         """The order that holders have passed, and how many platforms say so.
 
         As many distinct platforms as the rules want agree on the effects of the
-        block, which is confirmed.
+        block, which is confirmed, and was confirmed with these effects.
 
         Raises:
             ActUnprovenError: They don't.
@@ -322,16 +371,33 @@ class Effects:
                 for one in self._words
                 if _same_effects(one.statement, claim)
                 and self.instances.counts(
-                    one.statement.signing_key, entry, schedule.status, height=height
+                    one.statement.signing_key,
+                    self._speaking_for(
+                        one.statement, schedule, entry, confirmed, height
+                    ),
+                    schedule.status,
+                    height=height,
                 )
             }
             if len(agreeing) >= quorum and entry.status is not EntryStatus.VOID:
+                _require_confirmed(claim, facts)
                 return decision.order, decision.tally, len(agreeing)
             most = max(most, len(agreeing))
         raise ActUnprovenError(
             f"holders decided in block {height} without enough platforms' word",
             got=f"{most} platforms",
             expected=f"≥ {quorum}, on a confirmed block",
+        )
+
+
+def _require_confirmed(claim: EffectsStatement, facts: Mapping[Height, Digest]) -> None:
+    found = facts.get(claim.height)
+    if found != claim.effects:
+        raise ActUnprovenError(
+            f"block {claim.height}, in which holders decided, was confirmed with "
+            "other effects, or with none",
+            got=claim.effects,
+            expected="none" if found is None else found,
         )
 
 

@@ -11,6 +11,7 @@ from ._bridge_storage import (
     EffectFailed,
     EffectsConflicting,
     EffectsExecuted,
+    EffectsRefuted,
     EffectsVoted,
     EpochActivated,
     FundsShielded,
@@ -53,6 +54,7 @@ from ._errors import (
     EffectsFullError,
     EffectsMismatchError,
     EffectsRangeError,
+    EffectsRefutedError,
     EffectsRepeatedError,
     EpochHeldError,
     EpochOrderError,
@@ -74,6 +76,7 @@ from ._errors import (
     OrderSignatureError,
     PostponementError,
     PredecessorError,
+    RotationAttestationError,
     RotationDemandError,
     RotationEarlyError,
     RotationError,
@@ -126,6 +129,7 @@ class EnclaveBridge(EpochKeeper):
         EffectsExecuted,
         EffectFailed,
         EffectsConflicting,
+        EffectsRefuted,
         FundsUnshielded,
         UnshieldOwed,
         StakeDecided,
@@ -171,10 +175,12 @@ class EnclaveBridge(EpochKeeper):
         EffectsMismatchError,
         EffectsRangeError,
         EffectsDoneError,
+        EffectsRefutedError,
         EffectsRepeatedError,
         EffectsFullError,
         DisputedEffectsError,
         NoRotationError,
+        RotationAttestationError,
         RotationDemandError,
         RotationEarlyError,
         EpochStagedError,
@@ -235,7 +241,7 @@ class EnclaveBridge(EpochKeeper):
         """Say that an instance is alive; changes nothing else.
 
         Its operator says so; the instance must be eligible for an admissible
-        generation. There is no table that fills up.
+        generation. It is told by an event; there is no table that fills up.
         """
         operator = ensure_signed(ctx.origin)
         record = self.instances.instance(ctx, shard, signing_key)
@@ -252,7 +258,6 @@ class EnclaveBridge(EpochKeeper):
             entries[0],
         )
         require_eligible(record, entry, status, height=ctx.block.height)
-        self.touched.put(ctx, (shard, signing_key), ctx.block.height)
         ctx.emit(ShardTouched(shard=shard, signing_key=signing_key))
 
     def _require_born(self, ctx: Context, shard: ShardId) -> Schedule:

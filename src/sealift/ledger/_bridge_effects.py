@@ -4,9 +4,11 @@ from sealift.base import Amount, Epoch, Height, ShardId, encode
 from sealift.frame import Context, call, ensure_signed
 from sealift.protocol import (
     Effect,
+    EffectsFact,
     EffectsStatement,
     Order,
     Schedule,
+    ScheduleEntry,
     ShardStatus,
     StakeAuthority,
     StakeDecision,
@@ -19,6 +21,7 @@ from ._bridge_storage import (
     EffectFailed,
     EffectsConflicting,
     EffectsExecuted,
+    EffectsRefuted,
     EffectsVoted,
     FundsUnshielded,
     StakeDecided,
@@ -28,18 +31,22 @@ from ._bridge_storage import (
 from ._effects import (
     KEPT_EFFECTS,
     MAX_OPEN_EFFECT_BLOCKS,
+    ConfirmedEffects,
     EffectsConflict,
     OpenEffects,
     SignedEffects,
     contradict,
+    refutes,
     verify_named,
     weight_of,
 )
+from ._entries import active_entry
 from ._errors import (
     DisputedEffectsError,
     EffectsDoneError,
     EffectsFullError,
     EffectsRangeError,
+    EffectsRefutedError,
     EffectsRepeatedError,
     ExistentialDepositError,
     OrderForeignError,
@@ -78,13 +85,15 @@ class EffectKeeper(RootKeeper):
            shard's birth, and after the one before.
         2. The effects are those that the statement names, and not too many.
         3. The named generation runs the block, and was not voided.
-        4. Signed by an instance that is eligible for it.
+        4. Signed by an instance that is eligible for it; or for the running one,
+           once the block is confirmed: who has the state knows what waits in it.
         5. Nothing is disputed up to this block.
         6. It contradicts no word that stands or was executed: else both are
            evidence, and neither counts. Who is no longer eligible is convicted, and
            stops nothing.
-        7. Not executed already; one platform counts once; there is room.
-        8. Executed as soon as it may be.
+        7. The confirmed root of its range says the same of the block.
+        8. Not executed already; one platform counts once; there is room.
+        9. Executed as soon as it may be.
         """
         ensure_signed(ctx.origin)
         schedule = self._schedule_for(ctx, statement)  # 1
@@ -93,6 +102,7 @@ class EffectKeeper(RootKeeper):
         ctx.charge(len(encode(effects)) // _BYTES_PER_WEIGHT)
         verify_named(statement, effects)  # 2
         entry = running(schedule, statement.generation, statement.height)  # 3
+        entry = self._speaking_for(ctx, schedule, statement, entry)
         record = self._verify_signer(ctx, schedule, statement, signature, entry)  # 4
         disputed = self.effect_disputes.find(ctx, shard)
         if disputed is not None and disputed <= statement.height:  # 5
@@ -113,13 +123,83 @@ class EffectKeeper(RootKeeper):
             convicted |= self._outvote(ctx, other, vote)
         if convicted and statement.height <= self.effects_cursor.get(ctx, shard):
             return  # too late for more than evidence
-        agreeing = self._note(ctx, schedule, vote, effects)  # 7
+        if self._refuted(ctx, statement):  # 7
+            raise EffectsRefutedError(
+                "the confirmed root says otherwise of this block's effects",
+                got=f"{statement.effects.hex()} after block {statement.previous}",
+                expected=f"what the confirmed range of block {statement.height} names",
+            )
+        agreeing = self._note(ctx, schedule, vote, effects)  # 8
         ctx.emit(EffectsVoted(shard=shard, height=statement.height, agreeing=agreeing))
-        self._execute_due(ctx, shard)  # 8
+        self._execute_due(ctx, shard)  # 9
 
-    def _accept(self, ctx: Context, vote: SignedConfirmation) -> None:
-        super()._accept(ctx, vote)
-        self._execute_due(ctx, vote.confirmation.shard)
+    def _accept(
+        self,
+        ctx: Context,
+        vote: SignedConfirmation,
+        effects: tuple[EffectsFact, ...],
+    ) -> None:
+        super()._accept(ctx, vote, effects)
+        claim = vote.confirmation
+        shard = claim.shard
+        known = self.effects_facts.find(ctx, shard)
+        if known is None:
+            known = ConfirmedEffects(since=claim.first)
+        facts = (*known.facts, *effects)
+        self._put_facts(ctx, shard, known.since, facts)
+        for waiting in self.effects_waiting.get(ctx, shard):
+            if self._refuted(ctx, waiting):
+                self._drop_effects_of(ctx, shard, waiting.height)
+                ctx.emit(EffectsRefuted(shard=shard, height=waiting.height))
+        self._execute_due(ctx, shard)
+
+    def _put_facts(
+        self,
+        ctx: Context,
+        shard: ShardId,
+        since: Height,
+        facts: tuple[EffectsFact, ...],
+    ) -> None:
+        """Keep what is known of blocks whose effects are not executed yet."""
+        cursor = self.effects_cursor.get(ctx, shard)
+        open_facts = tuple(one for one in facts if one.height > cursor)
+        known = ConfirmedEffects(since=since, facts=open_facts)
+        self.effects_facts.put(ctx, shard, known)
+
+    def _refuted(self, ctx: Context, statement: EffectsStatement) -> bool:
+        """Whether a confirmed root says otherwise (:func:`refutes`)."""
+        known = self.effects_facts.find(ctx, statement.shard)
+        return known is not None and refutes(
+            known,
+            statement,
+            done=self.effects_cursor.get(ctx, statement.shard),
+            confirmed=self._frontier(ctx, statement.shard).confirmed,
+        )
+
+    def _speaking_for(
+        self,
+        ctx: Context,
+        schedule: Schedule,
+        statement: EffectsStatement,
+        entry: ScheduleEntry,
+    ) -> ScheduleEntry:
+        """The generation for which who signed a word must be eligible.
+
+        The one that ran the block. Of a confirmed block the running one may speak
+        too: its word is held against the confirmed root, so those who ran the block
+        need not be there any more.
+        """
+        known = self.effects_facts.find(ctx, statement.shard)
+        judged = (
+            known is not None
+            and known.since <= statement.height
+            and statement.height <= self._frontier(ctx, statement.shard).confirmed
+        )
+        key = statement.signing_key
+        if not judged or self._counts_still(ctx, schedule, entry, key):
+            return entry
+        active = active_entry(schedule)
+        return active if self._counts_still(ctx, schedule, active, key) else entry
 
     def _note_rescue(self, ctx: Context, schedule: Schedule, rescued: Rescue) -> None:
         """What a voided generation said of its blocks is said by nobody."""
@@ -173,8 +253,10 @@ class EffectKeeper(RootKeeper):
     def _speaks_still(
         self, ctx: Context, schedule: Schedule, vote: SignedEffects
     ) -> bool:
-        entry = schedule.entry(vote.statement.generation)
-        return self._counts_still(ctx, schedule, entry, vote.statement.signing_key)
+        statement = vote.statement
+        entry = schedule.entry(statement.generation)
+        entry = self._speaking_for(ctx, schedule, statement, entry)
+        return self._counts_still(ctx, schedule, entry, statement.signing_key)
 
     def _dispute(
         self,
@@ -200,11 +282,7 @@ class EffectKeeper(RootKeeper):
         Whether this is the first evidence about the block.
         """
         new = self._keep_words(ctx, evicted, vote)
-        shard, height = evicted.statement.shard, evicted.statement.height
-        waiting = self.effects_waiting.get(ctx, shard)
-        self.effects_open.delete(ctx, (shard, height))
-        kept = tuple(one for one in waiting if one.height != height)
-        self.effects_waiting.put(ctx, shard, kept)
+        self._drop_effects_of(ctx, evicted.statement.shard, evicted.statement.height)
         return new
 
     def _keep_words(
@@ -227,7 +305,7 @@ class EffectKeeper(RootKeeper):
         vote: SignedEffects,
         effects: tuple[Effect, ...],
     ) -> int:
-        """Step 7 of :meth:`post_effects`: how many platforms have said so.
+        """Step 8 of :meth:`post_effects`: how many platforms have said so.
 
         A platform may say it again if its former word counts no more, or if words
         that had lost their standing and regained it now suffice.
@@ -275,6 +353,13 @@ class EffectKeeper(RootKeeper):
         kept = tuple(one for one in waiting if one.height < first)
         self.effects_waiting.put(ctx, shard, kept)
 
+    def _drop_effects_of(self, ctx: Context, shard: ShardId, height: Height) -> None:
+        """Forget what waits of one block."""
+        waiting = self.effects_waiting.get(ctx, shard)
+        self.effects_open.delete(ctx, (shard, height))
+        kept = tuple(one for one in waiting if one.height != height)
+        self.effects_waiting.put(ctx, shard, kept)
+
     def _execute_due(self, ctx: Context, shard: ShardId) -> None:
         """Execute along the chain of blocks, as far as may be.
 
@@ -309,11 +394,11 @@ class EffectKeeper(RootKeeper):
     def _execute(self, ctx: Context, due: OpenEffects) -> None:
         first = due.votes[0]
         shard, height = first.statement.shard, first.statement.height
-        waiting = self.effects_waiting.get(ctx, shard)
-        left = tuple(one for one in waiting if one.height != height)
-        self.effects_waiting.put(ctx, shard, left)
-        self.effects_open.delete(ctx, (shard, height))
+        self._drop_effects_of(ctx, shard, height)
         self.effects_cursor.put(ctx, shard, height)
+        known = self.effects_facts.find(ctx, shard)
+        if known is not None:
+            self._put_facts(ctx, shard, known.since, known.facts)
         told = (*self.effects_told.get(ctx, shard), first)
         self.effects_told.put(ctx, shard, told[-KEPT_EFFECTS:])
         for index, effect in enumerate(due.effects):

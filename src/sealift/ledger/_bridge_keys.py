@@ -3,6 +3,7 @@
 from sealift.base import AccountId, Height
 from sealift.frame import Context, call, ensure_signed
 from sealift.protocol import (
+    EnclaveRecord,
     HoldKeysStatement,
     RotationDue,
     Schedule,
@@ -19,6 +20,7 @@ from ._rotation import (
     require_due,
     require_staged,
     stage,
+    verify_attested,
     verify_demand,
     verify_keys,
 )
@@ -45,7 +47,8 @@ class EpochKeeper(EffectKeeper):
            confirmed a block; no other keys are staged, or they are given up; and
            the keys were made for this very demand.
         3. Signed by an instance that is eligible for the active generation, and
-           attested as late as the rotation asks for.
+           attested as late as the rotation asks for; the keys were made under
+           this very attestation.
         4. The keys follow the handover policy; none is an old one.
         5. The schedule has room for the epoch.
         6. It acts when as many instances hold it as the rules want.
@@ -58,7 +61,8 @@ class EpochKeeper(EffectKeeper):
             schedule, statement.epoch, frontier=frontier, height=height
         )
         verify_demand(schedule, statement.demand)
-        self._verify_keeper(ctx, schedule, statement, signature, due)  # 3
+        record = self._verify_keeper(ctx, schedule, statement, signature, due)  # 3
+        verify_attested(record, statement.registration, due)
         verify_keys(schedule, statement.keys, due)  # 4
         after = stage(  # 5
             schedule,
@@ -115,8 +119,8 @@ class EpochKeeper(EffectKeeper):
         statement: StageKeysStatement | HoldKeysStatement,
         signature: bytes,
         due: RotationDue,
-    ) -> None:
-        self._verify_signer(
+    ) -> EnclaveRecord:
+        return self._verify_signer(
             ctx,
             schedule,
             statement,

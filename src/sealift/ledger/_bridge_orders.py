@@ -146,7 +146,8 @@ class OrderKeeper(ScheduleKeeper):
         shard, digest = schedule.shard, opened.order.digest()
         for other in self.opened_digests.get(ctx, shard):
             order = self.opened.get(ctx, (shard, other)).order
-            if order.expiry < ctx.block.height or other == digest:
+            overtaken = order.serial != schedule.serial  # also by no order: a rule
+            if overtaken or order.expiry < ctx.block.height or other == digest:
                 self._forget(ctx, shard, other)
         kept = self.opened_digests.get(ctx, shard)
         if len(kept) >= MAX_OPEN_ORDERS:

@@ -6,6 +6,7 @@ from sealift.base import Epoch, Generation, Height, ShardId, StateRoot
 from sealift.frame import Context, call, ensure_signed
 from sealift.protocol import (
     Confirmation,
+    EffectsFact,
     EntryStatus,
     EpochKeysPublic,
     Frontier,
@@ -26,6 +27,7 @@ from ._bridge_storage import (
     RootsConflicting,
     RootVoted,
 )
+from ._effects import verify_facts
 from ._entries import is_rescuer
 from ._errors import (
     BrokenRootChainError,
@@ -115,13 +117,19 @@ class RootKeeper(SpeakerKeeper):
 
     @call(weight=500)
     def confirm(
-        self, ctx: Context, *, confirmation: Confirmation, signature: bytes
+        self,
+        ctx: Context,
+        *,
+        confirmation: Confirmation,
+        signature: bytes,
+        effects: tuple[EffectsFact, ...] = (),
     ) -> None:
         """Confirm the blocks ``first`` to ``last`` of a shard (DESIGN §10.8).
 
         1. For this chain and a born shard of it; the range is final.
         2. One generation, not voided, runs the whole range, and it is the named.
-        3. Signed by an instance that is eligible for that generation.
+        3. Signed by an instance that is eligible for that generation; ``effects`` is
+           what its ``effects_root`` is made of.
         4. A range at or below the frontier is confirmed already: the same again
            is refused without harm, another root is evidence.
         5. It begins at the frontier, and with its root.
@@ -144,6 +152,8 @@ class RootKeeper(SpeakerKeeper):
             schedule, confirmation.generation, confirmation.first, confirmation.last
         )
         record = self._verify_signer(ctx, schedule, confirmation, signature, entry)  # 3
+        ctx.charge(len(effects))
+        verify_facts(confirmation, effects)
         vote = SignedConfirmation(
             confirmation=confirmation,
             signature=signature,
@@ -164,7 +174,7 @@ class RootKeeper(SpeakerKeeper):
                 got=confirmation.prev_root,
                 expected=frontier.root,
             )
-        self._count(ctx, schedule, entry, vote)
+        self._count(ctx, schedule, entry, vote, effects)
 
     @call(weight=500)
     def post_certificate(
@@ -241,6 +251,7 @@ class RootKeeper(SpeakerKeeper):
         schedule: Schedule,
         entry: ScheduleEntry,
         vote: SignedConfirmation,
+        effects: tuple[EffectsFact, ...],
     ) -> None:
         """Steps 6 and 7 of :meth:`confirm`."""
         shard, claim = schedule.shard, vote.confirmation
@@ -272,7 +283,7 @@ class RootKeeper(SpeakerKeeper):
             repeated |= other.platform_id == vote.platform_id
             agreeing.add(other.platform_id)
         if len(agreeing) >= schedule.rules.root_quorum:
-            self._accept(ctx, vote)
+            self._accept(ctx, vote, effects)
             return
         if repeated:
             raise StaleConfirmationError(
@@ -282,7 +293,12 @@ class RootKeeper(SpeakerKeeper):
         self.votes.put(ctx, shard, add_vote(votes, vote))
         ctx.emit(RootVoted(shard=shard, last=claim.last, agreeing=len(agreeing)))
 
-    def _accept(self, ctx: Context, vote: SignedConfirmation) -> None:
+    def _accept(
+        self,
+        ctx: Context,
+        vote: SignedConfirmation,
+        effects: tuple[EffectsFact, ...],  # noqa: ARG002 - EffectKeeper's
+    ) -> None:
         claim = vote.confirmation
         shard = claim.shard
         self.votes.delete(ctx, shard)

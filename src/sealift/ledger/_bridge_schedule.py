@@ -229,7 +229,10 @@ class ScheduleKeeper(BridgeStorage):
             ctx,
             shard,
             ScheduleRecord(
-                height=height, generation=generation, schedule=schedule.digest()
+                height=height,
+                generation=generation,
+                schedule=schedule.digest(),
+                effects_done=self.effects_cursor.get(ctx, shard),
             ),
         )
 

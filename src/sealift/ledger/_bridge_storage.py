@@ -26,7 +26,7 @@ from sealift.protocol import (
 )
 
 from ._authority import OpenOrder
-from ._effects import EffectsConflict, OpenEffects, SignedEffects
+from ._effects import ConfirmedEffects, EffectsConflict, OpenEffects, SignedEffects
 from ._roots import RootConflict, SignedConfirmation
 
 
@@ -234,6 +234,13 @@ class EffectsConflicting(Event, kw_only=True):
     height: Height
 
 
+class EffectsRefuted(Event, kw_only=True):
+    """What was said of a block is not what its confirmed range says: dropped."""
+
+    shard: ShardId
+    height: Height
+
+
 class FundsUnshielded(Event, kw_only=True):
     """Funds left the shard's vault for an account."""
 
@@ -296,7 +303,8 @@ class BridgeStorage(Pallet):
 
     ``effects_cursor`` is the last block whose effects were executed. Those that
     wait lie in ``effects_open``, named by ``effects_waiting``; of the executed
-    ones ``effects_told`` keeps the last words. ``effect_disputes`` holds the first
+    ones ``effects_told`` keeps the last words. ``effects_facts`` is what confirmed
+    roots say of effects that were not executed yet. ``effect_disputes`` holds the first
     height whose effects are contradicted, until the authority decides.
     """
 
@@ -343,13 +351,15 @@ class BridgeStorage(Pallet):
         "effect_conflicts", key=tuple[ShardId, Height], value=EffectsConflict
     )
     effect_disputes = StorageMap("effect_disputes", key=ShardId, value=Height)
+    effects_facts: StorageMap[ShardId, ConfirmedEffects] = StorageMap(
+        "effects_facts", key=ShardId, value=ConfirmedEffects
+    )
     unshield_owed: StorageMap[tuple[ShardId, AccountId], Amount] = StorageMap(
         "unshield_owed",
         key=tuple[ShardId, AccountId],
         value=Amount,
         default=Amount(0),
     )
-    touched = StorageMap("touched", key=tuple[ShardId, AccountId], value=Height)
 
 
 def vault_account(shard: ShardId) -> AccountId:

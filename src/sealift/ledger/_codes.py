@@ -121,6 +121,8 @@ _BRIDGE = (
     "StagedKeysError",
     "EpochHeldError",
     "RotationDemandError",
+    "EffectsRefutedError",
+    "RotationAttestationError",
 )
 _COUNCIL = (
     "NoCouncilError",

@@ -5,6 +5,7 @@ the one before it.
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Annotated
 
 import msgspec
@@ -13,10 +14,14 @@ from sealift.base import Height, Message, PlatformId, encode
 from sealift.protocol import (
     MAX_EFFECTS,
     MAX_EFFECTS_BYTES,
+    MAX_RANGE_EFFECTS,
+    Confirmation,
     Effect,
+    EffectsFact,
     EffectsStatement,
     StakeDecision,
     effects_digest,
+    effects_root,
 )
 
 from ._errors import EffectsMismatchError
@@ -53,6 +58,72 @@ class EffectsConflict(Message, kw_only=True):
     first: SignedEffects
     second: SignedEffects
     recorded_at: Height
+
+
+class ConfirmedEffects(Message, kw_only=True):
+    """What confirmed roots say of effects; of executed blocks it is forgotten.
+
+    Nothing is known of blocks below ``since``. ``facts`` are ascending.
+    """
+
+    since: Height
+    facts: tuple[EffectsFact, ...] = ()
+
+
+def verify_facts(confirmation: Confirmation, facts: tuple[EffectsFact, ...]) -> None:
+    """Return if these are the blocks with effects that a confirmation names.
+
+    Raises:
+        EffectsMismatchError: They are not, or not ascending within its range, or
+            too many.
+    """
+    if len(facts) > MAX_RANGE_EFFECTS:
+        raise EffectsMismatchError(
+            "the range has too many blocks with effects",
+            got=len(facts),
+            expected=f"≤ {MAX_RANGE_EFFECTS}",
+        )
+    root = effects_root(facts)
+    if root != confirmation.effects_root:
+        raise EffectsMismatchError(
+            "effects are not those that the confirmation names",
+            got=root,
+            expected=confirmation.effects_root,
+        )
+    heights = [confirmation.first - 1, *(one.height for one in facts)]
+    ascend = all(low < high for low, high in pairwise(heights))
+    if not ascend or heights[-1] > confirmation.last:
+        raise EffectsMismatchError(
+            "effects are not of ascending blocks of the range",
+            got=heights[1:],
+            expected=f"{confirmation.first} … {confirmation.last}",
+        )
+
+
+def refutes(
+    known: ConfirmedEffects, statement: EffectsStatement, *, done: int, confirmed: int
+) -> bool:
+    """Whether confirmed roots say otherwise than a word on a block's effects.
+
+    Args:
+        known: What they say.
+        statement: The word.
+        done: The last block whose effects were executed.
+        confirmed: The last confirmed block.
+    """
+    height = statement.height
+    if not max(known.since, done + 1) <= height <= confirmed:
+        return False
+    before = done
+    for fact in known.facts:
+        if fact.height == height:
+            if fact.effects != statement.effects:
+                return True
+            # of what lies below ``since`` nothing is known
+            free = before < known.since and statement.previous < known.since
+            return statement.previous != before and not free
+        before = fact.height
+    return True
 
 
 def verify_named(statement: EffectsStatement, effects: tuple[Effect, ...]) -> None:

@@ -304,7 +304,11 @@ class WrongVendorError(PalletError):
 
 
 class EffectsMismatchError(PalletError):
-    """The effects are none, too many, or not those that the statement names."""
+    """The effects are none, too many, or not those that a statement names."""
+
+
+class EffectsRefutedError(PalletError):
+    """The confirmed root of the block's range says otherwise of its effects."""
 
 
 class EffectsRangeError(PalletError):
@@ -333,6 +337,10 @@ class NoRotationError(PalletError):
 
 class RotationDemandError(PalletError):
     """The keys were made for another rotation than the one that is owed."""
+
+
+class RotationAttestationError(PalletError):
+    """The keys were made under another registration than acts, or too early."""
 
 
 class RotationEarlyError(PalletError):

@@ -57,6 +57,9 @@ MAX_PENDING = 8
 #: A schedule, dead entries and all, is encoded in at most so many bytes: every
 #: block reads and writes every schedule, and enclaves have it proven.
 MAX_SCHEDULE_BYTES = 256 * 1024
+#: Of them an upgrade leaves so many: what is owed for it (new keys), cancels, floors
+#: and rotations still fit when no further upgrade does.
+RESERVED_SCHEDULE_BYTES = 32 * 1024
 
 
 def verify_order(schedule: Schedule, order: Order, *, height: int) -> None:
@@ -144,7 +147,8 @@ def record_upgrade(
         source=order.source,
     )
     return _fitting(
-        changed(schedule, (*schedule.entries, entry), serial=schedule.serial + 1)
+        changed(schedule, (*schedule.entries, entry), serial=schedule.serial + 1),
+        most=MAX_SCHEDULE_BYTES - RESERVED_SCHEDULE_BYTES,
     )
 
 
@@ -357,13 +361,13 @@ def _pending(schedule: Schedule, generation: int) -> ScheduleEntry:
     return entry
 
 
-def _fitting(schedule: Schedule) -> Schedule:
+def _fitting(schedule: Schedule, *, most: int = MAX_SCHEDULE_BYTES) -> Schedule:
     size = len(encode(schedule))
-    if size > MAX_SCHEDULE_BYTES:
+    if size > most:
         raise ScheduleFullError(
             "schedule grows too large",
             got=f"{size} B",
-            expected=f"≤ {MAX_SCHEDULE_BYTES} B",
+            expected=f"≤ {most} B",
             hint="Configurations with fewer operators and advisories take less.",
         )
     return schedule

@@ -9,6 +9,7 @@ import msgspec
 
 from sealift.base import AccountId, Digest, Height, encode
 from sealift.protocol import (
+    EnclaveRecord,
     EpochKeysPublic,
     Frontier,
     Handover,
@@ -28,6 +29,7 @@ from ._errors import (
     KeyPolicyError,
     NoRotationError,
     NothingStagedError,
+    RotationAttestationError,
     RotationDemandError,
     RotationEarlyError,
     ScheduleFullError,
@@ -96,6 +98,40 @@ def verify_demand(schedule: Schedule, demand: Digest | None) -> None:
             "keys were made for another demand than the one that stands",
             got=demand or "none",
             expected=wanted,
+        )
+
+
+def verify_attested(
+    record: EnclaveRecord, registration: Digest | None, due: RotationDue
+) -> None:
+    """Return if keys were made under the registration that acts, late enough.
+
+    Who makes keys on a platform that the demand shuts out, and is attested anew
+    before it publishes them, would give them to whoever broke the platform.
+
+    Args:
+        record: Of the instance that made them.
+        registration: Digest of the statement that it says it made them under.
+        due: The rotation.
+
+    Raises:
+        RotationAttestationError: Another registration acts, or the block that this
+            one names is below the demand's ``not_before``.
+    """
+    acting = record.statement.digest()
+    if registration != acting:
+        raise RotationAttestationError(
+            "keys were made under another registration than the acting one",
+            got=registration or "none",
+            expected=acting,
+            hint="Attest, then make keys anew",
+        )
+    if record.statement.block_height < due.not_before:
+        raise RotationAttestationError(
+            "keys were made under a registration from before the demand",
+            got=f"made at block {record.statement.block_height}",
+            expected=f"≥ {due.not_before}",
+            hint="Attest, then make keys anew",
         )
 
 

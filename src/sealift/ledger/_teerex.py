@@ -12,6 +12,7 @@ from sealift.attestation import (
 )
 from sealift.base import (
     AccountId,
+    Height,
     ShardId,
     UnixSeconds,
 )
@@ -63,6 +64,10 @@ from ._teerex_storage import (
 
 #: Longest address of an instance.
 MAX_URL = 256
+#: A challenge that was named is refused for so many quote windows. A session that
+#: waits for its registration is over long before, and whoever names it again finds
+#: no provider that holds it.
+CHALLENGE_WINDOWS: Final = 10
 #: Weight of looking at one instance's record.
 RECORD_WEIGHT = 10
 _SCHEMES = ("http://", "https://", "ws://", "wss://")
@@ -124,6 +129,21 @@ class Teerex(TeerexStorage):
         """Remember roots and window."""
         self.anchors.put(ctx, config.anchors)
         self.quote_window.put(ctx, config.quote_window)
+
+    def on_initialize(self, ctx: Context) -> None:
+        """Forget the challenges that one earlier block named, and no others'.
+
+        So the work of a block is at most that of registering them.
+        """
+        kept = CHALLENGE_WINDOWS * self.quote_window.get(ctx)
+        if ctx.block.height <= kept:
+            return
+        height = Height(ctx.block.height - kept)
+        named = self.challenges_at.get(ctx, height)
+        if named:
+            for challenge in named:
+                self.challenges.delete(ctx, challenge)
+            self.challenges_at.delete(ctx, height)
 
     def instance(
         self, ctx: Context, shard: ShardId, signing_key: AccountId
@@ -459,6 +479,9 @@ class Teerex(TeerexStorage):
         self.members.put(ctx, (statement.shard, statement.signing_key), value=True)
         if statement.challenge is not None:
             self.challenges.put(ctx, statement.challenge, statement.signing_key)
+            height = Height(ctx.block.height)
+            named = (*self.challenges_at.get(ctx, height), statement.challenge)
+            self.challenges_at.put(ctx, height, named)
 
     def _own(
         self, ctx: Context, signing_key: AccountId, *, or_root: bool = False

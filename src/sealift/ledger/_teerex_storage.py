@@ -47,7 +47,8 @@ class TeerexStorage(Pallet):
     """Storage of the registry; ``enclaves`` and ``collateral`` are public layout.
 
     ``members`` lists the instances of each shard, ``challenges`` the signing key
-    that named each; ``collateral_anchors`` the kind of root of each collateral.
+    that named each and ``challenges_at`` those that a block named, until they are
+    forgotten; ``collateral_anchors`` the kind of root of each collateral.
     """
 
     anchors = StorageValue("anchors", tuple[TrustAnchor, ...])
@@ -55,6 +56,9 @@ class TeerexStorage(Pallet):
     enclaves = StorageMap("enclaves", key=AccountId, value=EnclaveRecord)
     members = StorageMap("members", key=tuple[ShardId, AccountId], value=bool)
     challenges = StorageMap("challenges", key=Bytes32, value=AccountId)
+    challenges_at: StorageMap[Height, tuple[Bytes32, ...]] = StorageMap(
+        "challenges_at", key=Height, value=tuple[Bytes32, ...], default=()
+    )
     collateral = StorageMap("collateral", key=bytes, value=CollateralRecord)
     collateral_anchors: StorageMap[bytes, AnchorKind] = StorageMap(
         "collateral_anchors", key=bytes, value=AnchorKind

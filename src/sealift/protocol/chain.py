@@ -151,6 +151,9 @@ class StageKeysStatement(Statement):
 
     ``demand`` is :func:`sealift.protocol.rotation_demand` of the schedule that
     the keys were made for: keys that L1 has dropped never come back.
+    ``registration`` is the digest of the :class:`RegistrationStatement` that the
+    instance had quoted last when it made them: keys that it made before it was
+    attested as the demand wants are not taken.
     """
 
     DOMAIN: ClassVar[str] = "sealift/stage-keys/v1"
@@ -160,6 +163,7 @@ class StageKeysStatement(Statement):
     keys: EpochKeysPublic
     signing_key: AccountId
     demand: Digest | None = None
+    registration: Digest | None = None
 
 
 class HoldKeysStatement(Statement):

@@ -30,7 +30,7 @@ from .chain import (
     RegistrationStatement,
     StageKeysStatement,
 )
-from .effects import BlockEffects
+from .effects import BlockEffects, EffectsFact
 from .orders import SignedOrder
 
 #: Versions of this table that this release speaks.
@@ -226,12 +226,26 @@ class Confirmed(Message):
     """A signed confirmation (``None``: nothing new to confirm).
 
     With ``certificate`` when ``durable`` is the last block of the generation.
+    ``effects`` is what ``effects_root`` is made of; L1 wants it beside.
     """
 
     confirmation: Confirmation | None
     signature: _Signature | None
     certificate: HandoverCertificate | None = None
     certificate_signature: _Signature | None = None
+    effects: tuple[EffectsFact, ...] = ()
+
+
+class SpeakEffects(Message):
+    """Say again what blocks above ``after`` do on L1 and L1 has not executed."""
+
+    after: Height
+
+
+class EffectsSpoken(Message):
+    """This instance's words for confirmed blocks, whoever executed them."""
+
+    blocks: tuple[BlockEffects, ...]
 
 
 # --- identity and keys ---
@@ -416,6 +430,7 @@ Request = (
     | ImportBlock
     | Execute
     | Confirm
+    | SpeakEffects
     | Register
     | BornKeys
     | StageKeys
@@ -439,6 +454,7 @@ Reply = (
     | Executed
     | Idle
     | Confirmed
+    | EffectsSpoken
     | Registration
     | KeysPublished
     | KeysStaged
@@ -462,6 +478,7 @@ ECALLS: dict[type[Message], tuple[type[Message], ...]] = {
     ImportBlock: (Followed,),
     Execute: (Executed, Idle),
     Confirm: (Confirmed,),
+    SpeakEffects: (EffectsSpoken,),
     Register: (Registration,),
     BornKeys: (KeysPublished,),
     StageKeys: (KeysStaged,),

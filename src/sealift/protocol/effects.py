@@ -25,6 +25,8 @@ from .orders import Order
 MAX_EFFECTS = 256
 #: Most bytes that the effects of one block have together, encoded.
 MAX_EFFECTS_BYTES = 256 * 1024
+#: Most blocks with effects in the range of one confirmation.
+MAX_RANGE_EFFECTS = 256
 _Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
 
@@ -83,6 +85,22 @@ class BlockEffects(Message):
     statement: EffectsStatement
     signature: _Signature
     effects: tuple[Effect, ...]
+
+
+class EffectsFact(Message):
+    """That a block has effects, and which: :func:`effects_digest` of them."""
+
+    height: Height
+    effects: Digest
+
+
+def effects_root(facts: Sequence[EffectsFact]) -> Digest:
+    """What a confirmation says of the effects in its range: SHA-256 over the facts.
+
+    They are those of all blocks with effects in the range, ascending; none is a
+    statement too.
+    """
+    return sha256(b"sealift/effects-root/v1\x00" + encode(tuple(facts)))
 
 
 def effects_digest(effects: Sequence[Effect]) -> Digest:

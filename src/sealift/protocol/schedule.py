@@ -314,12 +314,14 @@ class ScheduleRecord(Message):
     """What L1 writes first in every block: who runs this height.
 
     Kept under :func:`sealift.protocol.record_key`; proven to the enclave with
-    the state after ``height`` (DESIGN §10.3).
+    the state after ``height`` (DESIGN §10.3). ``effects_done`` is the last block
+    whose effects L1 has executed; ``None``: this L1 doesn't say.
     """
 
     height: Height
     generation: Generation
     schedule: Digest
+    effects_done: Height | None = None
 
 
 def config_at(schedule: Schedule, height: int) -> ScheduleEntry:

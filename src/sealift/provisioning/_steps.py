@@ -393,12 +393,14 @@ def _package_info(
 
 
 def _package(opened: bytes) -> KeyPackage:
-    """A key package; the refusal of another, as a later code may send, shows no byte.
+    """A key package; the refusal of what is none shows no byte.
 
-    Both hosts read it, and such bytes begin with a secret.
+    Both hosts read it, and such bytes begin with a secret. What a later code has
+    appended is not looked at: nothing of the package is hashed or handed on as it
+    came, and every secret is held against L1's commitment.
     """
     try:
-        return canonical_decode(KeyPackage, opened)
+        return decode(KeyPackage, opened)
     except (DecodeError, TooLargeError) as error:
         raise type(error)(
             "what was sealed is no key package", expected="one that this code knows"

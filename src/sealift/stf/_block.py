@@ -66,7 +66,8 @@ class ShardBlock:
     ``height``. Every instance gives the same values, or their roots part;
     giving the same schedule again changes nothing, so give it always. ``code`` is
     every MRENCLAVE of the generation that runs the block, on whatever platform
-    (``None``: the executor's alone).
+    (``None``: the executor's alone). ``effects_done`` is the last block whose effects
+    L1 had executed, by the record proven with this block (``None``: it doesn't say).
     """
 
     height: Height
@@ -76,6 +77,7 @@ class ShardBlock:
     status: ShardStatus = _NORMAL
     schedule: Schedule | None = None
     code: frozenset[Fingerprint] | None = None
+    effects_done: Height | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

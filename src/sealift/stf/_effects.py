@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from sealift.base import Height, Message, encode
-from sealift.frame import Context, Event, Pallet, PalletError, StorageValue
+from sealift.frame import Context, Event, Pallet, PalletError, StorageMap, StorageValue
 from sealift.protocol import MAX_EFFECTS, MAX_EFFECTS_BYTES, Effect
 
 #: Of a block's places for effects, so many are kept for hooks.
@@ -11,6 +11,8 @@ RESERVED_EFFECTS = 8
 #: Of a block's bytes of effects, so many are kept for hooks: all polls may end
 #: in one block, each with a large order.
 RESERVED_BYTES = 144 * 1024
+#: While so many blocks' effects wait on L1, calls get no more of them.
+MAX_OUTSTANDING_BLOCKS = 64
 #: Of the list that the effects of a block stand in.
 _LIST_BYTES = 3
 
@@ -22,7 +24,7 @@ class EffectIssued(Event, kw_only=True):
 
 
 class EffectsFullError(PalletError):
-    """The block has as many effects as it may; the call may be made again."""
+    """No more effects fit, in the block or on L1; the call may be made again."""
 
 
 class EffectsUsed(Message, kw_only=True, tag=False):
@@ -31,6 +33,14 @@ class EffectsUsed(Message, kw_only=True, tag=False):
     height: Height
     count: int
     size: int
+
+
+class OutstandingEffects(Message, kw_only=True, tag=False):
+    """What a block does on L1, as long as L1 is not known to have done it."""
+
+    height: Height
+    previous: Height
+    effects: tuple[Effect, ...]
 
 
 class EffectsPort(Protocol):
@@ -56,20 +66,59 @@ class Effects(Pallet):
     Law: a block has at most ``MAX_EFFECTS`` effects of ``MAX_EFFECTS_BYTES`` in
     all, and calls never take the places that are kept for hooks. ``last`` is the
     last block that had effects, 0 before the first: the chain along which L1
-    executes them.
+    executes them. ``outstanding`` has the effects that L1 has not executed, as far as
+    the schedule's record says: whoever has the state can say them again. Where L1
+    doesn't say, it has those of the last ``MAX_OUTSTANDING_BLOCKS`` blocks.
     """
 
     name = "effects"
-    storage_version = 1
+    storage_version = 2
     events = (EffectIssued,)
     errors = (EffectsFullError,)
 
     last: StorageValue[Height] = StorageValue("last", Height, default=Height(0))
     used: StorageValue[EffectsUsed] = StorageValue("used", EffectsUsed)
+    waiting: StorageValue[tuple[Height, ...]] = StorageValue(
+        "waiting", tuple[Height, ...], default=()
+    )
+    outstanding = StorageMap("outstanding", key=Height, value=OutstandingEffects)
+
+    def on_runtime_upgrade(self, ctx: Context, from_version: int) -> None:
+        """From version 1: of earlier blocks' effects only who ran them speaks."""
+
+    def forget(self, ctx: Context, done: Height | None) -> None:
+        """Drop what L1 has executed: all up to ``done``, if it says."""
+        waiting = self.waiting.get(ctx)
+        if done is None:
+            kept = waiting[-MAX_OUTSTANDING_BLOCKS:]
+        else:
+            kept = tuple(height for height in waiting if height > done)
+        if kept != waiting:
+            for height in waiting[: len(waiting) - len(kept)]:
+                self.outstanding.delete(ctx, height)
+            self.waiting.put(ctx, kept)
+
+    def keep(
+        self, ctx: Context, effects: tuple[Effect, ...], *, previous: Height
+    ) -> None:
+        """Keep what this block does on L1 until L1 has executed it."""
+        if effects:
+            height = ctx.block.height
+            kept = OutstandingEffects(height=height, previous=previous, effects=effects)
+            self.outstanding.put(ctx, height, kept)
+            self.waiting.put(ctx, (*self.waiting.get(ctx), height))
 
     def issue(self, ctx: Context, effect: Effect, *, from_hook: bool = False) -> None:
         """Have L1 do something, once (port :class:`EffectsPort`)."""
         raw = encode(effect)
+        waiting = len(self.waiting.get(ctx))
+        if waiting > MAX_OUTSTANDING_BLOCKS and not from_hook:
+            raise EffectsFullError(
+                "L1 has too many blocks' effects to execute first",
+                got=waiting,
+                expected=f"≤ {MAX_OUTSTANDING_BLOCKS}",
+                hint="Call again once platforms have agreed on them",
+            )
         used = self.used.find(ctx)
         if used is None or used.height != ctx.block.height:
             used = EffectsUsed(height=ctx.block.height, count=0, size=_LIST_BYTES)

@@ -33,7 +33,7 @@ from sealift.protocol import MAX_VALIDITY, GetterBody
 from ._balances import Balances
 from ._block import BlockOutcome, Limits, ShardBlock
 from ._democracy import Democracy
-from ._effects import Effects
+from ._effects import Effects, OutstandingEffects
 from ._enclave_update import EnclaveUpdate
 from ._errors import GetterBoundsError, GetterFailedError, ShardRuntimeError
 from ._escapes import escapes_of
@@ -122,9 +122,11 @@ class Executor:
         """Execute one block; no call in it is skipped, doubled or reordered.
 
         1. If an earlier version wrote the state, it is migrated first.
-        2. Time and schedule are noted; pallets' ``on_initialize`` run.
+        2. Time and schedule are noted, effects that L1 has executed are forgotten;
+           pallets' ``on_initialize`` run.
         3. Calls and deposits take effect in order.
-        4. Receipts are remembered; pallets' ``on_finalize`` run.
+        4. Receipts are remembered; pallets' ``on_finalize`` run; the block's effects
+           are kept.
 
         Args:
             state: The state after the block before; stays untouched.
@@ -143,6 +145,7 @@ class Executor:
             bench.enclave_update.observe(ctx, block.schedule)
         if block.items:
             bench.timestamp.note(ctx)
+        bench.effects.forget(ctx, block.effects_done)
         effects_before = bench.effects.last.get(ctx)
         run = BlockRun(
             bench,
@@ -155,6 +158,7 @@ class Executor:
         for index, item in enumerate(block.items):  # 3
             run.take(index, item)
         run.finalize()  # 4
+        bench.effects.keep(ctx, tuple(run.effects), previous=effects_before)
         return BlockOutcome(
             height=block.height,
             changes=dict(sorted(overlay.changes.items())),
@@ -168,6 +172,16 @@ class Executor:
             events=tuple(run.events),
             hook_failures=tuple(run.hook_failures),
             migration=migration,
+        )
+
+    def outstanding(
+        self, state: StateReader, *, height: Height, time: UnixSeconds
+    ) -> tuple[OutstandingEffects, ...]:
+        """The effects that L1 is not known to have executed, in order of blocks."""
+        ctx = self.runtime.context(Overlay.over(state), self._info(height, time))
+        effects = self._bench.effects
+        return tuple(
+            effects.outstanding.get(ctx, one) for one in effects.waiting.get(ctx)
         )
 
     def rehearse(

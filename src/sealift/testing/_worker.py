@@ -365,6 +365,7 @@ class WorldWorker:
                 heard=self._heard,
                 confirmation=reply.confirmation,
                 signature=reply.signature,
+                effects=reply.effects,
             )
         if reply.certificate is not None:
             self.act(f"send certificate {reply.certificate.height}")

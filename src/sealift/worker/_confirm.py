@@ -165,6 +165,7 @@ class Confirmer:
             args: dict[str, object] = {
                 "confirmation": reply.confirmation,
                 "signature": reply.signature,
+                "effects": reply.effects,
             }
             heard = partial(self._heard_confirmation, self._round)
             self._put("enclave_bridge.confirm", args, heard)

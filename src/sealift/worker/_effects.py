@@ -2,6 +2,7 @@
 
 A block's effects become durable with the block. What L1 has not executed is
 said again, with growing pauses, also after any crash: it executes each once.
+What others executed and L1 lacks words for, the enclave says from its state.
 """
 
 from functools import partial
@@ -9,7 +10,10 @@ from typing import Final
 
 from sealift.base import Height, SealiftError, ShardId
 from sealift.ledger import CODES
+from sealift.protocol.ecall import EffectsSpoken, SpeakEffects
 
+from ._channel import EnclaveChannel
+from ._errors import EnclaveGoneError
 from ._feed import L1Source
 from ._outbox import Act, Included, Outbox
 from ._store import PendingEffects, WorkerStore
@@ -24,6 +28,9 @@ LONGEST_PAUSE: Final = 256
 #: a dispute, or count no more because an attestation lapsed.
 WORD_BLOCKS: Final = 512
 
+#: After so many blocks of L1 the enclave is asked what others left unsaid.
+SPEAK_EVERY: Final = 16
+
 #: L1 has executed them already, or others of a later block.
 _DONE: Final = frozenset({"EffectsDoneError"})
 #: L1 has this platform's word; others' are missing.
@@ -32,6 +39,7 @@ _SAID: Final = frozenset({"EffectsRepeatedError"})
 _NEVER: Final = frozenset(
     {
         "EffectsMismatchError",
+        "EffectsRefutedError",
         "StatementForeignError",
         "StatementSignatureError",
         "VoidedGenerationError",
@@ -45,6 +53,7 @@ class EffectsCarrier:
     """Carries the effects of durable blocks to L1 until it has executed them.
 
     Args:
+        channel: The enclave.
         l1: How far L1 has executed them, as the node says.
         store: Where they wait.
         outbox: The operator's L1 acts.
@@ -52,8 +61,15 @@ class EffectsCarrier:
     """
 
     def __init__(
-        self, *, l1: L1Source, store: WorkerStore, outbox: Outbox, shard: ShardId
+        self,
+        *,
+        channel: EnclaveChannel,
+        l1: L1Source,
+        store: WorkerStore,
+        outbox: Outbox,
+        shard: ShardId,
     ) -> None:
+        self._channel = channel
         self._l1 = l1
         self._store = store
         self._outbox = outbox
@@ -63,6 +79,7 @@ class EffectsCarrier:
         self._underway: set[Height] = set()
         self._due_at: dict[Height, int] = {}
         self._tries: dict[Height, int] = {}
+        self._refused: set[Height] = set()
 
     def executed(self) -> None:
         """A block is durable: say at once what it does."""
@@ -72,6 +89,8 @@ class EffectsCarrier:
     async def imported(self) -> None:
         """A block of L1 went by: forget what is executed, say again what is due."""
         self._imports += 1
+        if self._imports % SPEAK_EVERY == 0:
+            await self._ask_enclave()
         waiting = self._store.effects(most=MOST_AT_ONCE)
         if not waiting:
             return
@@ -85,6 +104,21 @@ class EffectsCarrier:
                 self._over(pending.height)
             else:
                 self._say(pending)
+
+    async def _ask_enclave(self) -> None:
+        """Have it say what confirmed blocks do that L1 has not executed."""
+        try:
+            done = await self._l1.effects_done(self._shard)
+            request = SpeakEffects(after=Height(0) if done is None else done)
+            spoken = await self._channel.call(request, EffectsSpoken)
+        except EnclaveGoneError:
+            raise
+        except SealiftError as error:  # an older bundle does not know the question
+            self.last_refusal = str(error)
+            return
+        for block in spoken.blocks:
+            if block.statement.height not in self._refused:
+                self._store.put_effects(block)
 
     def _say(self, pending: PendingEffects) -> None:
         height = pending.height
@@ -118,6 +152,7 @@ class EffectsCarrier:
             self._store.effects_said(height)
         elif name in _NEVER:
             self.last_refusal = f"{name}: {outcome.log}"
+            self._refused.add(height)
             self._over(height)
         else:  # too early, too many, disputed, not attested just now
             self._again(height, outcome.log)

@@ -96,7 +96,9 @@ class Follower:
         self._confirmer = Confirmer(
             channel=channel, l1=l1, store=store, outbox=outbox, shard=shard
         )
-        self._effects = EffectsCarrier(l1=l1, store=store, outbox=outbox, shard=shard)
+        self._effects = EffectsCarrier(
+            channel=channel, l1=l1, store=store, outbox=outbox, shard=shard
+        )
         self._exporting = asyncio.Lock()
         self._still = asyncio.Lock()
         self._executing = asyncio.Lock()

@@ -23,6 +23,7 @@ from sealift.base import (
 )
 from sealift.protocol import (
     Frontier,
+    RegistrationStatement,
     RotationDue,
     Schedule,
     config_at,
@@ -71,6 +72,8 @@ _NOT_NOW: Final = frozenset(
         "StagedElsewhereError",
     }
 )
+#: What it answers if it has quoted nothing since it was started.
+_NOT_QUOTED: Final = "NotQuotedError"
 _REFUSED: Final = {
     Step.STAGE: "L1 has not taken the keys of the next epoch",
     Step.HOLD: "L1 has not taken this instance as a holder",
@@ -208,7 +211,7 @@ class Rotation:
         if view.imported < since + turn * STAGGER_BLOCKS:
             return
         await self._attest_since(view, due)
-        staged = await self.channel.call(StageKeys(), KeysStaged)
+        staged = await self._made_keys(due)
         # durable before anybody hears of them: lost keys would be owed for ever
         self.around.disk.keep_key_store(staged.key_store)
         args: dict[str, object] = {
@@ -217,6 +220,36 @@ class Rotation:
         }
         outcome = await self.outbox.act("enclave_bridge.stage_keys", args)
         await self._settled(outcome, Step.STAGE)
+
+    async def _made_keys(self, due: RotationDue) -> KeysStaged:
+        """The next keys, made under the registration that acts on L1.
+
+        L1 refuses others: they may have been made when the platform was not what
+        it is now.
+        """
+        if await self._acting() is not None:
+            try:
+                staged = await self.channel.call(StageKeys(), KeysStaged)
+            except EnclaveRefusedError as error:
+                if error.refused != _NOT_QUOTED:
+                    raise
+            else:
+                acting = await self._acting()
+                made_under = staged.statement.registration
+                if (
+                    acting is not None
+                    and acting.digest() == made_under
+                    and acting.block_height >= due.not_before
+                ):
+                    return staged
+        await self.follower.reach(await self.acts.attest())
+        return await self.channel.call(StageKeys(), KeysStaged)
+
+    async def _acting(self) -> RegistrationStatement | None:
+        record = await record_of(
+            self.around.l1, self.me.signing_key, self.follower.progress.imported
+        )
+        return None if record is None else record.statement
 
     async def _hold(self, view: KeyView) -> None:
         staged = view.schedule.staged

@@ -277,6 +277,14 @@ class WorkerStore:
             for height, data, said in rows
         ]
 
+    def put_effects(self, block: BlockEffects) -> None:
+        """Keep a word for effects of a block that another instance executed."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO effects VALUES (?, ?, 0)",
+                (block.statement.height, encode(block)),
+            )
+
     def effects_pending(self) -> int:
         """Of how many blocks L1 has not executed the effects, as far as is known."""
         row = self._row("SELECT count(*) FROM effects")

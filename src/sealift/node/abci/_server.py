@@ -211,7 +211,8 @@ async def run_abci(
     Raises:
         FileLockedError: Another process runs on this home.
         ChainStoreError: The state cannot be read.
-        AbciSocketError: The socket cannot be opened.
+        AbciSocketError: The socket cannot be opened, or another process answers
+            on it.
     """
     make_folder(home)
     with hold_lock(home / "lock"):
@@ -233,7 +234,26 @@ async def _listen(server: AbciServer, path: Path) -> asyncio.Server:
     return await asyncio.start_unix_server(server.connected, sock=_bind(path))
 
 
+def _require_dead(path: Path) -> None:
+    """Return unless somebody listens on the socket: it is not ours to replace."""
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.settimeout(0)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            pass  # it listens, and is busy
+        except OSError:
+            return
+    raise AbciSocketError(
+        f"another process answers on {path}",
+        got="a live socket",
+        expected="none, or one that a dead process left",
+        hint="Stop that process, or give this ledger another socket",
+    )
+
+
 def _bind(path: Path) -> sockets.socket:
+    _require_dead(path)
     bound = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
     mask = os.umask(_OWNER_ONLY)
     try:
