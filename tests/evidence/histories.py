@@ -204,6 +204,7 @@ def vulnerability_day(world: World, v1: Runtime, v2: Runtime) -> WorldWorker:
     )
     world.submit(world.sign_order(order))
     world.blocks(2)
+    old.register()  # keys are made under a quote that is as late as the floor
     old.stage_keys()
     world.blocks(6)
     return evicted

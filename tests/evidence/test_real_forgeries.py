@@ -46,6 +46,7 @@ from sealift.protocol import (
     Transaction,
     certificate_key,
     effects_digest,
+    effects_root,
     keys_key,
     schedule_key,
     sign_order,
@@ -298,17 +299,22 @@ def test_a_word_on_effects_said_twice_by_one_machine(holders_history: World) -> 
         replayed(holders_history, again)
 
 
-def test_another_root_for_the_effects(holders_history: World) -> None:
-    """The confirmation is signed with its effects: they cannot be exchanged."""
+def test_other_effects_beside_a_root(holders_history: World) -> None:
+    """They are those that the confirmation names, which is signed."""
 
-    def alter(call: Call) -> Call:
-        if not isinstance(call, Confirm):
+    def beside(call: Call) -> Call:
+        return replace(call, effects=()) if isinstance(call, Confirm) else call
+
+    def both(call: Call) -> Call:
+        if not isinstance(call, Confirm) or not call.effects:
             return call
-        changed = replace(call.confirmation, effects_root=bytes(32))
-        return replace(call, confirmation=changed)
+        changed = replace(call.confirmation, effects_root=effects_root(()))
+        return replace(call, confirmation=changed, effects=())
 
+    with pytest.raises(RootChainError, match="names other effects than it brings"):
+        replayed(holders_history, beside)
     with pytest.raises(InstanceRefusedError, match="Confirmation in block"):
-        replayed(holders_history, alter)
+        replayed(holders_history, both)
 
 
 def test_a_hosts_vote_turned_round_or_left_out(hosts_history: World) -> None:

@@ -21,7 +21,6 @@ from sealift.protocol import (
     epoch_at,
     keys_key,
 )
-from sealift.stf import KeyEpochExpiredError
 from sealift.transport.account import L1Account
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
 
@@ -406,7 +405,7 @@ class Story:
         outcome = self.load.outcome(call)
         self.progress.check(
             "after its grace, a call under the keys before is refused",
-            ok=outcome == KeyEpochExpiredError.__name__,
+            ok=outcome == "KeyEpochExpiredError",
             detail=str(outcome),
         )
 
