@@ -54,6 +54,30 @@ def test_two_processes_share_an_account(world: World, play: Any) -> None:
     assert [one.code for one in play(story())] == [0] * 6
 
 
+def test_an_account_that_another_process_keeps_busy_can_act(
+    world: World, play: Any
+) -> None:
+    """An operator votes while its worker's transactions always wait in the mempool."""
+
+    async def story() -> Any:
+        busy, me = account(world), account(world)
+
+        async def never_still() -> None:
+            while True:
+                await busy.send(*pay(1))
+                await asyncio.sleep(0.01)
+
+        worker = asyncio.create_task(never_still())
+        await asyncio.sleep(0.2)
+        try:
+            return [await me.act(*pay(7)) for _ in range(3)]
+        finally:
+            assert not worker.done(), "neither drives the other away"
+            worker.cancel()
+
+    assert [one.code for one in play(story())] == [0] * 3
+
+
 def test_a_count_that_ran_ahead_comes_back(world: World, play: Any) -> None:
     """A node that forgot its mempool leaves a gap; the account closes it."""
 

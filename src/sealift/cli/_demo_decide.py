@@ -384,7 +384,7 @@ class Government:
 
         await hall.until(told, f"the result of poll {number}")
         result = next(one for one in await self._results(hall) if one["poll"] == number)
-        hall.progress.decided(f"poll {number} {result['outcome']}: {result['tally']}")
+        hall.progress.decided(f"poll {number} {result['outcome']}: {_tally(result)}")
 
         async def carried() -> bool:
             words = hall.scan.count("enclave_bridge.post_effects") - before
@@ -422,3 +422,13 @@ class Government:
             outcome = hall.load.outcome(one)
             if outcome != "ok":
                 raise DemoError("the shard refused a call", got=outcome, expected="ok")
+
+
+def _tally(result: Mapping[str, Any]) -> str:
+    tally = result["tally"]
+    if tally is None:
+        return "too few voted to tell how"
+    return (
+        f"{tally['ayes']} for, {tally['nays']} against, of {tally['electorate']} in "
+        f"all, {tally['voters']} voters"
+    )

@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -32,6 +32,8 @@ _NONCE_CODE: Final = code_of("NonceError")
 _PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.5, 2.0, 2.0)
 #: … of a chain that makes a block within so many seconds; slower ones stretch them.
 _PAUSES_SUIT: Final = 2.0
+#: So many transactions of another process that wait are reckoned with.
+_MOST_WAITING: Final = 16
 _WAIT_SECONDS: Final = 60.0
 #: A transaction may wait for so many blocks, also where each takes an hour.
 _WAIT_BLOCKS: Final = 5
@@ -78,7 +80,8 @@ class L1Account:
 
     Guarantees that transactions reach the mempool in the order of :meth:`send`.
     The count starts at what L1 has committed; when L1 refuses a nonce (another
-    process used the account, or a node forgot its mempool) it starts there again.
+    process uses the account, or a node forgot its mempool) it starts there again,
+    and goes behind what waits.
 
     Args:
         secret: Ed25519 seed, 32 bytes.
@@ -120,9 +123,8 @@ class L1Account:
         """
         encoded = _metadata().encode_call(call, args)
         async with self._turn:
-            pauses: Iterator[float] | None = None
-            while True:
-                nonce = await self._nonce()
+            refusal, log = _NONCE_CODE, ""
+            async for nonce in self._nonces():
                 tx = transaction(
                     self._secret,
                     chain_id=self._chain_id,
@@ -134,14 +136,10 @@ class L1Account:
                 if refusal == 0:
                     self._next = Nonce(nonce + 1)
                     return tx_hash(tx)
-                self._next = None
-                pause = None
-                if refusal == _NONCE_CODE:
-                    pauses = pauses or await self._nonce_pauses()
-                    pause = next(pauses, None)
-                if pause is None:
-                    raise L1RefusedError(call, refusal=refusal, log=log)
-                await asyncio.sleep(pause)
+                if refusal != _NONCE_CODE:
+                    break
+            self._next = None
+            raise L1RefusedError(call, refusal=refusal, log=log)
 
     async def wait(self, digest: bytes, *, within: float | None = None) -> TxOutcome:
         """Return when a transaction stands in a block, whatever became of it.
@@ -208,10 +206,24 @@ class L1Account:
         stretch = max(1.0, await self.block_interval() / _PAUSES_SUIT)
         return iter([pause * stretch for pause in _PAUSES])
 
-    async def _nonce(self) -> Nonce:
-        if self._next is None:
-            self._next = await committed_nonce(self._l1, self.account)
-        return self._next
+    async def _nonces(self) -> AsyncIterator[Nonce]:
+        """Nonces to try: our own count, then from what L1 has committed on.
+
+        Another process may use the account (a worker that runs, while its operator
+        votes): its transactions wait in the mempool, and ours goes behind them.
+        """
+        if self._next is not None:
+            yield self._next
+        pauses: Iterator[float] | None = None
+        while True:
+            committed = await committed_nonce(self._l1, self.account)
+            for waiting in range(_MOST_WAITING):
+                yield Nonce(committed + waiting)
+            pauses = pauses or await self._nonce_pauses()
+            pause = next(pauses, None)
+            if pause is None:
+                return
+            await asyncio.sleep(pause)
 
     async def _height(self) -> Height:
         now = asyncio.get_running_loop().time()

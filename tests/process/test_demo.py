@@ -1,0 +1,94 @@
+"""``sealift demo`` as people run it: the nine steps by real decisions.
+
+`make demos` plays every authority, with and without rotation; here are those two
+that take every kind of decision between them.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sealift.cli._demo_stage import AUTHORITIES
+
+pytestmark = pytest.mark.process
+SECONDS = 280
+#: In every report, whoever decided.
+ALWAYS = {
+    "no call was lost",
+    "no call was executed twice",
+    "calls were executed in L1's order",
+    "every call was executed without error",
+    "two workers gave each call the same receipt",
+    "sealed state survived: nonces and secret bids are the users' own",
+    "gap is at most one block",
+}
+BALLOTS = "ballots are as long as the calls around them"
+HANDED_OVER = "sudo's word counts no more once the holders decide"
+ROTATED = {
+    "both new enclaves have the keys of epoch 1, neither old one has",
+    "both new enclaves have the keys of epoch 2, neither old one has",
+    "after its grace, a call under the keys before is refused",
+}
+
+
+def demo(folder: Path, *words: str) -> dict:
+    """A demo's report; nothing that it started outlives it, whatever happens."""
+    argv = [sys.executable, "-m", "sealift", "demo", "--json", *words]
+    argv += ["--accounts", "60", "--rate", "6", "--block-ms", "400"]
+    child = subprocess.Popen(
+        argv,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = child.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        os.kill(child.pid, signal.SIGTERM)  # it stops its own processes
+        out, err = child.communicate(timeout=60)
+    assert child.returncode == 0, (out, err)
+    return json.loads(out)
+
+
+def held(report: dict) -> set[str]:
+    return {one["name"] for one in report["checks"] if one["ok"]}
+
+
+@pytest.mark.timeout(400)
+def test_holders_hosts_and_the_vendor_decide_together_and_rotate(
+    tmp_path: Path,
+) -> None:
+    report = demo(tmp_path, "--authority", "all-of", "--rotate")
+    assert held(report) >= ALWAYS | ROTATED | {BALLOTS}
+    said = "\n".join(report["decision"])
+    upgrade, rotation = said.split("UpgradeOrder", 2)[2].split("StatusOrder", 1)
+    for act in (upgrade + said, rotation):
+        assert "450000" in act or "for, " in act
+        assert "2 of 2 platforms" in act
+        assert "now: vendor" in act
+    assert said.count("not carried out: others have to be for it, too") >= 4
+
+
+@pytest.mark.timeout(400)
+def test_sudo_hands_the_shard_to_its_holders(tmp_path: Path) -> None:
+    report = demo(tmp_path, "--authority", "sudo-then-stake")
+    assert held(report) >= ALWAYS | {BALLOTS, HANDED_OVER}
+    assert any("RulesOrder" in line for line in report["decision"])
+
+
+def test_every_form_that_is_promised_is_offered() -> None:
+    assert AUTHORITIES == (
+        "sudo",
+        "stake",
+        "workers",
+        "signer",
+        "all-of",
+        "sudo-then-stake",
+    )
