@@ -7,12 +7,13 @@ ARGS   ?=
 SEED   ?= 20261123
 STATES ?= 20000
 
-.PHONY: help demo test lint types unit optimised wheel-test bench chaos explore cometbft cometbft-smoke lock clean
+.PHONY: help demo test lint types unit optimised wheel-test bench chaos demos explore cometbft cometbft-smoke lock clean
 
 help:
 	@echo "make demo            the nine steps, live (ARGS='--accounts 1000 --rate 20')"
 	@echo "make test            everything CI runs"
 	@echo "make bench           ratios against floors measured in the same run"
+	@echo "make demos           the demo by every authority, with rotation (20 minutes)"
 	@echo "make chaos           the long campaigns: kill -9, governance (50 runs)"
 	@echo "make explore         more states of provisioning sessions (STATES=20000)"
 	@echo "make cometbft-smoke  our ledger behind a real CometBFT node (needs Go)"
@@ -44,6 +45,12 @@ wheel-test: $(VENV)/dev.stamp
 
 bench: $(VENV)/run.stamp
 	@$(BIN)/sealift bench $(ARGS)
+
+demos: $(VENV)/run.stamp
+	@for authority in sudo stake workers signer all-of sudo-then-stake; do \
+	  echo "== $$authority"; \
+	  $(BIN)/sealift demo --authority $$authority --rotate $(ARGS) || exit 1; \
+	done
 
 chaos: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -m campaign tests/chaos tests/ledger/test_governance_machine.py \
