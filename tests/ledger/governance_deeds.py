@@ -20,6 +20,7 @@ from governance_trees import coalitions
 from sealift.crypto import sha256
 from sealift.protocol import (
     CancelOrder,
+    EffectsFact,
     HoldKeysStatement,
     PostponeOrder,
     RotationRequest,
@@ -288,7 +289,7 @@ class Honest(Governed):
 
     def stake_votes(self, a: int, b: int, c: int) -> bool | None:
         order = self.an_order(a)
-        return self.stake(order) if self.stake_word(order) else None
+        return self.stake(order)
 
     # --- instances ---
 
@@ -322,7 +323,9 @@ class Honest(Governed):
         """Attested again if it does not count, as its worker would."""
         due = self.model.s.due
         floor = 0 if due is None else due.not_before
-        if not self.model.speaks(one.key, self.model.active, floor):
+        seen = self.model.s.seen.get(one.key)
+        late = seen is not None and seen[-1].said >= floor
+        if not late or not self.model.speaks(one.key, self.model.active, floor):
             self.register(one.name)
 
     def handover(self, a: int, b: int, c: int) -> bool | None:
@@ -350,13 +353,23 @@ class Honest(Governed):
 
     def claim(self, one: Any, last: int, generation: int, **fields: Any) -> Deed:
         world = self.world
+        first = fields.get("first", world.frontier(self.shard).confirmed + 1)
+        facts = tuple(
+            EffectsFact(height=height, effects=world.facts[height])
+            for height in sorted(world.facts)
+            if first <= height <= last
+        )
         statement = world.confirmation(
-            self.shard, one, last, generation=generation, **fields
+            self.shard, one, last, generation=generation, effects=facts, **fields
         )
         return Deed(
             "carol" if "carol" in world.secrets else "alice",
             "enclave_bridge.confirm",
-            {"confirmation": statement, "signature": statement.sign(one.secret)},
+            {
+                "confirmation": statement,
+                "signature": statement.sign(one.secret),
+                "effects": facts,
+            },
             lambda m: m.confirm(statement),
         )
 
@@ -422,7 +435,10 @@ class Honest(Governed):
             self.attend(one)
             self.catch_up(0, 0, 0)
         public = self._fresh(b)
-        took = self.run(self.staging(one, public, self.demands[-1]))[0]
+        under = self._acting_registration(one)
+        if c == 10 and under is not None:  # quoted at another time
+            under = sha256(under)
+        took = self.run(self.staging(one, public, self.demands[-1], under))[0]
         if took:
             self.laws.given(one.key, public, self.world.height)
         return took
@@ -451,7 +467,19 @@ class Honest(Governed):
         self.keys_made.append(made)
         return made
 
-    def staging(self, one: Any, public: Any, demand: tuple[bytes | None, Any]) -> Deed:
+    def _acting_registration(self, one: Any) -> bytes | None:
+        record = self.world.enclave(one)
+        return None if record is None else record.statement.digest()
+
+    def staging(
+        self,
+        one: Any,
+        public: Any,
+        demand: tuple[bytes | None, Any],
+        under: bytes | None = None,
+    ) -> Deed:
+        acting = self._acting_registration(one)
+        under = under or acting
         epoch = self.model.s.epochs[-1].epoch + 1
         statement = StageKeysStatement(
             chain_id="test-chain",
@@ -460,12 +488,15 @@ class Honest(Governed):
             keys=public,
             signing_key=one.key,
             demand=demand[0],
+            registration=under,
         )
         return Deed(
             "bob",
             "enclave_bridge.stage_keys",
             {"statement": statement, "signature": statement.sign(one.secret)},
-            lambda m: m.stage(one.key, epoch, public, demand[1]),
+            lambda m: m.stage(
+                one.key, epoch, public, demand[1], acting=under == acting
+            ),
         )
 
     def hold(self, a: int, b: int, c: int) -> bool | None:

@@ -104,6 +104,8 @@ class Chain:
         self.shard = world.create_shard(config, **rules)
         self.model = Model(self._first(rules, config))
         self.orders: dict[bytes, Any] = {}
+        #: What holders decided in a block, told or not.
+        self.decided: dict[int, tuple[Any, ...]] = {}
         self.demands: list[tuple[bytes | None, Any]] = []
         self.keys_made: list[EpochKeysPublic] = []
         self._number = 0

@@ -102,7 +102,8 @@ class Model(Scheduled):
         want(s.epochs and s.epochs[0].valid_from <= height, "before the birth")
         entry = self.entry(generation)
         want(entry.status != "void" and self.at(height) == entry, "not its block")
-        want(self.speaks(key, entry), "not eligible")
+        told = self.speaks(key, entry) or self.speaks(key, self.active)
+        want(told, "not eligible")
         s.cursor = height
         self.attempt(lambda m: m._stake_decides(order))
 
@@ -159,7 +160,9 @@ class Model(Scheduled):
         """What keys are made for; every act makes it another."""
         return (self.s.serial, self.s.due)
 
-    def stage(self, key: bytes, epoch: int, keys: Any, demand: Any) -> None:
+    def stage(
+        self, key: bytes, epoch: int, keys: Any, demand: Any, *, acting: bool
+    ) -> None:
         s, due = self.s, self.s.due
         if due is None or epoch != due.epoch:
             raise NoError("not owed")
@@ -168,6 +171,8 @@ class Model(Scheduled):
             want(s.height >= s.staged.at + s.rules.rescue_after, "staged already")
         want(demand == self.demand(), "another demand")
         want(self.speaks(key, self.active, due.not_before), "not eligible")
+        want(acting, "made under another registration")
+        want(self.last(key).said >= due.not_before, "quoted before the demand")
         self._by_policy(keys, due)
         s.staged = Staged(keys, due, s.height, (key,))
         self._act()

@@ -171,22 +171,37 @@ class Governed(Chain):
             self.run(self.ballot(digest, name, aye=True))
 
     def stake(self, order: Any) -> bool:
-        """The holders' decision, by an instance, over the last confirmed block."""
-        deed = self.stake_word(order)
-        return deed is not None and self.run(deed)[0]
+        """The holders' decision, in the next block: confirmed with it, then told.
 
-    def stake_word(self, order: Any) -> Deed | None:
-        """An instance's word on what the last confirmed block decided."""
-        world, s = self.world, self.model.s
-        height = world.frontier(self.shard).confirmed
-        if not s.epochs[0].valid_from <= height > s.cursor:
+        Decisions before that are still to be told go first. Whether it was told.
+        """
+        self.wait(1)  # nobody has said anything of this block
+        height = self.world.height
+        effects = (StakeDecision(order=order, passed=True),)
+        self.decided[height] = effects
+        self.world.facts[height] = effects_digest(effects)
+        self.catch_up(0, 0, 0)
+        if self.model.s.confirmed < height:
+            return False
+        told = True
+        while told and (word := self.stake_word()) is not None:
+            told = self.run(word)[0]
+        return told
+
+    def stake_word(self) -> Deed | None:
+        """An instance's word on the first decision of holders that was not told."""
+        s = self.model.s
+        waiting = [at for at in sorted(self.decided) if s.cursor < at <= s.confirmed]
+        if not waiting:
             return None
-        generation = self.model.at(height).generation
-        code = self.model.at(height).code
+        height = waiting[0]
+        entry = self.model.at(height)
+        generation, code = entry.generation, entry.code
         names = [one for one in self.cast.values() if one.code == code]
         speakers = [one for one in names if one.key in s.seen] or names
         one = speakers[0]
-        effects = (StakeDecision(order=order, passed=True),)
+        effects = self.decided[height]
+        order = effects[0].order
         self.orders[order.digest()] = order
         statement = EffectsStatement(
             chain_id="test-chain",

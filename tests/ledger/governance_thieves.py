@@ -38,11 +38,7 @@ class Life(Honest):
             return not self.run(self.proposal(made.order, choose(names, c)))[0] or (
                 self._still_open(made)
             )
-        word = self.stake_word(made.order)
-        if word is None:
-            return None
-        self.run(word)
-        return self._still_open(made) or True
+        return self._still_open(made) if self.stake(made.order) else None
 
     def _still_open(self, made: Made) -> bool:
         """It had never counted, so it may wait for endorsements again."""

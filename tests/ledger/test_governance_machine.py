@@ -198,8 +198,8 @@ SCRIPTS: tuple[tuple[dict[str, Any], str], ...] = (
     (
         {"authority": "stake", "quorums": (2, 2)},
         """all_attest, wait_some 2, catch_up, stake_votes 2, endorse_rest, wait_some 2,
-        confirm 0 0 1, lie 0 1, resume, lie 0 0, lie 0 1, catch_up, wait_some, catch_up,
-        lie 1, resume, wait_some, catch_up, upgrade, replay 0 2""",
+        confirm 0 0 1, lie 0 1, resume, lie 0 0, lie 0 1, all_attest, catch_up,
+        wait_some, catch_up, lie 1, resume, wait_some, catch_up, upgrade, replay 0 2""",
     ),
     (
         {"authority": "any of all", "handover": 1},
