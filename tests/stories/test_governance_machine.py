@@ -100,7 +100,10 @@ class Life:
         self.decide(order)
 
     def stage(self, a: int, b: int) -> None:
-        self.worker(a).stage_keys()
+        worker = self.worker(a)
+        if b % 4 != 3:  # else by a process that may have quoted nothing
+            worker.register()
+        worker.stage_keys()
 
     def hold(self, a: int, b: int) -> None:
         self.worker(a).hold_keys()

@@ -23,6 +23,7 @@ from sealift.base import (
     short,
 )
 from sealift.crypto import account_of, sha256
+from sealift.ledger import code_of
 from sealift.protocol import (
     AllOf,
     Authority,
@@ -256,7 +257,7 @@ class Government:
         await self._decide(hall, schedule, order)
         hall.progress.decided(f"other rules act from block {order.effective_at} on")
         await hall.scan.reach(order.effective_at + 1)
-        refused = "it was taken"
+        refused, log = 0, "it was taken"
         late = self._upgrade(hall, await hall.schedule())
         try:
             await hall.account("carrier").act(
@@ -264,11 +265,11 @@ class Government:
                 {"order": sign_order(late, self.stage.keys["authority"])},
             )
         except L1RefusedError as error:
-            refused = error.log
+            refused, log = error.refusal, error.log
         hall.progress.check(
             "sudo's word counts no more once the holders decide",
-            ok="OrderSignatureError" in refused,
-            detail=refused[:80],
+            ok=refused == code_of("OrderSignatureError"),
+            detail=log[:80],
         )
 
     # --- those who decide ---
