@@ -4,11 +4,13 @@
 that take every kind of decision between them.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,47 @@ def test_sudo_hands_the_shard_to_its_holders(tmp_path: Path) -> None:
     report = demo(tmp_path, "--authority", "sudo-then-stake")
     assert held(report) >= ALWAYS | {BALLOTS, HANDED_OVER}
     assert any("RulesOrder" in line for line in report["decision"])
+
+
+def living(folder: Path) -> list[int]:
+    """Processes that were started for something in a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_ends_it_twice_leaves_nothing_running(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    keep = tmp_path / "kept"
+    words = ["--accounts", "60", "--rate", "2", "--json", "--keep", str(keep)]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "sealift", "demo", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while len(set(living(keep)) - {child.pid}) < 3:  # chain, worker, enclave
+            assert time.monotonic() < deadline, "it does not start"
+            assert child.poll() is None, child.communicate()
+            time.sleep(0.1)
+        for _ in range(3):
+            child.send_signal(number)
+            time.sleep(0.2)
+        _, err = child.communicate(timeout=60)
+        assert living(keep) == []
+        assert "Traceback" not in err
+        assert child.returncode != 0
+    finally:
+        child.kill()
+        for pid in living(keep):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_every_form_that_is_promised_is_offered() -> None:

@@ -132,8 +132,15 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 async def _play(story: Story, console: Console, *, quiet: bool) -> None:
     task = asyncio.create_task(story.play())
+
+    def end() -> None:
+        # Once: whoever asks again must not drive us from stopping what we started.
+        if not task.cancelling():
+            task.cancel()
+
     # Its processes live in sessions of their own: who ends us must not leave them.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
     try:
         await _show(task, story, console, quiet=quiet)
     except asyncio.CancelledError:
