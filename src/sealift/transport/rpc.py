@@ -37,6 +37,7 @@ from sealift.relay.rpc import (
     SUBSCRIPTION,
     TX,
     VALIDATORS,
+    AbciQueryResult,
     BlockResult,
     BlockResults,
     BroadcastResult,
@@ -294,25 +295,19 @@ class L1Client:
             StateNotAtHandError: It took longer than about a minute.
             StateQueryError: The node cannot answer, or sends no usable proof.
         """
-        for attempt in range(_BUSY_ATTEMPTS):
-            found = await self.call(
-                "abci_query",
-                ABCI_QUERY,
-                path="/store",
-                data=key.hex(),
-                height=_text(height),
-                prove=prove,
-            )
-            if found.codespace != _BUSY:
-                break
-            await asyncio.sleep(min(self._backoff.pause(attempt), _BUSY_PAUSE))
-        else:
-            raise StateNotAtHandError(
-                "the node is still busy with states of long ago",
-                got=found.log,
-                expected=f"state after block {height or 'newest'}",
-                hint="Ask again later, or ask a node of your own",
-            )
+        found = await self._query(key, height, prove=prove)
+        attempt = 0
+        while found.codespace == _BUSY:
+            attempt += 1
+            if attempt >= _BUSY_ATTEMPTS:
+                raise StateNotAtHandError(
+                    "the node is still busy with states of long ago",
+                    got=found.log,
+                    expected=f"state after block {height or 'newest'}",
+                    hint="Ask again later, or ask a node of your own",
+                )
+            await asyncio.sleep(min(self._backoff.pause(attempt - 1), _BUSY_PAUSE))
+            found = await self._query(key, height, prove=prove)
         if found.code != 0:
             raise StateQueryError(
                 "state query refused",
@@ -331,6 +326,18 @@ class L1Client:
             value=found.value if found.value or found.log == "exists" else None,
             proof=proofs[0].data if prove else b"",
             height=found.height,
+        )
+
+    async def _query(
+        self, key: bytes, height: Height | None, *, prove: bool
+    ) -> AbciQueryResult:
+        return await self.call(
+            "abci_query",
+            ABCI_QUERY,
+            path="/store",
+            data=key.hex(),
+            height=_text(height),
+            prove=prove,
         )
 
     async def broadcast_tx_sync(self, tx: bytes) -> BroadcastResult:
