@@ -94,7 +94,8 @@ def run_block(driver: AbciApplication, height: int, *txs: bytes) -> bytes:
 def query(
     driver: AbciApplication, key: bytes, *, height: int = 0, path: str = "/store"
 ) -> QueryResponse:
-    return driver.query(QueryRequest(data=key, path=path, height=height, prove=True))
+    request = QueryRequest(data=key, path=path, height=height, prove=True)
+    return asyncio.run(driver.query(request))
 
 
 def info(driver: AbciApplication) -> InfoResponse:

@@ -11,11 +11,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from abci_client import GENESIS, INFO, Connection, block, frame
+from abci_client import GENESIS, INFO, Connection, block, frame, init, run_block
 from comet import account_key, receiver, transfer
 
+from sealift.base import Height
 from sealift.ledger import DcapVerifier
 from sealift.node import ExecutedBlock, LedgerApplication
+from sealift.node._history import NEAR
+from sealift.node._state_log import ChangeLog
 from sealift.node.abci import (
     AbciOrderError,
     AbciServer,
@@ -366,5 +369,48 @@ def test_process_says_ready_and_ends_by_signal_or_failure(folder: Path) -> None:
             assert "no InitChain yet" in child.output()
             assert "Traceback" not in child.output()
             await one.close()
+
+    asyncio.run(main())
+
+
+def test_a_state_of_long_ago_holds_up_no_answer_behind_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers keep their order: what is not at hand is refused, and made."""
+    go, let_go = threading.Event(), []
+    real = ChangeLog.reversal_between
+
+    def slowly(self: ChangeLog, low: Height, high: Height) -> object:
+        if high - low > NEAR:
+            let_go.append(go.wait(5))
+        return real(self, low, high)
+
+    monkeypatch.setattr(ChangeLog, "reversal_between", slowly)
+
+    async def main() -> None:
+        async with serving(folder) as (server, one, other):
+            init(server.application)
+            for height in range(1, 21):
+                run_block(server.application, height)
+            key = account_key(receiver(1))
+
+            async def state(height: int) -> tuple[int, str]:
+                kind, found = await one.ask(
+                    "query", path="/store", data=key, height=height, prove=True
+                )
+                assert kind == "query"
+                return int(str(found.get("code", 0))), str(found.get("codespace", ""))
+
+            refused = (1, "sealift/StateBusyError")
+            assert await state(2) == refused
+            assert await state(2) == refused
+            assert await state(19) == (0, "")
+            assert await state(20) == (0, "")
+            assert (await other.ask("echo", message="x"))[1] == {"message": "x"}
+            go.set()
+            async with asyncio.timeout(10):
+                while await state(2) != (0, ""):
+                    await asyncio.sleep(0.01)
+            assert let_go == [True]
 
     asyncio.run(main())

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from sealift.base import Height
 from sealift.frame import SimpleTreeStore, verify_ics23
-from sealift.node import DurableChain, HeightUnknownError, SoloStore, StateHistory
+from sealift.node import DurableChain, HeightUnknownError, StateHistory
+from sealift.node._history import NEAR
+from sealift.node._state_log import ChangeLog
 
 BLOCKS = 30
 
@@ -86,15 +88,15 @@ def test_sequential_reads_ask_the_disk_for_one_block_each(
     write_many(chain, BLOCKS)
     asked: list[int] = []
     for name in ("changes_between", "reversal_between"):
-        real = getattr(SoloStore, name)
+        real = getattr(ChangeLog, name)
 
         def counted(
-            self: SoloStore, low: Height, high: Height, real: object = real
+            self: ChangeLog, low: Height, high: Height, real: object = real
         ) -> object:
             asked.append(high - low)
             return real(self, low, high)  # type: ignore[operator]
 
-        monkeypatch.setattr(SoloStore, name, counted)
+        monkeypatch.setattr(ChangeLog, name, counted)
     for h in range(1, BLOCKS):
         for key in (b"k1", b"k2", b"absent"):
             chain.read_state(key, height=Height(h), prove=True)
@@ -114,7 +116,8 @@ def test_many_readers_far_apart_stay_right(
             height = Height(start + offset)
             found = chain.read_state(b"height", height=height, prove=False)
             assert found.value == b"%d" % height
-    assert len(chain._history._cursors) <= 3
+    assert len(chain.history._kept) <= 3 + NEAR
+    assert sum(not chain.history.is_near(one) for one in chain.history._kept) <= 3
 
 
 def test_heights_that_are_not_there(make_chain: Callable[..., DurableChain]) -> None:

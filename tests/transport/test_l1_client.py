@@ -12,12 +12,14 @@ from aiohttp import WSMsgType, web
 
 from sealift.base import Height
 from sealift.relay import RpcFormatError, RpcRemoteError
+from sealift.transport import rpc
 from sealift.transport.http import Listening, serve
 from sealift.transport.rpc import (
     Backoff,
     L1Client,
     NodeTimeoutError,
     NodeUnreachableError,
+    StateNotAtHandError,
     StateQueryError,
     TxRejectedError,
     system_jitter,
@@ -173,6 +175,34 @@ def test_state_without_a_usable_proof_is_refused(fields: dict[str, Any]) -> None
             await l1.abci_query(b"key", height=Height(3))
 
     tell(Node(lambda _m, _p: query(**fields)), story)
+
+
+BUSY = query(code=1, log="not at hand", codespace="sealift/StateBusyError")
+
+
+def test_a_state_that_the_node_has_to_make_first_is_asked_for_again() -> None:
+    node = Node(lambda _m, _p: BUSY if len(node.calls) < 4 else query())
+
+    async def story(l1: L1Client) -> None:
+        entry = await l1.abci_query(b"key", height=Height(3), prove=False)
+        assert (entry.height, len(node.calls)) == (3, 4)
+
+    tell(node, story)
+
+
+def test_a_node_that_is_busy_for_ever_is_given_up_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rpc, "_BUSY_ATTEMPTS", 3)
+    node = Node(lambda _m, _p: BUSY)
+
+    async def story(l1: L1Client) -> None:
+        with pytest.raises(StateNotAtHandError) as refused:
+            await l1.abci_query(b"key", height=Height(3))
+        assert "got not at hand, expected state after block 3" in str(refused.value)
+        assert len(node.calls) == 3
+
+    tell(node, story)
 
 
 def test_state_without_proof_is_given_only_where_none_was_asked_for() -> None:

@@ -30,6 +30,7 @@ from ._errors import (
     StaleReplyError,
     UnknownShardOnChainError,
     WorkerAnswerError,
+    WorkerBusyError,
     WorkerRefusedError,
     WorkerUnreachableError,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "TrustedEnclave",
     "UnknownShardOnChainError",
     "WorkerAnswerError",
+    "WorkerBusyError",
     "WorkerRefusedError",
     "WorkerUnreachableError",
     "Workers",

@@ -42,6 +42,25 @@ class WorkerUnreachableError(ClientError):
     """No worker of the shard answers."""
 
 
+class WorkerBusyError(WorkerUnreachableError):
+    """A worker serves as many as it can; it was asked again in vain.
+
+    Args:
+        url: The worker.
+        message: Its sentence.
+        seconds: After which it may serve again, as it says.
+    """
+
+    def __init__(self, url: str, *, message: str, seconds: float) -> None:
+        super().__init__(
+            f"the worker at {url} is busy",
+            got=message,
+            expected="a place for one more",
+            hint="Try again soon, or name another worker.",
+        )
+        self.seconds = seconds
+
+
 class WorkerRefusedError(ClientError):
     """A worker answered with a refusal.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 from collections.abc import AsyncGenerator, Sequence
 from http import HTTPStatus
 from typing import Final
@@ -12,14 +13,25 @@ import msgspec
 from sealift.base import DecodeError, Digest, decode
 from sealift.protocol import SealedReceipt
 
-from ._errors import WorkerAnswerError, WorkerRefusedError, WorkerUnreachableError
+from ._errors import (
+    WorkerAnswerError,
+    WorkerBusyError,
+    WorkerRefusedError,
+    WorkerUnreachableError,
+)
 
 _MAX_ANSWER: Final = 4 * 1024 * 1024
 _TIMEOUT_SECONDS: Final = 15.0
 #: How long a worker is asked to hold a receipt's request, in seconds.
 _HOLD_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 0.3
+#: Rounds in which workers are asked that are busy, and most seconds between.
+_ROUNDS: Final = 4
+_PAUSE_SECONDS: Final = 3.0
 _UNAVAILABLE: Final = frozenset({502, 503, 504})
+#: With ``Retry-After``: nothing is against the request itself.
+_BUSY: Final = frozenset({429, 503})
+_SECONDS: Final = re.compile("[0-9]{1,5}", re.ASCII)
 
 
 class _Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,17 +132,30 @@ class Workers:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _first(self, method: str, path: str, body: bytes) -> bytes:
+        """The first answer; where only a crowd is in the way, ask again."""
+        for _ in range(_ROUNDS - 1):
+            try:
+                return await self._round(method, path, body)
+            except WorkerBusyError as error:
+                await asyncio.sleep(min(error.seconds, _PAUSE_SECONDS))
+        return await self._round(method, path, body)
+
+    async def _round(self, method: str, path: str, body: bytes) -> bytes:
+        busy: WorkerBusyError | None = None
         refusal: WorkerRefusedError | None = None
         failure: WorkerUnreachableError | WorkerAnswerError | None = None
         for url in list(self.urls):
             try:
                 return await self._request(method, url, path, body)
+            except WorkerBusyError as error:
+                busy = busy or error
             except WorkerRefusedError as error:
                 refusal = refusal or error
             except (WorkerUnreachableError, WorkerAnswerError) as error:
                 failure = failure or error
         raise (
-            refusal
+            busy
+            or refusal
             or failure
             or WorkerUnreachableError(
                 "no worker is known", hint="Name one with --worker, or in the card"
@@ -150,6 +175,11 @@ class Workers:
                 raw = await _limited(answer, url)
                 if answer.status == HTTPStatus.OK:
                     return raw
+                seconds = answer.headers.get("Retry-After", "")
+                if answer.status in _BUSY and _SECONDS.fullmatch(seconds):
+                    raise WorkerBusyError(
+                        url, message=_refusal(raw).message, seconds=int(seconds)
+                    )
                 if answer.status in _UNAVAILABLE and path != "/healthz":
                     raise WorkerUnreachableError(
                         f"the worker at {url} is not available",

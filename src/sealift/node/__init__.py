@@ -25,6 +25,7 @@ from ._errors import (
     HomeNotEmptyError,
     MempoolFullError,
     NotNextBlockError,
+    StateBusyError,
     TxAlreadyKnownError,
     TxNotFoundError,
     WrongValidatorError,
@@ -36,6 +37,7 @@ from ._mempool import Mempool, MempoolLimits
 from ._methods import ICS23_SIMPLE
 from ._node import SOLO_NOTICE, SoloNode, run_solo
 from ._params import InvalidParamsError
+from ._past import PastStates
 from ._server import RPC_CODES, SubscriptionError
 from ._store import SoloStore, StoredBlock, TxPlace
 
@@ -62,12 +64,14 @@ __all__ = [
     "MempoolFullError",
     "MempoolLimits",
     "NotNextBlockError",
+    "PastStates",
     "ProvenEntry",
     "SoloChain",
     "SoloConfig",
     "SoloHome",
     "SoloNode",
     "SoloStore",
+    "StateBusyError",
     "StateHistory",
     "StoredBlock",
     "SubscriptionError",

@@ -115,6 +115,11 @@ class DurableChain:
         return self._store
 
     @property
+    def history(self) -> StateHistory:
+        """Every past state."""
+        return self._history
+
+    @property
     def genesis(self) -> GenesisDoc:
         """How the chain started."""
         return self._chain.genesis
@@ -174,6 +179,8 @@ class DurableChain:
     ) -> ProvenEntry:
         """What stands under a key after a block (``None``: the newest).
 
+        May take long: where others wait, ask :class:`PastStates`.
+
         Raises:
             HeightUnknownError: No state of that height.
             ProofUnavailableError: The state or the key is empty.
@@ -184,6 +191,7 @@ class DurableChain:
 def _history(store: SoloStore, genesis: GenesisDoc) -> StateHistory:
     return StateHistory(
         record=store,
+        past=store.past,
         entries=store.entries(),
         height=store.height,
         first=Height(genesis.initial_height - 1),

@@ -31,6 +31,10 @@ class HeightUnknownError(SealiftError):
     """A height that has not been reached, or is below the first one."""
 
 
+class StateBusyError(SealiftError):
+    """A state of long ago is not at hand; making it takes a while."""
+
+
 class TxNotFoundError(SealiftError):
     """No durable block has that transaction (yet)."""
 

@@ -46,9 +46,10 @@ from sealift.relay.rpc import (
 )
 
 from ._durable import DurableChain
-from ._errors import HeightUnknownError, TxNotFoundError
+from ._errors import HeightUnknownError, StateBusyError, TxNotFoundError
 from ._mempool import Mempool
 from ._params import BYTES, FLAG, HEX_BYTES, NUMBER, TEXT, Kind, Params
+from ._past import PastStates
 from ._store import StoredBlock
 
 #: Type of the one proof operation of ``abci_query``.
@@ -103,11 +104,16 @@ class SoloMethods:
         self, *, chain: DurableChain, mempool: Mempool, waiter: TxWaiter, moniker: str
     ) -> None:
         self._chain = chain
+        self._past = PastStates(chain.history)
         self._mempool = mempool
         self._waiter = waiter
         self._moniker = moniker
         #: Where the node listens, once it does.
         self.listen_address = ""
+
+    async def close(self) -> None:
+        """Return when nothing reads the database in a thread any more."""
+        await self._past.close()
 
     def table(self) -> dict[str, Method]:
         """All methods by name."""
@@ -132,7 +138,7 @@ class SoloMethods:
             "consensus_params": Method(at, _plain(self._consensus_params)),
             "tx": Method(by_hash, _plain(self._tx)),
             "abci_info": Method({}, _plain(self._abci_info)),
-            "abci_query": Method(query, _plain(self._abci_query)),
+            "abci_query": Method(query, self._abci_query),
             "broadcast_tx_sync": Method(tx, _plain(self._broadcast_sync)),
             "broadcast_tx_async": Method(tx, _plain(self._broadcast_sync)),
             "broadcast_tx_commit": Method(tx, self._broadcast_commit),
@@ -324,7 +330,7 @@ class SoloMethods:
             )
         )
 
-    def _abci_query(self, params: Params) -> object:
+    async def _abci_query(self, params: Params) -> object:
         key = params.data("data")
         if params.text("path") not in STORE_PATHS:
             log, codespace = NO_PATH
@@ -332,10 +338,10 @@ class SoloMethods:
                 AbciQueryResult(code=1, log=log, key=key, codespace=codespace)
             )
         try:
-            entry = self._chain.read_state(
-                key, height=params.height(), prove=params.flag("prove")
+            entry = await self._past.read(
+                key, height=params.height(), prove=params.flag("prove"), wait=True
             )
-        except (HeightUnknownError, ProofUnavailableError) as error:
+        except (HeightUnknownError, ProofUnavailableError, StateBusyError) as error:
             return ABCI_QUERY.render(
                 AbciQueryResult(
                     code=1, log=str(error), key=key, codespace=f"sealift/{error.code}"

@@ -245,6 +245,7 @@ class SoloNode:
                     timer.exception()  # kept in failed()
                 if self._making:
                     await asyncio.wait(self._making)
+                await self._methods.close()
 
     def _announce(self, where: Listening) -> None:
         self._url = where.url

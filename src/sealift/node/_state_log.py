@@ -34,35 +34,18 @@ _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIMARY_CODE: Final = 0xFF
 
 
-class StateLog:
-    """State and changes of a file, below what else an engine keeps there.
-
-    Reads go through a connection of their own, so that they see only what is
-    durable; the one writer may run in another thread.
+class ChangeLog:
+    """What blocks changed, read through one connection.
 
     Args:
-        writer: The one connection that writes.
-        reader: The one that reads.
+        reader: The connection; one thread at a time: while it reads, whatever
+            else is read through it sees the file as it was when that began.
         what: What the file is called in errors.
     """
 
-    def __init__(
-        self, *, writer: sqlite3.Connection, reader: sqlite3.Connection, what: str
-    ) -> None:
-        self._writer = writer
+    def __init__(self, reader: sqlite3.Connection, *, what: str) -> None:
         self._reader = reader
         self._what = what
-
-    def close(self) -> None:
-        """Close the file."""
-        with explained(self._what):
-            self._reader.close()
-            self._writer.close()
-
-    def entries(self) -> dict[bytes, bytes]:
-        """The newest state, all of it."""
-        with explained(self._what):
-            return dict(self._reader.execute("SELECT key, value FROM state"))
 
     def changes_between(self, low: Height, high: Height) -> dict[bytes, bytes | None]:
         """Net changes from the state after ``low`` to the one after ``high``."""
@@ -85,6 +68,47 @@ class StateLog:
                     (low, high),
                 )
             )
+
+
+class StateLog(ChangeLog):
+    """State and changes of a file, below what else an engine keeps there.
+
+    Reads go through a connection of their own, so that they see only what is
+    durable; the one writer may run in another thread, and so may the one that
+    reads of long ago.
+
+    Args:
+        writer: The one connection that writes.
+        reader: The one that reads.
+        past: The one that reads for long; ``None``: the reader.
+        what: What the file is called in errors.
+    """
+
+    def __init__(
+        self,
+        *,
+        writer: sqlite3.Connection,
+        reader: sqlite3.Connection,
+        past: sqlite3.Connection | None = None,
+        what: str,
+    ) -> None:
+        super().__init__(reader, what=what)
+        self._writer = writer
+        self._past = reader if past is None else past
+        #: The changes, for one thread that takes its time.
+        self.past = ChangeLog(self._past, what=what)
+
+    def close(self) -> None:
+        """Close the file."""
+        with explained(self._what):
+            self._past.close()
+            self._reader.close()
+            self._writer.close()
+
+    def entries(self) -> dict[bytes, bytes]:
+        """The newest state, all of it."""
+        with explained(self._what):
+            return dict(self._reader.execute("SELECT key, value FROM state"))
 
 
 def write_changes(db: sqlite3.Connection, height: Height, changes: Changes) -> None:

@@ -111,9 +111,10 @@ class SoloStore(StateLog):
         *,
         writer: sqlite3.Connection,
         reader: sqlite3.Connection,
+        past: sqlite3.Connection,
         genesis: GenesisDoc,
     ) -> None:
-        super().__init__(writer=writer, reader=reader, what=_WHAT)
+        super().__init__(writer=writer, reader=reader, past=past, what=_WHAT)
         self._genesis = genesis
 
     @classmethod
@@ -147,7 +148,8 @@ class SoloStore(StateLog):
             with writer as db:
                 _write_first(db, genesis, app_hash, entries)
             reader = writer if path is None else open_database(path)
-            return cls(writer=writer, reader=reader, genesis=genesis)
+            past = writer if path is None else open_database(path)
+            return cls(writer=writer, reader=reader, past=past, genesis=genesis)
 
     @classmethod
     def open(cls, path: Path, genesis: GenesisDoc) -> "SoloStore":
@@ -165,7 +167,10 @@ class SoloStore(StateLog):
         _require_database(path)
         with explained(_WHAT):
             store = cls(
-                writer=open_database(path), reader=open_database(path), genesis=genesis
+                writer=open_database(path),
+                reader=open_database(path),
+                past=open_database(path),
+                genesis=genesis,
             )
         try:
             store.validate()

@@ -15,6 +15,9 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: Which HTTP status an error becomes. The nearest class counts; whatever is
 #: not named is 500.
 ErrorTable: TypeAlias = Mapping[type[SealiftError], int]
+#: After how many seconds an error's cause may have passed. The nearest class counts;
+#: of what is not named, nothing is said.
+RetryTable: TypeAlias = Mapping[type[SealiftError], int]
 
 #: Errors of the foundation; edges add their own.
 BASE_ERRORS: Final[ErrorTable] = {
@@ -66,7 +69,9 @@ def error_body(error: SealiftError) -> dict[str, str]:
     }
 
 
-def json_errors(table: ErrorTable) -> Middleware:
+def json_errors(
+    table: ErrorTable, *, retry_after: RetryTable | None = None
+) -> Middleware:
     """A middleware: every refusal leaves as ``{"error": {code, message, hint}}``.
 
     An exception that is not a :class:`SealiftError` is a bug: its text does not
@@ -74,7 +79,9 @@ def json_errors(table: ErrorTable) -> Middleware:
 
     Args:
         table: Statuses by error class.
+        retry_after: ``Retry-After`` by error class.
     """
+    retry = retry_after or {}
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -82,7 +89,9 @@ def json_errors(table: ErrorTable) -> Middleware:
             return await handler(request)
         except SealiftError as error:
             return web.json_response(
-                {"error": error_body(error)}, status=status_of(error, table)
+                {"error": error_body(error)},
+                status=status_of(error, table),
+                headers=_retry_header(error, retry),
             )
         except web.HTTPException as error:
             if error.status < web.HTTPBadRequest.status_code:
@@ -93,10 +102,18 @@ def json_errors(table: ErrorTable) -> Middleware:
     return middleware
 
 
+def _retry_header(error: SealiftError, table: RetryTable) -> dict[str, str]:
+    for kind in type(error).__mro__:
+        if kind in table:
+            return {"Retry-After": str(table[kind])}
+    return {}
+
+
 def make_app(
     routes: list[web.RouteDef],
     *,
     errors: ErrorTable = BASE_ERRORS,
+    retry_after: RetryTable | None = None,
     body_limit: int = _BODY_LIMIT,
 ) -> web.Application:
     """An application whose every refusal is JSON.
@@ -104,9 +121,11 @@ def make_app(
     Args:
         routes: ``web.get(path, handler)`` and so on.
         errors: Statuses by error class.
+        retry_after: ``Retry-After`` by error class.
         body_limit: Most bytes of a request's body.
     """
-    app = web.Application(middlewares=[json_errors(errors)], client_max_size=body_limit)
+    refusals = json_errors(errors, retry_after=retry_after)
+    app = web.Application(middlewares=[refusals], client_max_size=body_limit)
     app.add_routes(routes)
     return app
 

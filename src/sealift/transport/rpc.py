@@ -37,6 +37,7 @@ from sealift.relay.rpc import (
     SUBSCRIPTION,
     TX,
     VALIDATORS,
+    AbciQueryResult,
     BlockResult,
     BlockResults,
     BroadcastResult,
@@ -58,6 +59,11 @@ _PAGE: Final = 100
 _MAX_VALIDATORS: Final = 10_000
 _UNAVAILABLE: Final = frozenset({429, 502, 503, 504})
 _PROOF_KIND: Final = "ics23:simple"
+#: By this codespace a node says that it has to make that state first.
+_BUSY: Final = "sealift/StateBusyError"
+#: For about a minute it is asked again.
+_BUSY_ATTEMPTS: Final = 80
+_BUSY_PAUSE: Final = 1.0
 _HEARTBEAT_SECONDS: Final = 20.0
 
 
@@ -79,6 +85,10 @@ class TxNotIncludedError(SealiftError):
 
 class StateQueryError(SealiftError):
     """The node could not answer for that key and height."""
+
+
+class StateNotAtHandError(StateQueryError):
+    """The node has that state, long ago; after all attempts still not at hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,17 +289,25 @@ class L1Client:
     ) -> StateEntry:
         """What stands under a state key after a block.
 
+        A state of long ago may take the node a while: it is asked again.
+
         Raises:
+            StateNotAtHandError: It took longer than about a minute.
             StateQueryError: The node cannot answer, or sends no usable proof.
         """
-        found = await self.call(
-            "abci_query",
-            ABCI_QUERY,
-            path="/store",
-            data=key.hex(),
-            height=_text(height),
-            prove=prove,
-        )
+        found = await self._query(key, height, prove=prove)
+        attempt = 0
+        while found.codespace == _BUSY:
+            attempt += 1
+            if attempt >= _BUSY_ATTEMPTS:
+                raise StateNotAtHandError(
+                    "the node is still busy with states of long ago",
+                    got=found.log,
+                    expected=f"state after block {height or 'newest'}",
+                    hint="Ask again later, or ask a node of your own",
+                )
+            await asyncio.sleep(min(self._backoff.pause(attempt - 1), _BUSY_PAUSE))
+            found = await self._query(key, height, prove=prove)
         if found.code != 0:
             raise StateQueryError(
                 "state query refused",
@@ -308,6 +326,18 @@ class L1Client:
             value=found.value if found.value or found.log == "exists" else None,
             proof=proofs[0].data if prove else b"",
             height=found.height,
+        )
+
+    async def _query(
+        self, key: bytes, height: Height | None, *, prove: bool
+    ) -> AbciQueryResult:
+        return await self.call(
+            "abci_query",
+            ABCI_QUERY,
+            path="/store",
+            data=key.hex(),
+            height=_text(height),
+            prove=prove,
         )
 
     async def broadcast_tx_sync(self, tx: bytes) -> BroadcastResult:

@@ -17,6 +17,7 @@ from sealift.base import (
     Digest,
     Height,
     SealiftError,
+    TooLargeError,
     canonical_decode,
     encode,
     parse_hex,
@@ -24,15 +25,18 @@ from sealift.base import (
 from sealift.protocol import Envelope
 from sealift.protocol.ecall import Answer, Ask, DumpRa, EnclaveStatus, GetStatus, RaDump
 from sealift.transport.account import L1RefusedError
-from sealift.transport.http import BASE_ERRORS, ErrorTable, make_app
+from sealift.transport.http import BASE_ERRORS, ErrorTable, RetryTable, make_app
 from sealift.transport.rpc import NodeUnreachableError, TxNotIncludedError
 
 from ._carry import CarryGate, network_of
 from ._channel import EnclaveChannel
+from ._door import Door, Places
 from ._errors import (
     CarryOffError,
     CarryRateError,
     CarryReserveError,
+    CrowdedError,
+    CrowdOfPeerError,
     EnclaveGoneError,
     EnclaveRefusedError,
     EnvelopeSizeError,
@@ -53,6 +57,10 @@ from ._upstream import WebSocketWire
 _MAX_ENVELOPE = 128 * 1024
 _MAX_WAIT_SECONDS = 30.0
 _MAX_DIFFS = 256
+#: Of all of them together, where the first alone is not larger.
+_MAX_DIFFS_BYTES = 16 * 1024 * 1024
+#: A listener has nothing to say.
+_MAX_HEARD = 1024
 #: Sessions of one address at once: the enclave has room for a few only.
 _SESSIONS_OF_PEER = 4
 _HEARTBEAT_SECONDS = 20.0
@@ -71,6 +79,8 @@ API_ERRORS: ErrorTable = {
     CarryOffError: HTTPStatus.FORBIDDEN,
     CarryRateError: HTTPStatus.TOO_MANY_REQUESTS,
     CarryReserveError: HTTPStatus.PAYMENT_REQUIRED,
+    CrowdedError: HTTPStatus.SERVICE_UNAVAILABLE,
+    CrowdOfPeerError: HTTPStatus.TOO_MANY_REQUESTS,
     EnvelopeSizeError: HTTPStatus.BAD_REQUEST,
     SessionsOfPeerError: HTTPStatus.TOO_MANY_REQUESTS,
     SnapshotTooSoonError: HTTPStatus.TOO_MANY_REQUESTS,
@@ -80,6 +90,15 @@ API_ERRORS: ErrorTable = {
     NodeUnreachableError: HTTPStatus.BAD_GATEWAY,
     TxNotIncludedError: HTTPStatus.GATEWAY_TIMEOUT,
 }
+#: What passes soon: seconds after which to ask again.
+RETRY_AFTER: RetryTable = {CrowdedError: 1, CrowdOfPeerError: 1, SessionsOfPeerError: 5}
+#: Getters: each is the enclave's work, before the blocks that wait.
+_ASKS = Places(together=32, per_address=16)
+#: Status, metrics, certificates, snapshots: the enclave is asked too. Getters do
+#: not crowd these out, by which an operator sees the crowd.
+_LOOKS = Places(together=16, per_address=8)
+#: Those that wait for news: they cost memory.
+_WAITS = Places(together=1024, per_address=256)
 
 
 class Submitter(Protocol):
@@ -140,6 +159,9 @@ class Api:
         self._metrics = metrics
         self._snapshotting = asyncio.Lock()
         self._snapshot_made: float | None = None
+        self._asks = Door(_ASKS, what="getters")
+        self._looks = Door(_LOOKS, what="looks at the worker")
+        self._waits = Door(_WAITS, what="waiting requests")
         #: Open mu-ra sessions by address.
         self._sessions: Counter[str] = Counter()
 
@@ -161,6 +183,8 @@ class Api:
                 web.get("/v1/state/diffs", self._diffs),
             ],
             errors=API_ERRORS,
+            retry_after=RETRY_AFTER,
+            body_limit=_MAX_ENVELOPE,
         )
 
     async def _healthz(self, _: web.Request) -> web.Response:
@@ -169,15 +193,18 @@ class Api:
         body = {"ok": health.ok, "reasons": list(health.reasons)}
         return web.json_response(body, status=status)
 
-    async def _show_metrics(self, _: web.Request) -> web.Response:
-        text = await self._metrics.render()
+    async def _show_metrics(self, request: web.Request) -> web.Response:
+        with self._looks.entered(request.remote or ""):
+            text = await self._metrics.render()
         return web.Response(body=text, content_type="text/plain", charset="utf-8")
 
-    async def _status(self, _: web.Request) -> web.Response:
-        return web.json_response(await self._source.describe())
+    async def _status(self, request: web.Request) -> web.Response:
+        with self._looks.entered(request.remote or ""):
+            return web.json_response(await self._source.describe())
 
-    async def _dump_ra(self, _: web.Request) -> web.Response:
-        dump = await self._channel.call(DumpRa(), RaDump)
+    async def _dump_ra(self, request: web.Request) -> web.Response:
+        with self._looks.entered(request.remote or ""):
+            dump = await self._channel.call(DumpRa(), RaDump)
         return web.Response(body=dump.certificate, content_type=_BINARY)
 
     async def _submit(self, request: web.Request) -> web.Response:
@@ -187,15 +214,17 @@ class Api:
         return web.json_response({"tx": tx_hash.hex().upper()})
 
     async def _ask(self, request: web.Request) -> web.Response:
-        raw, _ = await _envelope(request)
-        answer = await self._channel.call(Ask(envelope=raw), Answer)
+        raw, _ = await _envelope(request)  # who sends slowly has no place yet
+        with self._asks.entered(request.remote or ""):
+            answer = await self._channel.call(Ask(envelope=raw), Answer)
         return web.Response(body=answer.sealed, content_type=_BINARY)
 
     async def _receipt(self, request: web.Request) -> web.Response:
         name = Digest(parse_hex(request.match_info["envelope"]))
         found = self._store.receipt(name)
         if found is None and (seconds := _wait(request)):
-            await self._until_receipt(name, seconds)
+            with self._waits.entered(request.remote or ""):
+                await self._until_receipt(name, seconds)
             found = self._store.receipt(name)
         if found is None:
             raise web.HTTPNotFound(reason="no receipt yet")
@@ -219,7 +248,13 @@ class Api:
 
     async def _executions(self, request: web.Request) -> web.WebSocketResponse:
         """A stream of ``[height, [sealed receipt, …]]``, one message a block."""
-        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SECONDS)
+        with self._waits.entered(request.remote or ""):
+            return await self._stream_executions(request)
+
+    async def _stream_executions(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(
+            max_msg_size=_MAX_HEARD, heartbeat=_HEARTBEAT_SECONDS
+        )
         await socket.prepare(request)
         queue: asyncio.Queue[Executions] = asyncio.Queue(maxsize=1000)
 
@@ -266,6 +301,14 @@ class Api:
 
     async def _snapshot(self, request: web.Request) -> web.Response:
         fresh_at = _number(request.query.get("fresh_at", "0"))
+        with self._looks.entered(request.remote or ""):
+            found = await self._snapshot_of(fresh_at)
+        if found is None:
+            raise web.HTTPNotFound(reason="no snapshot here")
+        body = encode((found.height, found.header, found.chunks))
+        return web.Response(body=body, content_type=_BINARY)
+
+    async def _snapshot_of(self, fresh_at: int) -> StoredSnapshot | None:
         async with self._snapshotting:
             found = self._store.snapshot()
             if found is None or found.height < fresh_at:
@@ -276,10 +319,7 @@ class Api:
                 await self._follower.keep_snapshot()
                 self._snapshot_made = asyncio.get_running_loop().time()
                 found = self._store.snapshot()
-        if found is None:
-            raise web.HTTPNotFound(reason="no snapshot here")
-        body = encode((found.height, found.header, found.chunks))
-        return web.Response(body=body, content_type=_BINARY)
+        return found
 
     def _require_snapshot_due(self, newest: StoredSnapshot | None) -> None:
         """Exporting costs much, and drops the last but one: not at anybody's pace."""
@@ -308,20 +348,26 @@ class Api:
         after = _number(request.query.get("after", "0"))
         found = self._some_diffs(after)
         if not found and (seconds := _wait(request)):
-            heard = asyncio.Event()
-            stop = self._follower.listen(lambda _: heard.set())
-            try:
-                async with asyncio.timeout(seconds):
-                    await heard.wait()
-            except TimeoutError:
-                pass
-            finally:
-                stop()
+            with self._waits.entered(request.remote or ""):
+                await self._until_news(seconds)
             found = self._some_diffs(after)
         return web.Response(body=encode(found), content_type=_BINARY)
 
+    async def _until_news(self, seconds: float) -> None:
+        heard = asyncio.Event()
+        stop = self._follower.listen(lambda _: heard.set())
+        try:
+            async with asyncio.timeout(seconds):
+                await heard.wait()
+        except TimeoutError:
+            return
+        finally:
+            stop()
+
     def _some_diffs(self, after: int) -> list[tuple[Height, bytes]]:
-        return self._store.diffs_after(after, most=_MAX_DIFFS)
+        return self._store.diffs_after(
+            after, most=_MAX_DIFFS, most_bytes=_MAX_DIFFS_BYTES
+        )
 
 
 async def _stream(
@@ -333,7 +379,15 @@ async def _stream(
 
 
 async def _envelope(request: web.Request) -> tuple[bytes, Envelope]:
-    raw = await request.read()
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise TooLargeError(
+            "no sealed call is that long",
+            got=f"> {_MAX_ENVELOPE} B",
+            expected=f"≤ {_MAX_ENVELOPE} B",
+            hint="Seal it with this release's client.",
+        ) from error
     return raw, canonical_decode(Envelope, raw, limit=_MAX_ENVELOPE)
 
 

@@ -50,6 +50,14 @@ class SessionsOfPeerError(WorkerError):
     """As many mu-ra sessions of one address are open as a worker carries."""
 
 
+class CrowdedError(WorkerError):
+    """As many strangers are being served as a worker serves at once."""
+
+
+class CrowdOfPeerError(WorkerError):
+    """As many of one address are being served as a worker serves at once."""
+
+
 class StalledError(WorkerError):
     """The worker cannot go on without its operator."""
 

@@ -311,12 +311,25 @@ class WorkerStore:
         return None if row is None else bytes(row[0])
 
     def diffs_after(
-        self, height: int, *, most: int = 1 << 62
+        self, height: int, *, most: int = 1 << 62, most_bytes: int = 1 << 62
     ) -> list[tuple[Height, bytes]]:
-        """The first diffs above a height, ascending."""
+        """The first diffs above a height, ascending.
+
+        Args:
+            height: They are above it.
+            most: Not more than so many.
+            most_bytes: Nor longer together; the first comes at any length.
+        """
         rows = self._rows(
-            "SELECT height, data FROM diffs WHERE height > ? ORDER BY height LIMIT ?",
-            *(height, most),
+            "SELECT height, data FROM diffs WHERE height > ? AND height IN ("
+            " SELECT height FROM ("
+            "  SELECT height, SUM(LENGTH(data)) OVER (ORDER BY height) AS total,"
+            "   ROW_NUMBER() OVER (ORDER BY height) AS place"
+            "  FROM (SELECT height, data FROM diffs WHERE height > ?"
+            "   ORDER BY height LIMIT ?)"
+            " ) WHERE total <= ? OR place = 1"
+            ") ORDER BY height",
+            *(height, height, most, most_bytes),
         )
         return [(Height(int(number)), bytes(data)) for number, data in rows]
 

@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 
 from sealift.base import AccountId, DecodeError, Height, decode, parse_hex
+from sealift.protocol.ecall import MAX_FRAME_BYTES
 
 from ._errors import UpstreamError
 
@@ -17,7 +18,14 @@ _SECONDS = 60.0
 #: A connection whose other end is gone without a word is noticed within this.
 _HEARTBEAT_SECONDS = 20.0
 T = TypeVar("T")
-_MAX_BYTES = 64 * 1024 * 1024
+#: Longest answer: a frame of the enclave, as every chunk, diff and header came in one.
+_MAX_BYTES = MAX_FRAME_BYTES
+_PART_BYTES = 1 << 16
+_MAX_STATUS_BYTES = 1024 * 1024
+#: Of a refusal, what is shown of it.
+_MAX_REFUSAL_BYTES = 4096
+#: What is gathered of a snapshot before the enclave judges it.
+_MAX_SNAPSHOT_BYTES = 4 * 1024 * 1024 * 1024
 
 
 class _Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +57,7 @@ class Upstream:
 
     async def signing_key(self) -> AccountId:
         """Who it says it is; L1 knows where that instance is announced."""
-        raw = await self._get("/v1/status") or b""
+        raw = await self._get("/v1/status", most=_MAX_STATUS_BYTES) or b""
         try:
             said = msgspec.json.decode(raw, type=_Status)
             return AccountId(parse_hex(said.signing_key))
@@ -58,27 +66,44 @@ class Upstream:
 
     async def snapshot(self, *, fresh_at: int = 0) -> OfferedSnapshot | None:
         """A snapshot at or above ``fresh_at``; None where the peer has no state."""
-        raw = await self._get(f"/v1/state/snapshot?fresh_at={fresh_at}")
+        raw = await self._get(
+            f"/v1/state/snapshot?fresh_at={fresh_at}", most=_MAX_BYTES
+        )
         if raw is None:
             return None
         height, header, chunks = _parse(tuple[int, bytes, int], raw)
         return OfferedSnapshot(height=Height(height), header=header, chunks=chunks)
 
     async def chunks(self, offered: OfferedSnapshot) -> AsyncIterator[bytes]:
-        """Its chunks, in order."""
+        """Its chunks, in order.
+
+        Raises:
+            UpstreamError: They do not come, or together are longer than any state.
+        """
+        left = _MAX_SNAPSHOT_BYTES
         for number in range(offered.chunks):
-            raw = await self._get(f"/v1/state/snapshot/{offered.height}/{number}")
+            raw = await self._get(
+                f"/v1/state/snapshot/{offered.height}/{number}", most=_MAX_BYTES
+            )
             if raw is None:
                 raise UpstreamError(
                     "the peer has dropped its snapshot meanwhile",
                     got=f"chunk {number} missing",
                     hint="It is asked again.",
                 )
+            left -= len(raw)
+            if left < 0:
+                raise UpstreamError(
+                    f"{self.url} sends a snapshot without end",
+                    got=f"> {_MAX_SNAPSHOT_BYTES} B",
+                    expected=f"≤ {_MAX_SNAPSHOT_BYTES} B",
+                    hint="Name another worker as upstream.",
+                )
             yield raw
 
     async def diffs(self, after: int) -> list[tuple[Height, bytes]]:
         """The encrypted diffs above a height; waits a while for the first."""
-        raw = await self._get(f"/v1/state/diffs?after={after}&wait=1")
+        raw = await self._get(f"/v1/state/diffs?after={after}&wait=1", most=_MAX_BYTES)
         if raw is None:
             return []
         return [(Height(h), d) for h, d in _parse(list[tuple[int, bytes]], raw)]
@@ -100,21 +125,37 @@ class Upstream:
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(error) from error
 
-    async def _get(self, path: str) -> bytes | None:
+    async def _get(self, path: str, *, most: int) -> bytes | None:
         try:
             timeout = aiohttp.ClientTimeout(total=_SECONDS)
             async with self._session.get(self.url + path, timeout=timeout) as answer:
-                body = await answer.read()
                 if answer.status == HTTPStatus.NOT_FOUND:
                     return None
                 if answer.status != HTTPStatus.OK:
+                    said = await answer.content.read(_MAX_REFUSAL_BYTES)
                     raise UpstreamError(
                         f"{self.url} refuses",
-                        got=f"{answer.status} {body[:200].decode(errors='replace')}",
+                        got=f"{answer.status} {said[:200].decode(errors='replace')}",
                     )
-                return body
+                return await self._body(answer, most)
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(error) from error
+
+    async def _body(self, answer: aiohttp.ClientResponse, most: int) -> bytes:
+        """A body that is not longer; a longer one is not read to its end."""
+        parts = []
+        left = most
+        async for part in answer.content.iter_chunked(_PART_BYTES):
+            left -= len(part)
+            if left < 0:
+                raise UpstreamError(
+                    f"{self.url} answers without end",
+                    got=f"> {most} B",
+                    expected=f"≤ {most} B",
+                    hint="Name another worker as upstream.",
+                )
+            parts.append(part)
+        return b"".join(parts)
 
     def _unreachable(self, error: Exception) -> UpstreamError:
         return UpstreamError(

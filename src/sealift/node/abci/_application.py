@@ -12,6 +12,8 @@ from sealift.node import (
     ICS23_SIMPLE,
     Application,
     HeightUnknownError,
+    PastStates,
+    StateBusyError,
     StateHistory,
 )
 from sealift.node._application import require_all_answered, require_root
@@ -99,6 +101,7 @@ class AbciApplication:
         self._finalized: _Finalized | None = None
         self._persisted: _Finalized | None = None
         self._history: StateHistory | None = None
+        self._past: PastStates | None = None
         self._height = Height(0)
         self._app_hash = b""
         self._load()
@@ -122,6 +125,11 @@ class AbciApplication:
         except BaseException:
             store.close()
             raise
+
+    async def stop_reading(self) -> None:
+        """Return when nothing reads the database in a thread any more."""
+        if self._past is not None:
+            await self._past.close()
 
     def close(self) -> None:
         """Close the database."""
@@ -158,15 +166,17 @@ class AbciApplication:
             last_block_app_hash=self._app_hash,
         )
 
-    def query(self, request: QueryRequest) -> QueryResponse:
+    async def query(self, request: QueryRequest) -> QueryResponse:
         """What stands under a key after a block, provably if wanted.
 
         The proof leads to the app hash in the header that **follows**. What
-        cannot be answered is a code, never an exception.
+        cannot be answered is a code, never an exception; so is a state of long
+        ago that is not at hand: answers keep the order of their requests, and
+        the next one does not wait for it (``StateBusyError``: ask again).
         """
         try:
-            return self._read(request)
-        except (HeightUnknownError, ProofUnavailableError) as error:
+            return await self._read(request)
+        except (HeightUnknownError, ProofUnavailableError, StateBusyError) as error:
             return QueryResponse(
                 code=1,
                 log=str(error),
@@ -305,7 +315,7 @@ class AbciApplication:
         self._persisted = self._finalized = None
         self._application.commit()
         if self._history is None:
-            self._history = self._open_history(block.height)
+            self._take_history(self._open_history(block.height))
         else:
             self._history.advance(block.changes, block.height)
         self._height, self._app_hash = block.height, block.app_hash
@@ -326,7 +336,7 @@ class AbciApplication:
         )
         require_root(history.root, root, expected=head.app_hash, height=head.height)
         self._beginning = _Beginning(genesis=head.genesis, first={})
-        self._history = history
+        self._take_history(history)
         self._height, self._app_hash = head.height, head.app_hash
         _log.info("ledger of %s at height %d", head.genesis.chain_id, head.height)
 
@@ -345,27 +355,33 @@ class AbciApplication:
     def _open_history(self, height: Height) -> StateHistory:
         return StateHistory(
             record=self._store,
+            past=self._store.past,
             entries=self._store.entries(),
             height=height,
             first=Height(0),
         )
+
+    def _take_history(self, history: StateHistory) -> None:
+        self._history = history
+        self._past = PastStates(history)
 
     def _begun(self) -> _Beginning:
         if self._beginning is None:
             raise AbciOrderError("no InitChain yet", got="an empty ledger")
         return self._beginning
 
-    def _read(self, request: QueryRequest) -> QueryResponse:
+    async def _read(self, request: QueryRequest) -> QueryResponse:
         key = request.data
         if request.path not in STORE_PATHS:
             log, codespace = NO_PATH
             return QueryResponse(code=1, log=log, key=key, codespace=codespace)
-        if self._history is None:
+        if self._past is None:
             raise HeightUnknownError("no block is committed yet", got=request.height)
-        entry = self._history.read(
+        entry = await self._past.read(
             key,
             height=Height(request.height) if request.height else None,
             prove=request.prove,
+            wait=False,
         )
         proof = entry.proof
         return QueryResponse(

@@ -112,6 +112,7 @@ class AbciServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._application.stop_reading()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._connections.discard(task)
@@ -155,13 +156,13 @@ class AbciServer:
         fixed = _FIXED.get(type(request))
         if fixed is not None:
             return fixed
-        read = self._read(request)
+        read = await self._read(request)
         if read is not None:
             return read
         async with self._turn:
             return await self._act(request)
 
-    def _read(self, request: Request) -> Response | None:
+    async def _read(self, request: Request) -> Response | None:
         """What needs no turn."""
         application = self._application
         match request:
@@ -170,7 +171,7 @@ class AbciServer:
             case InfoRequest():
                 return application.info(request)
             case QueryRequest():
-                return application.query(request)
+                return await application.query(request)
             case PrepareProposalRequest():
                 return application.prepare_proposal(request)
             case ProcessProposalRequest():

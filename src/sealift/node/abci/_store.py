@@ -65,7 +65,12 @@ class AbciStore(StateLog):
             writer = open_database(path)
             try:
                 _require_schema(writer)
-                return cls(writer=writer, reader=open_database(path), what=_WHAT)
+                return cls(
+                    writer=writer,
+                    reader=open_database(path),
+                    past=open_database(path),
+                    what=_WHAT,
+                )
             except BaseException:
                 writer.close()
                 raise
