@@ -17,7 +17,7 @@ from sealift.insecure_sim import SimIntel, SimMachine
 from sealift.ledger import DcapVerifier
 from sealift.node import LedgerApplication, SoloHome
 from sealift.node.abci import run_abci
-from sealift.worker import CONFIG_FILE, load_config
+from sealift.worker import CONFIG_FILE, _api, load_config
 from sealift.worker._metrics import Metrics, Reading
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -329,3 +329,21 @@ def test_the_files_of_the_simulator_are_told(tmp_path: Path) -> None:
     assert made
     for name in made:
         assert f"`{name}`" in text
+
+
+def test_the_places_for_strangers_are_the_workers() -> None:
+    rows = re.findall(
+        r"^\| ([a-z, ]+) \| ([\d,]+) \| (\d+) \|$",
+        read("docs/operations.md"),
+        re.MULTILINE,
+    )
+    told = {what: (int(all_.replace(",", "")), int(one)) for what, all_, one in rows}
+    doors = {
+        "getters": _api._ASKS,
+        "status, metrics": _api._LOOKS,
+        "certificates, snapshots": _api._FETCHES,
+        "waiting for receipts, diffs, executions": _api._WAITS,
+    }
+    assert told == {
+        what: (places.together, places.per_address) for what, places in doors.items()
+    }

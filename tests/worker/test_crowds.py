@@ -118,13 +118,13 @@ def test_a_refusal_says_what_to_do_and_a_failure_gives_its_place_back() -> None:
         ("/v1/state/snapshot?fresh_at=9", GetStatus),
     ],
 )
-def test_looks_at_a_worker_are_bounded_apart_from_getters(
+def test_certificates_and_snapshots_are_bounded_apart_from_getters_and_looks(
     play, path: str, kind: type
 ) -> None:
     async def story(front: Front, http: aiohttp.ClientSession, w: Listening) -> None:
         held = Held(front, kind)
         front.enclave.answers["GetStatus"] = lambda _: status(state_height=Height(7))
-        mine = api._LOOKS.per_address
+        mine = api._FETCHES.per_address
         async with at(w, "127.0.0.2") as stranger:
             crowd = [asyncio.create_task(stranger.get(path)) for _ in range(mine + 3)]
             while sum(task.done() for task in crowd) < 3 or not held.inside:
@@ -132,14 +132,15 @@ def test_looks_at_a_worker_are_bounded_apart_from_getters(
             for task in crowd:
                 if task.done():
                     assert await got(task.result()) == (429, "CrowdOfPeerError")
-            assert front.api._looks.inside == mine
+            assert front.api._fetches.inside == mine
             assert (await ask(http))[0] == 200
-            async with http.get("/healthz") as answer:
-                assert answer.status == 200
+            for look in ("/healthz", "/v1/status"):
+                async with http.get(look) as answer:
+                    assert answer.status == 200
             held.go.set()
             for answer in await asyncio.gather(*crowd):
                 answer.close()
-        assert front.api._looks.inside == 0
+        assert front.api._fetches.inside == 0
 
     play(story)
 

@@ -94,9 +94,11 @@ API_ERRORS: ErrorTable = {
 RETRY_AFTER: RetryTable = {CrowdedError: 1, CrowdOfPeerError: 1, SessionsOfPeerError: 5}
 #: Getters: each is the enclave's work, before the blocks that wait.
 _ASKS = Places(together=32, per_address=16)
-#: Status, metrics, certificates, snapshots: the enclave is asked too. Getters do
-#: not crowd these out, by which an operator sees the crowd.
+#: Status and metrics: the enclave is asked too. Nothing else crowds these out, by
+#: which an operator sees the crowd.
 _LOOKS = Places(together=16, per_address=8)
+#: Certificates and snapshots, which cost the enclave more.
+_FETCHES = Places(together=16, per_address=8)
 #: Those that wait for news: they cost memory.
 _WAITS = Places(together=1024, per_address=256)
 
@@ -161,6 +163,7 @@ class Api:
         self._snapshot_made: float | None = None
         self._asks = Door(_ASKS, what="getters")
         self._looks = Door(_LOOKS, what="looks at the worker")
+        self._fetches = Door(_FETCHES, what="requests for certificates and snapshots")
         self._waits = Door(_WAITS, what="waiting requests")
         #: Open mu-ra sessions by address.
         self._sessions: Counter[str] = Counter()
@@ -203,7 +206,7 @@ class Api:
             return web.json_response(await self._source.describe())
 
     async def _dump_ra(self, request: web.Request) -> web.Response:
-        with self._looks.entered(request.remote or ""):
+        with self._fetches.entered(request.remote or ""):
             dump = await self._channel.call(DumpRa(), RaDump)
         return web.Response(body=dump.certificate, content_type=_BINARY)
 
@@ -301,7 +304,7 @@ class Api:
 
     async def _snapshot(self, request: web.Request) -> web.Response:
         fresh_at = _number(request.query.get("fresh_at", "0"))
-        with self._looks.entered(request.remote or ""):
+        with self._fetches.entered(request.remote or ""):
             found = await self._snapshot_of(fresh_at)
         if found is None:
             raise web.HTTPNotFound(reason="no snapshot here")
