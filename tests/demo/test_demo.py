@@ -53,7 +53,7 @@ def test_an_enclave_is_upgraded_under_load_and_its_sealed_state_survives(
     assert [step["n"] for step in found["steps"]] == list(range(1, 10))
     assert all(step["ms"] > 0 for step in found["steps"])
     assert {check["ok"] for check in found["checks"]} == {True}
-    assert len(found["ports"]) == 3
+    assert len(found["ports"]) == 5
     # nothing of it runs any more
     assert not _processes_of(keep)
 
