@@ -36,9 +36,11 @@ types: $(VENV)/dev.stamp
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "not wheel and not cometbft" $(ARGS)
 
-# Under -O no assert of ours may carry a check; processes are started once only.
+# Under -O no assert of ours may carry a check. Processes, campaigns and explorers take
+# long, and run once only.
 optimised: $(VENV)/dev.stamp
-	$(BIN)/python -O -m pytest -q -m "not process and not wheel and not cometbft" tests
+	$(BIN)/python -O -m pytest -q -m "not process and not wheel and not cometbft and not campaign" \
+	  --ignore tests/explorer tests
 
 wheel-test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m wheel tests/wheel
