@@ -41,7 +41,7 @@ ROTATED = {
 def demo(folder: Path, *words: str) -> dict:
     """A demo's report; nothing that it started outlives it, whatever happens."""
     argv = [sys.executable, "-m", "sealift", "demo", "--json", *words]
-    argv += ["--accounts", "60", "--rate", "6", "--block-ms", "300"]
+    argv += ["--accounts", "60", "--rate", "6", "--block-ms", "500"]
     child = subprocess.Popen(
         argv,
         cwd=folder,
