@@ -96,10 +96,12 @@ class ChainScan:
 
     Args:
         l1: The node.
+        quorum: Instances that must agree on a root.
     """
 
-    def __init__(self, l1: L1Client) -> None:
+    def __init__(self, l1: L1Client, *, quorum: int = 1) -> None:
         self._l1 = l1
+        self._quorum = quorum
         self.height = 0
         self.hashes: dict[int, Digest] = {}
         self.times: dict[int, float] = {}
@@ -156,10 +158,13 @@ class ChainScan:
         return sum(name == call for _, name in self.acts)
 
     def confirmed_at(self, height: int) -> int | None:
-        """The block that confirmed block ``height``."""
+        """The block in which enough had confirmed block ``height``."""
+        agreeing = set()
         for at, confirmation in self.confirmations:
             if confirmation.first <= height <= confirmation.last:
-                return at
+                agreeing.add(confirmation.signing_key)
+                if len(agreeing) >= self._quorum:
+                    return at
         return None
 
     def confirmation_of(self, height: int) -> Confirmation | None:
