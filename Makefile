@@ -7,7 +7,7 @@ ARGS   ?=
 SEED   ?= 20261123
 STATES ?= 20000
 
-.PHONY: help demo test lint types unit optimised wheel-test bench chaos demos explore cometbft cometbft-smoke lock clean
+.PHONY: help demo test lint types unit optimised processes wheel-test bench chaos demos explore cometbft cometbft-smoke lock clean
 
 help:
 	@echo "make demo            the nine steps, live (ARGS='--accounts 1000 --rate 20')"
@@ -22,7 +22,7 @@ help:
 demo: $(VENV)/run.stamp
 	@$(BIN)/sealift demo $(ARGS)
 
-test: lint types unit optimised wheel-test cometbft-smoke
+test: lint types unit optimised processes wheel-test cometbft-smoke
 	@echo "make test: all of it passed"
 
 lint: $(VENV)/dev.stamp
@@ -33,14 +33,19 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
+# Side by side on all cores; what starts processes of its own comes after, one by one.
+SIDE_BY_SIDE := -n auto --dist worksteal
 unit: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "not wheel and not cometbft" $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not process and not wheel and not cometbft" $(ARGS)
 
-# Under -O no assert of ours may carry a check. Processes, campaigns and explorers take
-# long, and run once only.
+# Under -O no assert of ours may carry a check. The variable reaches the processes that
+# pytest starts, an option would not. Campaigns and explorers take long, and run once only.
 optimised: $(VENV)/dev.stamp
-	$(BIN)/python -O -m pytest -q -m "not process and not wheel and not cometbft and not campaign" \
-	  --ignore tests/explorer tests
+	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) \
+	  -m "not process and not wheel and not cometbft and not campaign" --ignore tests/explorer tests
+
+processes: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m "process and not wheel and not cometbft" $(ARGS)
 
 wheel-test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m wheel tests/wheel
