@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from demo_processes import living, run
 
 from sealift.cli._application import ApplicationError, example, read_application
 from sealift.cli._bench import _BUDGETS, NAMES, BenchError
@@ -23,14 +23,6 @@ from sealift.cli._demo_story import DemoError, Processes, Story
 from sealift.testing._bench_tally import bench_tally, bench_votes
 from sealift.testing.bench import BENCHMARKS, bench_rotation
 from sealift.transport.clock import WallClock
-
-SEALIFT = (sys.executable, "-m", "sealift")
-
-
-def run(*words: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*SEALIFT, *words], capture_output=True, text=True, timeout=timeout, check=False
-    )
 
 
 @pytest.mark.process
@@ -55,20 +47,7 @@ def test_an_enclave_is_upgraded_under_load_and_its_sealed_state_survives(
     assert {check["ok"] for check in found["checks"]} == {True}
     assert len(found["ports"]) == 5
     # nothing of it runs any more
-    assert not _processes_of(keep)
-
-
-def _processes_of(folder: Path) -> list[str]:
-    lines = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-            if str(folder) in line and int(entry.name) != os.getpid():
-                lines.append(line)
-    return lines
+    assert living(keep) == []
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from doubles import (
     CODE,
+    ME,
     SHARD,
     FakeAccount,
     FakeEnclave,
@@ -26,6 +27,7 @@ from sealift.protocol.ecall import (
     DiffApply,
     Execute,
     Followed,
+    Genesis,
     Idle,
     ImportBlock,
     SnapshotBegin,
@@ -100,6 +102,7 @@ class Scene:
             store=self.store,
             outbox=self.outbox,
             shard=SHARD,
+            me=ME,
         )
 
     def follow(self, request: ImportBlock):
@@ -358,6 +361,53 @@ def test_a_diff_is_kept_in_the_order_in_which_it_was_applied(play) -> None:
         asked = [type(one) for one in scene.enclave.asked]
         assert asked.index(DiffApply) < asked.index(Execute)
         assert [h for h, _ in scene.store.diffs_after(0)] == [1, 2]
+
+    play(story, follow=False)
+
+
+def test_no_block_is_durable_before_the_genesis_that_it_stands_on_is(play) -> None:
+    """Killed in between, a disk with diffs and no beginning would give nothing back."""
+
+    async def story(scene: Scene) -> None:
+        answered, call = asyncio.Event(), scene.enclave.call
+
+        async def slowly(payload: bytes) -> bytes:
+            reply = await call(payload)
+            if isinstance(scene.enclave.asked[-1], Genesis):
+                scene.ready = [1]  # there is a state now: the enclave would execute
+                answered.set()
+                for _ in range(20):  # its answer is on its way still
+                    await asyncio.sleep(0)
+            return reply
+
+        scene.enclave.call = slowly
+        scene.enclave.answers["Genesis"] = lambda _: StateReply(
+            height=Height(0), root=None
+        )
+        beginning = asyncio.create_task(scene.follower.begin_at_genesis(b"genesis"))
+        await answered.wait()
+        keep, seen = scene.store.commit_block, []
+
+        def commit(*given: object) -> None:
+            seen.append(scene.store.meta("born"))
+            keep(*given)
+
+        scene.store.commit_block = commit
+        await scene.follower.execute_ready()
+        assert seen == [b"\x01"]
+        assert await beginning is True
+
+    play(story, follow=False)
+
+
+def test_a_genesis_that_is_not_made_here_is_not_noted(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.enclave.answers["Genesis"] = lambda _: refusal("NoKeysError")
+        assert await scene.follower.begin_at_genesis(b"genesis") is False
+        scene.enclave.answers["Genesis"] = lambda _: refusal("GenesisError")
+        with pytest.raises(EnclaveRefusedError, match="GenesisError"):
+            await scene.follower.begin_at_genesis(b"another")
+        assert scene.store.meta("born") is None
 
     play(story, follow=False)
 

@@ -57,9 +57,40 @@ class FakeNode:
 
 def test_a_node_of_another_chain_is_refused_by_name() -> None:
     with pytest.raises(WrongChainError, match="another chain") as caught:
-        asyncio.run(run_module._check_chain(FakeNode("other"), "test"))
+        asyncio.run(run_module._check_chain(FakeNode("other"), "test", within=0))
     assert (caught.value.got, caught.value.expected) == ("other", "test")
-    asyncio.run(run_module._check_chain(FakeNode("test"), "test"))
+    asyncio.run(run_module._check_chain(FakeNode("test"), "test", within=0))
+
+
+def test_a_node_that_is_coming_up_is_waited_for_and_one_that_does_not_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_module, "_LOOK_AGAIN_SECONDS", 0.001)
+    node, looks = FakeNode("test"), []
+
+    def slow(come: int):
+        async def status():
+            looks.append(1)
+            if len(looks) < come:
+                raise NodeUnreachableError("refused")
+            return await FakeNode.status(node)
+
+        return status
+
+    node.status = slow(4)
+    asyncio.run(run_module._check_chain(node, "test", within=5))
+    assert len(looks) == 4
+    looks.clear()
+    node.status = slow(10**9)
+    with pytest.raises(NodeUnreachableError):
+        asyncio.run(run_module._check_chain(node, "test", within=0.02))
+    assert len(looks) > 1
+    node.status = slow(0)
+    node.network = "other"  # it answers: another chain is none to wait for
+    looks.clear()
+    with pytest.raises(WrongChainError):
+        asyncio.run(run_module._check_chain(node, "test", within=5))
+    assert len(looks) == 1
 
 
 def trusted(node: FakeNode, *, required: bool):

@@ -19,11 +19,10 @@ from sealift.base import (
     ShardId,
     encode,
 )
-from sealift.bundle import encode_bundle, measure
+from sealift.bundle import encode_bundle, verify_bundle
 from sealift.crypto import (
     account_of,
     rsa_generate,
-    rsa_public_modulus,
     sha256,
     system_entropy,
 )
@@ -87,10 +86,14 @@ class DemoOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltBundle:
-    """A signed bundle on disk, its MRENCLAVE and its runtime's metadata."""
+    """A signed bundle on disk, what it is known by and its runtime's metadata.
+
+    MRENCLAVE and MRSIGNER are those of its verified SIGSTRUCT.
+    """
 
     path: Path
     fingerprint: Fingerprint
+    mr_signer: MrSigner
     isv_prod_id: int
     isv_svn: int
     metadata: bytes
@@ -108,12 +111,6 @@ class Stage:
     genesis: bytes
     keys: dict[str, bytes]
     vendor: bytes
-
-    @property
-    def mr_signer(self) -> MrSigner:
-        """Whose both bundles are."""
-        modulus = rsa_public_modulus(self.vendor).to_bytes(384, "little")
-        return MrSigner(sha256(modulus))
 
     @property
     def chain(self) -> Path:
@@ -210,11 +207,13 @@ def _build(
     path = folder / f"auction-{version}.bundle"
     write_bundle(path, encode_bundle(bundle))
     application = read_application(source)
+    signed = verify_bundle(bundle).sigstruct
     return BuiltBundle(
         path=path,
-        fingerprint=measure(bundle.files).mrenclave,
-        isv_prod_id=application.isv_prod_id,
-        isv_svn=application.isv_svn,
+        fingerprint=signed.mrenclave,
+        mr_signer=signed.mrsigner,
+        isv_prod_id=signed.isv_prod_id,
+        isv_svn=signed.isv_svn,
         metadata=application_metadata(source, application.runtime),
     )
 

@@ -24,7 +24,7 @@ from sealift.protocol import (
 from sealift.transport.account import L1Account
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
 
-from ._demo_decide import GRACE, QUORUM, Government, Hall
+from ._demo_decide import GRACE, Government, Hall
 from ._demo_load import ChainScan, Load, SealingKeys
 from ._demo_parts import PATIENCE, STEPS, DemoError, Processes, Progress
 from ._demo_stage import (
@@ -107,7 +107,7 @@ class Story:
                 ):
                     self._l1, self._http = l1, http
                     self.progress.ports["L1"] = url
-                    self._scan = ChainScan(l1, quorum=QUORUM)
+                    self._scan = ChainScan(l1)
                     tasks = [group.create_task(self.scan.run(), name="scan")]
                     try:
                         await self._play(url, group, tasks)

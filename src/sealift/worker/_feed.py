@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from sealift.base import AccountId, Height, ShardId, encode
+from sealift.ledger import SignedConfirmation
 from sealift.protocol import (
     certificate_key,
     enclave_key,
@@ -35,6 +36,9 @@ class L1Source(Protocol):
 
     async def confirmed(self, shard: ShardId) -> Height | None:
         """The last confirmed block of a shard, as the node says (a hint)."""
+
+    async def votes(self, shard: ShardId) -> tuple[SignedConfirmation, ...]:
+        """Confirmations that still lack others', as the node says (a hint)."""
 
     async def effects_done(self, shard: ShardId) -> Height | None:
         """The last block whose effects L1 executed, as the node says (a hint)."""

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from sealift.base import Height, SealiftError, ShardId
+from sealift.base import AccountId, Height, SealiftError, ShardId
 from sealift.protocol import SealedReceipt
 from sealift.protocol.ecall import (
     DiffApply,
@@ -30,7 +30,7 @@ from ._effects import EffectsCarrier
 from ._errors import EnclaveGoneError, EnclaveRefusedError
 from ._feed import BlockFeed, L1Source
 from ._outbox import Outbox
-from ._state import begin_export, export_chunks, import_snapshot
+from ._state import begin_export, export_chunks, import_snapshot, load_genesis
 from ._store import WorkerStore
 
 #: What an enclave says that has seen two chains; it stays so.
@@ -76,6 +76,7 @@ class Follower:
         store: The disk.
         outbox: L1 acts of the operator.
         shard: Whose worker this is.
+        me: The enclave's signing key.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Follower:
         store: WorkerStore,
         outbox: Outbox,
         shard: ShardId,
+        me: AccountId,
     ) -> None:
         self.channel = channel
         self.progress = Progress()
@@ -94,7 +96,7 @@ class Follower:
         self._feed = feed
         self._store = store
         self._confirmer = Confirmer(
-            channel=channel, l1=l1, store=store, outbox=outbox, shard=shard
+            channel=channel, l1=l1, store=store, outbox=outbox, shard=shard, me=me
         )
         self._effects = EffectsCarrier(
             channel=channel, l1=l1, store=store, outbox=outbox, shard=shard
@@ -243,6 +245,22 @@ class Follower:
             snapshot = await import_snapshot(self.channel, header=header, chunks=chunks)
             self._store.replace_state(snapshot)
         return snapshot.height
+
+    async def begin_at_genesis(self, blob: bytes) -> bool:
+        """Make the genesis state; whether it was made, and then it is noted durably.
+
+        No block becomes durable before that: a disk whose diffs have no beginning
+        would give nothing back.
+
+        Raises:
+            EnclaveRefusedError: It is not this shard's genesis.
+            StoreError: The disk does not take it.
+        """
+        async with self._executing:
+            made = await load_genesis(self.channel, blob)
+            if made:
+                self._store.put_meta("born", b"\x01")
+        return made
 
     async def execute_ready(self) -> None:
         """Execute every block that is ready, make each durable, confirm."""

@@ -24,6 +24,7 @@ from sealift.insecure_sim import RunningEnclave
 from sealift.protocol.ecall import HelloReply, Start, Started
 from sealift.relay import LightBlock
 from sealift.relay import header_hash as header_hash_of
+from sealift.relay.rpc import StatusResult
 from sealift.transport.account import L1Account
 from sealift.transport.clock import Clock
 from sealift.transport.files import (
@@ -58,6 +59,9 @@ from ._store import WorkerStore
 from ._surroundings import Surroundings
 from ._upstream import Upstream
 
+#: So many seconds an L1 node may take to come up beside its worker.
+START_SECONDS: Final = 20.0
+_LOOK_AGAIN_SECONDS: Final = 0.5
 #: For so long a look at L1's collateral is good.
 _COLLATERAL_SECONDS: Final = 300.0
 
@@ -234,7 +238,7 @@ async def open_worker(
         disk = HomeDisk(config)
         view = L1View(l1)
         chain_id, trust, trust_hash = running.manifest.l1.values()
-        await _check_chain(l1, chain_id)
+        await _check_chain(l1, chain_id, within=START_SECONDS)
         light = await _trusted_block(
             view, trust, trust_hash, required=store.meta("checkpoint") is None
         )
@@ -250,6 +254,7 @@ async def open_worker(
             store=store,
             outbox=outbox,
             shard=config.shard,
+            me=started.signing_key,
         )
         if restored is not None:
             follower.restored(restored)
@@ -289,9 +294,29 @@ async def open_worker(
         )
 
 
-async def _check_chain(l1: L1Client, chain_id: ChainId) -> None:
+async def _once_it_answers(l1: L1Client, *, within: float) -> StatusResult:
+    """What a node says of itself, once it answers at all.
+
+    Where node and worker are started together, the worker may be the faster one.
+
+    Raises:
+        NodeUnreachableError: It does not, for so many seconds.
+        SealiftError: It answers, and not as a node does.
+    """
+    now = asyncio.get_running_loop().time
+    end = now() + within
+    while True:
+        try:
+            return await l1.status()
+        except NodeUnreachableError:
+            if now() >= end:
+                raise
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+async def _check_chain(l1: L1Client, chain_id: ChainId, *, within: float) -> None:
     """The node follows the chain that the bundle was built for, by its name."""
-    network = (await l1.status()).node_info.network
+    network = (await _once_it_answers(l1, within=within)).node_info.network
     if network != chain_id:
         raise WrongChainError(
             f"the L1 node at {l1.url} follows another chain",
