@@ -204,6 +204,15 @@ def test_a_new_home_begins_without_a_key_store(home: Path) -> None:
     assert (home / "key_store.sealed").read_bytes() == b"new"
 
 
+def test_what_is_free_is_told_and_a_home_that_is_gone_is_not_known(home: Path) -> None:
+    disk = HomeDisk(load_config(home))
+    free = disk.free_bytes()
+    assert free is not None
+    assert free > 0
+    home.rename(home.with_name("gone"))
+    assert disk.free_bytes() is None
+
+
 def test_a_genesis_that_is_named_and_missing_is_told(home: Path) -> None:
     disk = HomeDisk(load_config(home))
     assert disk.key_store() is None

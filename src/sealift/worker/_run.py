@@ -1,6 +1,7 @@
 """``sealift worker run``: everything together, from a home folder."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -106,6 +107,13 @@ class HomeDisk:
         if path is None:
             return None
         return read_or_explain(path, what="the genesis blob")
+
+    def free_bytes(self) -> int | None:
+        """What is free where the home is."""
+        try:
+            return shutil.disk_usage(self._config.home).free
+        except OSError:
+            return None
 
 
 class OperatorAccount:

@@ -23,6 +23,9 @@ class Disk(Protocol):
     def genesis(self) -> bytes | None:
         """The shard's genesis blob."""
 
+    def free_bytes(self) -> int | None:
+        """What is free where the worker writes; ``None``: not known."""
+
 
 class Evidence(Protocol):
     """Collateral for this platform, as L1 wants it before a registration."""
