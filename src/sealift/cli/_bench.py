@@ -19,6 +19,7 @@ NAMES = (
     "rotation",
     "votes",
     "tally",
+    "cost",
 )
 #: DESIGN §15, where it names a budget.
 _BUDGETS = {

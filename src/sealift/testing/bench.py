@@ -27,6 +27,8 @@ votes          sealed votes of a referendum of 100,000  as exec
 tally          longest block from the one that closes   the median block where
                it to the last that forgets it, with     no poll ever ran, of the
                500 transfers in each: ms                same load
+cost           bytes on L1 of a call alone in its       the signed call itself,
+               block: transaction and confirmation      not padded, not sealed
 =============  =======================================  ==========================
 """
 
@@ -92,6 +94,7 @@ from sealift.relay import (
 )
 from sealift.transport.clock import WallClock, unix_seconds
 
+from ._bench_cost import bench_cost
 from ._bench_shard import (
     CHAIN,
     ROUNDS,
@@ -434,6 +437,7 @@ BENCHMARKS: dict[str, Callable[[], Result]] = {
     "rotation": bench_rotation,
     "votes": bench_votes,
     "tally": bench_tally,
+    "cost": bench_cost,
 }
 
 
