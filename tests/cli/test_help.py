@@ -60,6 +60,7 @@ def test_the_commands_are_those_we_promise() -> None:
         },
         "insecure-sim": {"init", "platform", "tcb-recovery", "revoke"},
         "attest": {"verify"},
+        "relay": {"verify"},
         "evidence": {"export", "verify"},
     }  # fmt: skip
 

@@ -473,6 +473,15 @@ class TestSkipping:
                 workshop, workshop.with_commit(block, signatures=(one, one, *rest))
             )
 
+    def test_a_malformed_commit_is_refused_before_trust_is_missed(
+        self, workshop: Any
+    ) -> None:
+        """Else a host could make a relay ask for headers between, for nothing."""
+        far = self.mixed(workshop, 1, 3)
+        cut = workshop.with_commit(far, signatures=far.commit.signatures[:-1])
+        with pytest.raises(CommitInvalidError, match="not one signature"):
+            self.skip(workshop, cut)
+
     def test_a_trusted_nil_vote_neither_counts_nor_stalls(self, workshop: Any) -> None:
         block = workshop.sign(workshop.header(9))
         first = replace(block.commit.signatures[0], flag=FLAG_NIL)

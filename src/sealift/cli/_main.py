@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "client": ("_client", "client", "Use a shard: sealed calls, signed reads, funds."),
     "gov": ("_gov", "gov", "Decide what code runs next, and see what was decided."),
     "attest": ("_attest", "attest", "Judge attestation evidence."),
+    "relay": ("_relay", "relay", "The chain relay's verdict on single headers."),
     "evidence": ("_evidence", "evidence", "A shard's lineage, verified offline."),
     "demo": ("_demo", "demo", "An upgrade under load, with real processes."),
     "bench": ("_bench", "bench", "Measure the budgets, as ratios in one run."),

@@ -86,6 +86,7 @@ from ._verify import (
     verify_adjacent,
     verify_root,
     verify_skipping,
+    verify_step,
 )
 
 __all__ = [
@@ -171,6 +172,7 @@ __all__ = [
     "verify_root",
     "verify_skipping",
     "verify_state",
+    "verify_step",
     "verify_tx",
     "verify_txs",
     "vote_sign_bytes",

@@ -38,6 +38,7 @@ from ._envelope import (
     render_request,
     render_result,
 )
+from ._light import LIGHT_BLOCK, TRUSTED_STEP, TrustedStep, decode_light_json
 from ._methods import (
     ABCI_INFO,
     ABCI_QUERY,
@@ -104,6 +105,7 @@ __all__ = [
     "INTERNAL_ERROR",
     "INVALID_PARAMS",
     "INVALID_REQUEST",
+    "LIGHT_BLOCK",
     "MAX_REPLY_BYTES",
     "MERKLE_PROOF",
     "METHOD_NOT_FOUND",
@@ -112,6 +114,7 @@ __all__ = [
     "STATUS",
     "SUBSCRIPTION",
     "TIME",
+    "TRUSTED_STEP",
     "TX",
     "TX_SEARCH",
     "VALIDATOR",
@@ -144,11 +147,13 @@ __all__ = [
     "Shape",
     "StatusResult",
     "SyncInfo",
+    "TrustedStep",
     "TxEvent",
     "TxFound",
     "TxSearchResult",
     "ValidatorInfo",
     "ValidatorsResult",
+    "decode_light_json",
     "parse_reply",
     "parse_request",
     "render_error",
