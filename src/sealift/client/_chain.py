@@ -1,6 +1,7 @@
 """A light client of L1: what it returns is proven, whatever the node says."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -31,15 +32,16 @@ from sealift.protocol import (
     schedule_key,
 )
 from sealift.relay import (
+    Bisection,
     ChainRelay,
     Header,
     HeaderNotKeptError,
     LightBlock,
-    NotEnoughTrustError,
     RelayRules,
     TrustRoot,
     TrustRootMismatchError,
     VerifiedHeader,
+    bisect,
     header_hash,
     verify_state,
 )
@@ -260,23 +262,17 @@ class ProvenChain:
         target = to
         if target is None:
             target = await self._ask(lambda node: node.height())
-        while relay.head.height < target:
-            await self._step(relay, target)
+        if relay.head.height < target:
+            steps = bisect(relay, Height(target), now=self._clock.now())
+            await self._drive(steps)
         return relay.head
 
-    async def _step(self, relay: ChainRelay, target: int) -> None:
-        """One skip towards a height; by halves while trust is not enough."""
-        while True:
-            block = await self._light_block(target)
-            try:
-                relay.skip(block, now=self._clock.now())
-            except NotEnoughTrustError:
-                middle = (relay.head.height + target) // 2
-                if middle <= relay.head.height:
-                    raise
-                target = middle
-            else:
-                return
+    async def _drive(self, steps: Bisection) -> None:
+        """Give a bisection the blocks that it wants."""
+        with contextlib.closing(steps), contextlib.suppress(StopIteration):
+            wanted = next(steps)
+            while True:
+                wanted = steps.send(await self._light_block(wanted))
 
     async def _hash_below(self, relay: ChainRelay, height: Height) -> Digest:
         try:

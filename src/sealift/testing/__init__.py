@@ -8,6 +8,7 @@ double, and the machines are simulated (:mod:`sealift.insecure_sim`). See
 from ._chain import START_SECONDS, Sent, WorldChain
 from ._disk import WorldDisk
 from ._errors import CrashError, RefusedError, WorldError
+from ._headers import HeaderChain
 from ._release import Release
 from ._user import UserCall, WorldUser
 from ._worker import WorldWorker
@@ -18,6 +19,7 @@ __all__ = [
     "PROVISIONING_BLOCKS",
     "START_SECONDS",
     "CrashError",
+    "HeaderChain",
     "RefusedError",
     "Release",
     "Sent",
