@@ -51,6 +51,14 @@ class RepeatedBlockError(EnclaveError):
     """A block below the one that comes next."""
 
 
+class SkipNotAllowedError(EnclaveError):
+    """A gap that holds, or may hold, a block that has to be executed here."""
+
+
+class SkipIncompleteError(EnclaveError):
+    """A path or a proof that a skip needs was not brought."""
+
+
 class RecordMissingError(EnclaveError):
     """The shard's schedule record was not proven, or absent after its birth."""
 

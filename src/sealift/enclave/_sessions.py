@@ -24,7 +24,7 @@ from sealift.protocol.ecall import (
     SessionReply,
 )
 from sealift.provisioning import EntitledEpochs, MuRaSession, Output, ProvenState
-from sealift.relay import HeaderNotKeptError, RelayCheckpoint
+from sealift.relay import HeaderNotKeptError
 
 from ._epochs import secrets_of, staged_here, with_package
 from ._errors import (
@@ -141,11 +141,7 @@ class SessionInstance:
             epochs.append(held.keys.staged)
         if held.view.schedule is None or held.view.frontier is None:
             raise NoStateError("schedule or frontier were not proven yet")
-        checkpoint = RelayCheckpoint(
-            trust_root=held.relay.trust_root,
-            header=held.relay.header_at(checkpoint_at).header,
-            next_validators=None,
-        )
+        checkpoint = held.relay.checkpoint_at(checkpoint_at)
         return KeyPackage(
             epochs=tuple(epochs),
             checkpoint=encode(checkpoint),
