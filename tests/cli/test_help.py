@@ -60,7 +60,7 @@ def test_the_commands_are_those_we_promise() -> None:
         },
         "insecure-sim": {"init", "platform", "tcb-recovery", "revoke"},
         "attest": {"verify"},
-        "relay": {"verify"},
+        "relay": {"evidence", "verify"},
         "evidence": {"export", "verify"},
     }  # fmt: skip
 

@@ -20,7 +20,7 @@ from doubles import (
     status,
 )
 
-from sealift.base import Generation, Height, SealiftError
+from sealift.base import Digest, Generation, Height, SealiftError
 from sealift.protocol.ecall import (
     Confirm,
     DiffApply,
@@ -54,6 +54,7 @@ class FakeFeed:
         self.lost: SealiftError | None = None
         self.lies = 0
         self.asked: list[int] = []
+        self.newest: tuple[Height, Digest] | None = None
 
     async def import_block(self, height: int) -> ImportBlock:
         self.asked.append(height)

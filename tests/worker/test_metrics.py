@@ -24,6 +24,8 @@ NAMES = {
     "sealift_staged_epoch_holders",
     "sealift_rotation_due_blocks",
     "sealift_policy_warnings",
+    "sealift_witnesses",
+    "sealift_witnesses_agreeing",
     "sealift_enclave_halted",
     "sealift_calls_executed",
     "sealift_enclave_labels",
@@ -74,6 +76,13 @@ def scrape(*readings: Reading) -> dict[str, float]:
 
 def test_the_names_are_those_that_are_documented() -> None:
     assert set(scrape(reading())) == NAMES
+
+
+def test_witnesses_are_counted_and_named() -> None:
+    witnesses = {"a": "agrees", "b": "behind", "c": "unreachable", "d": "conflict"}
+    found = scrape(reading(witnesses={"gone": "agrees"}), reading(witnesses=witnesses))
+    assert (found["sealift_witnesses"], found["sealift_witnesses_agreeing"]) == (4, 2)
+    assert found["sealift_witness_state"] == 1
 
 
 def test_what_is_not_known_is_not_a_number() -> None:

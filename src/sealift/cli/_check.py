@@ -25,7 +25,14 @@ from sealift.transport.account import free_balance
 from sealift.transport.clock import unix_seconds
 from sealift.transport.keys import read_account_key
 from sealift.transport.rpc import L1Client
-from sealift.worker import Risk, WorkerConfig, collateral_risk, forecast, seconds_left
+from sealift.worker import (
+    Risk,
+    WorkerConfig,
+    collateral_risk,
+    few_witnesses,
+    forecast,
+    seconds_left,
+)
 
 from ._cards import SIM_KIND, read_bundle
 from ._params import open_l1, wall_clock
@@ -60,7 +67,7 @@ async def examine(
         for_upgrade: Whether the next generation's code must be this worker's.
         min_funds: What the operator's account must have.
     """
-    found = [_disk(config)]
+    found = [_disk(config), *_chain_seen(config)]
     mine, checks = _bundle(config)
     found += checks
     status, checks = await _running(url)
@@ -72,6 +79,24 @@ async def examine(
     except SealiftError as error:
         found.append(Check(name="l1", ok=False, detail=str(error)))
     return found
+
+
+def _chain_seen(config: WorkerConfig) -> list[Check]:
+    """Whether a fork would be seen, and whether one was."""
+    checks = []
+    if config.fork_evidence.exists():
+        checks.append(
+            Check(
+                name="fork",
+                ok=False,
+                detail=f"this enclave has seen two chains: {config.fork_evidence}",
+            )
+        )
+    # Advice and no failure: a laptop's chain has one node.
+    wanted = few_witnesses(len(config.l1.witnesses))
+    detail = wanted or f"{len(config.l1.witnesses)} in worker.toml"
+    checks.append(Check(name="witnesses", ok=True, detail=detail))
+    return checks
 
 
 def _disk(config: WorkerConfig) -> Check:

@@ -8,17 +8,27 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import click
+import msgspec
 
 from sealift.base import SealiftError
 from sealift.relay import (
+    Header,
     LightBlock,
     NotEnoughTrustError,
     RelayRules,
     Timestamp,
+    header_hash,
     verify_step,
 )
-from sealift.relay.rpc import LIGHT_BLOCK, TRUSTED_STEP, TrustedStep, decode_light_json
-from sealift.transport.files import FileError, read_or_explain
+from sealift.relay.rpc import (
+    EVIDENCE_FILE,
+    HEADER,
+    LIGHT_BLOCK,
+    TRUSTED_STEP,
+    TrustedStep,
+    decode_light_json,
+)
+from sealift.transport.files import FileError, read_json, read_or_explain
 
 from ._output import emit, json_option
 from ._params import PATH, TIME
@@ -183,6 +193,59 @@ def verify(
         f"{start.header.height} of {verified.chain_id}"
     )
     _say(ctx, "success", reason, as_json=as_json)
+
+
+@relay.command()
+@click.argument("home", type=PATH)
+@json_option
+def evidence(*, home: Path, as_json: bool) -> None:
+    r"""Show what made the enclave of a worker's HOME stop: two signed headers.
+
+    With --json the whole evidence, in the form of CometBFT's
+    LightClientAttackEvidence, with the header that was trusted beside it.
+
+    \b
+    Example:
+      sealift relay evidence w1 --json > attack.json
+    """
+    path = home / EVIDENCE_FILE
+    shown = read_json(
+        path,
+        _AttackFile,
+        what="evidence of a fork",
+        hint="There is none unless the worker has said that the chain has forked.",
+    )
+    if as_json:
+        click.echo(read_or_explain(path, what="evidence of a fork"))
+        return
+    trusted: Header = HEADER.parse(shown.trusted_header)
+    other: LightBlock = LIGHT_BLOCK.parse(shown.value.conflicting_block)
+    blamed = [validator.address for validator in shown.value.byzantine_validators]
+    emit(
+        {
+            "chain_id": trusted.chain_id,
+            "trusted": f"{trusted.height} {header_hash(trusted).hex()}",
+            "conflicting": f"{other.header.height} {header_hash(other.header).hex()}",
+            "common_height": shown.value.common_height,
+            "byzantine_validators": blamed,
+        },
+        as_json=False,
+    )
+
+
+class _Blamed(msgspec.Struct, frozen=True, kw_only=True):
+    address: str
+
+
+class _Attack(msgspec.Struct, frozen=True, kw_only=True):
+    conflicting_block: dict[str, object]
+    common_height: str
+    byzantine_validators: tuple[_Blamed, ...]
+
+
+class _AttackFile(msgspec.Struct, frozen=True, kw_only=True):
+    value: _Attack
+    trusted_header: dict[str, object]
 
 
 def _json(path: Path, option: str) -> object:

@@ -150,21 +150,36 @@ def init(
 
 @worker.command("run")
 @home_argument
+@click.option(
+    "--witness",
+    "witnesses",
+    multiple=True,
+    metavar="URL",
+    help="RPC of another L1 node to compare headers with; repeatable.",
+)
 @click.option("--verbose", is_flag=True, help="Say more on stderr.")
 @click.pass_context
-def run_command(ctx: click.Context, *, home: Path, verbose: bool) -> None:
+def run_command(
+    ctx: click.Context, *, home: Path, witnesses: tuple[str, ...], verbose: bool
+) -> None:
     r"""Run the worker of HOME in the foreground, until Ctrl-C.
 
     Prints one line when it answers: "ready URL mrenclave=… signing_key=…".
 
+    Witnesses are L1 nodes of others. A second chain that the validators decided
+    on stops the enclave for good; both headers are kept in HOME
+    (`sealift relay evidence`). It takes at least two to see a fork that one hides.
+
     \b
     Example:
       sealift worker run w1
+      sealift worker run w1 --witness http://127.0.0.1:26657 \
+        --witness http://127.0.0.1:36657
     """
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(message)s"
     )
-    ctx.exit(run(_serve(home)))
+    ctx.exit(run(_serve(home, witnesses)))
 
 
 @worker.command("request-keys")
@@ -312,7 +327,7 @@ def dump_ra(
     emit(answer, as_json=as_json)
 
 
-async def _serve(home: Path) -> int:
+async def _serve(home: Path, witnesses: tuple[str, ...]) -> int:
     def ready(what: Ready) -> None:
         write_durably(home / URL_FILE, what.url.encode() + b"\n")
         click.echo(
@@ -321,7 +336,9 @@ async def _serve(home: Path) -> int:
         )
 
     stopped = asyncio.create_task(wait_for_stop())
-    serving = asyncio.create_task(run_worker(home, clock=wall_clock(), ready=ready))
+    serving = asyncio.create_task(
+        run_worker(home, clock=wall_clock(), ready=ready, witnesses=witnesses)
+    )
     try:
         await asyncio.wait((stopped, serving), return_when=asyncio.FIRST_COMPLETED)
         if serving.done():

@@ -1,7 +1,6 @@
 """A light client of L1: what it returns is proven, whatever the node says."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -32,7 +31,6 @@ from sealift.protocol import (
     schedule_key,
 )
 from sealift.relay import (
-    Bisection,
     ChainRelay,
     Header,
     HeaderNotKeptError,
@@ -41,10 +39,10 @@ from sealift.relay import (
     TrustRoot,
     TrustRootMismatchError,
     VerifiedHeader,
-    bisect,
     header_hash,
     verify_state,
 )
+from sealift.transport.bisection import bisect_with
 from sealift.transport.clock import Clock
 from sealift.transport.rpc import L1Client, NodeUnreachableError
 
@@ -263,16 +261,10 @@ class ProvenChain:
         if target is None:
             target = await self._ask(lambda node: node.height())
         if relay.head.height < target:
-            steps = bisect(relay, Height(target), now=self._clock.now())
-            await self._drive(steps)
+            await bisect_with(
+                self._light_block, relay, Height(target), now=self._clock.now()
+            )
         return relay.head
-
-    async def _drive(self, steps: Bisection) -> None:
-        """Give a bisection the blocks that it wants."""
-        with contextlib.closing(steps), contextlib.suppress(StopIteration):
-            wanted = next(steps)
-            while True:
-                wanted = steps.send(await self._light_block(wanted))
 
     async def _hash_below(self, relay: ChainRelay, height: Height) -> Digest:
         try:

@@ -30,6 +30,7 @@ from ._forecast import Risk, collateral_risk, forecast
 from ._platform import existing_machine, seconds_left
 from ._run import Ready, open_worker, request_keys_once, run_worker
 from ._store import WorkerStore
+from ._witnesses import few_witnesses
 
 __all__ = [
     "CONFIG_FILE",
@@ -59,6 +60,7 @@ __all__ = [
     "WrongChainError",
     "collateral_risk",
     "existing_machine",
+    "few_witnesses",
     "forecast",
     "load_config",
     "open_worker",

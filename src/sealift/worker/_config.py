@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from sealift.base import SealiftError, ShardId, parse_hex
+from sealift.relay.rpc import EVIDENCE_FILE
 
 from ._carry import CarryTerms
 from ._errors import ConfigError
@@ -21,9 +22,10 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class L1Section(_Section, frozen=True, kw_only=True):
-    """The L1 node: its RPC address."""
+    """The L1 node's RPC address, and those of nodes that it is compared with."""
 
     rpc: str
+    witnesses: tuple[str, ...] = ()
 
 
 class EnclaveSection(_Section, frozen=True, kw_only=True):
@@ -125,6 +127,11 @@ class WorkerConfig:
         return self.home / "worker.db"
 
     @property
+    def fork_evidence(self) -> Path:
+        """Where both headers of a fork are, should there be one."""
+        return self.home / EVIDENCE_FILE
+
+    @property
     def unpacked(self) -> Path:
         """Where bundles are unpacked, by content."""
         return self.home / "bundles"
@@ -172,6 +179,9 @@ TEMPLATE = """\
 [l1]
 # RPC of an L1 node (solo or CometBFT). It can hide blocks, it cannot forge them.
 rpc = "{rpc}"
+# Nodes of others: their headers are compared with what the enclave has verified,
+# and a second chain stops it. It takes at least two to see a fork that one hides.
+witnesses = []
 
 [shard]
 id = "{shard}"

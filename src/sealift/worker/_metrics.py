@@ -1,9 +1,13 @@
 """Metrics for Prometheus, with the names that operators know."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+#: States of a witness that shows the same chain, as far as it has it.
+_AGREEING: Final = frozenset({"agrees", "behind"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,7 @@ class Reading:
     staged_holders: int = 0
     rotation_due_blocks: int = 0
     policy_warnings: int | None = None
+    witnesses: Mapping[str, str] = field(default_factory=dict)
 
 
 class Metrics:
@@ -63,9 +68,17 @@ class Metrics:
                 ("staged_epoch_holders", "Instances that hold the staged epoch"),
                 ("rotation_due_blocks", "Blocks since a rotation is due"),
                 ("policy_warnings", "Rules that will drop this worker out, or do"),
+                ("witnesses", "Nodes that L1's headers are compared with"),
+                ("witnesses_agreeing", "Of them, those that show the same chain"),
                 ("enclave_halted", "1 if the enclave has stopped for good"),
             )
         }
+        self._witness = Gauge(
+            "sealift_witness_state",
+            "1 for the state that a witness is in",
+            ["shard", "witness", "state"],
+            registry=self._registry,
+        )
         self._calls = Counter(
             "sealift_calls_executed",
             "Calls executed",
@@ -98,6 +111,12 @@ class Metrics:
         self._set("staged_epoch_holders", now.staged_holders)
         self._set("rotation_due_blocks", now.rotation_due_blocks)
         self._set("policy_warnings", now.policy_warnings)
+        agreeing = sum(state in _AGREEING for state in now.witnesses.values())
+        self._set("witnesses", len(now.witnesses))
+        self._set("witnesses_agreeing", agreeing)
+        self._witness.clear()
+        for url, state in now.witnesses.items():
+            self._witness.labels(self._shard, url, state).set(1)
         self._set("enclave_halted", int(now.halted))
         self._calls.labels(self._shard).inc(now.calls_executed - self._calls_seen)
         self._calls_seen = now.calls_executed

@@ -18,6 +18,7 @@ from ._outbox import Outbox
 from ._rotation import KeyStanding
 from ._store import WorkerStore
 from ._surroundings import Surroundings
+from ._witnesses import few_witnesses
 
 #: So many blocks behind the L1 node is not healthy any more.
 CONFIRM_LAG = 20
@@ -181,6 +182,7 @@ class Report:
             staged_holders=keys.holders,
             rotation_due_blocks=self._due_blocks(),
             policy_warnings=None if seen.risks is None else len(seen.risks),
+            witnesses={one.url: one.state for one in self._around.witnesses},
         )
 
     def _describe_keys(self) -> dict[str, object]:
@@ -233,6 +235,8 @@ class Report:
             "epochs": list(status.epochs),
             **self._describe_keys(),
             "warnings": [str(risk) for risk in seen.risks or ()],
+            "witnesses": [one.describe() for one in self._around.witnesses],
+            "witnesses_wanted": few_witnesses(len(self._around.witnesses)),
             "halted": status.halted,
             "last_refusal": progress.last_refusal,
             "failed_acts": self._outbox.failures,

@@ -1,7 +1,7 @@
 """``sealift worker run``: everything together, from a home folder."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +48,18 @@ from ._errors import (
 )
 from ._feed import BlockFeed
 from ._follower import Follower
+from ._forks import ForkKeeper
 from ._l1 import L1Standing, L1View
 from ._life import Life
 from ._metrics import Metrics
 from ._outbox import Included, Outbox
 from ._platform import InsecureSim
+from ._skip import SkipPlanner
 from ._state import restore_state
 from ._store import WorkerStore
 from ._surroundings import Surroundings
 from ._upstream import Upstream
+from ._witnesses import RpcWitness, Witnesses, WitnessSource, WitnessStanding
 
 #: For so long a look at L1's collateral is good.
 _COLLATERAL_SECONDS: Final = 300.0
@@ -169,6 +172,7 @@ class OpenWorker:
     started: Started
     platform: InsecureSim
     running: RunningEnclave
+    witnesses: Witnesses
 
     async def run(self) -> None:
         """Follow and serve; ends only by an error.
@@ -190,7 +194,8 @@ class OpenWorker:
         enclave = asyncio.create_task(self.platform.watch(self.running), name="enclave")
         watcher = asyncio.create_task(self.view.watch(), name="L1 news")
         worker = asyncio.create_task(main, name="worker")
-        tasks = (enclave, watcher, worker)
+        others = asyncio.create_task(self.witnesses.run(), name="witnesses")
+        tasks = (enclave, watcher, others, worker)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -204,7 +209,11 @@ class OpenWorker:
 
 @asynccontextmanager
 async def open_worker(
-    config: WorkerConfig, *, clock: Clock, upstream: str | None = None
+    config: WorkerConfig,
+    *,
+    clock: Clock,
+    upstream: str | None = None,
+    witnesses: Sequence[str] = (),
 ) -> AsyncIterator[OpenWorker]:
     """Start the enclave of a home folder and bring its state back.
 
@@ -212,6 +221,7 @@ async def open_worker(
         config: The home.
         clock: For simulated collateral.
         upstream: Instead of the configured one.
+        witnesses: Beside the configured ones.
 
     Raises:
         SealiftError: Whatever keeps it from starting, by name; nothing on disk
@@ -243,14 +253,27 @@ async def open_worker(
         secret = read_account_key(config.operator_key)
         account = OperatorAccount(L1Account(secret, l1, chain_id), config.shard)
         outbox = Outbox(account)
+        forks = ForkKeeper(
+            channel=channel,
+            store=store,
+            path=config.fork_evidence,
+            light_block=view.light_block,
+        )
+        feed = BlockFeed(view, shard=config.shard, signing_key=started.signing_key)
         follower = Follower(
             channel=channel,
             l1=view,
-            feed=BlockFeed(view, shard=config.shard, signing_key=started.signing_key),
+            feed=feed,
             store=store,
             outbox=outbox,
             shard=config.shard,
+            skips=SkipPlanner(l1=view, feed=feed, shard=config.shard),
+            forked=forks.keep,
         )
+        sources = await _witnesses(
+            stack, dict.fromkeys((*config.l1.witnesses, *witnesses))
+        )
+        standings = tuple(WitnessStanding(url=url) for url in sources)
         if restored is not None:
             follower.restored(restored)
         peer = upstream if upstream is not None else config.upstream
@@ -264,6 +287,7 @@ async def open_worker(
             upstream=Upstream(peer, http) if peer else None,
             peer=lambda url: Upstream(url, http),
             snapshot_every=config.snapshot_every,
+            witnesses=standings,
         )
         life = Life(
             channel=channel,
@@ -286,7 +310,27 @@ async def open_worker(
             started=started,
             platform=platform,
             running=running,
+            witnesses=Witnesses(
+                channel=channel,
+                follower=follower,
+                witnesses=sources,
+                standings=standings,
+                forks=forks,
+            ),
         )
+
+
+async def _witnesses(
+    stack: AsyncExitStack, urls: Iterable[str]
+) -> dict[str, WitnessSource]:
+    """Clients of the witnesses; each is asked once at a time and not waited for."""
+    found: dict[str, WitnessSource] = {}
+    for url in urls:
+        client = await stack.enter_async_context(
+            L1Client(url, backoff=Backoff(jitter=system_jitter, attempts=1))
+        )
+        found[url] = RpcWitness(client)
+    return found
 
 
 async def _check_chain(l1: L1Client, chain_id: ChainId) -> None:
@@ -362,7 +406,11 @@ async def _start(
 
 
 async def run_worker(
-    home: Path, *, clock: Clock, ready: Callable[[Ready], None]
+    home: Path,
+    *,
+    clock: Clock,
+    ready: Callable[[Ready], None],
+    witnesses: Sequence[str] = (),
 ) -> None:
     """Run the worker of a home folder; ends only by an error or cancellation.
 
@@ -370,12 +418,13 @@ async def run_worker(
         home: With its ``worker.toml``.
         clock: The wall clock.
         ready: Called once it answers.
+        witnesses: L1 nodes to compare with, beside the configured ones.
 
     Raises:
         SealiftError: What stopped it, by name.
     """
     config = load_config(home)
-    async with open_worker(config, clock=clock) as worker:
+    async with open_worker(config, clock=clock, witnesses=witnesses) as worker:
         api = Api(
             channel=worker.channel,
             follower=worker.follower,

@@ -9,6 +9,7 @@ from sealift.base import AccountId, ShardId
 from ._feed import L1Source
 from ._outbox import Outbox
 from ._upstream import Upstream
+from ._witnesses import WitnessStanding
 
 
 class Disk(Protocol):
@@ -55,3 +56,5 @@ class Surroundings:
     #: Another worker of the shard, by its URL.
     peer: Callable[[str], Upstream]
     snapshot_every: int
+    #: How the witnesses of L1 stand; whoever compares them writes there.
+    witnesses: tuple[WitnessStanding, ...] = ()

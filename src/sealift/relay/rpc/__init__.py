@@ -5,6 +5,7 @@ Decode with :func:`parse_reply`, give ``reply.open()`` to the method's shape:
 ``render_result(id, STATUS.render(value))``.
 """
 
+from ._attack import EVIDENCE_FILE, render_attack
 from ._chain import (
     BLOCK,
     BLOCK_ID,
@@ -98,6 +99,7 @@ __all__ = [
     "COMMIT_RESULT",
     "CONSENSUS_PARAMS",
     "CONSENSUS_PARAMS_RESULT",
+    "EVIDENCE_FILE",
     "EXEC_TX_RESULT",
     "GENESIS",
     "GENESIS_DOC",
@@ -156,6 +158,7 @@ __all__ = [
     "decode_light_json",
     "parse_reply",
     "parse_request",
+    "render_attack",
     "render_error",
     "render_request",
     "render_result",
