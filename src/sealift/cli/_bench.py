@@ -13,6 +13,7 @@ from sealift.base import SealiftError
 NAMES = (
     "exec",
     "relay",
+    "bisection",
     "quote",
     "provisioning",
     "handover",

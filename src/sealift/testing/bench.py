@@ -13,6 +13,9 @@ exec           open, verify, execute, seal receipts,    one HPKE open and one
                write pages, root: calls/s on one core   ZIP-215 verification a call
 relay          adjacent headers of 100 validators, JSON the bare signature
                excluded: headers/s                      verifications
+bisection      trials over 10,000 headers, 100          the gap by the distance
+               validators of whom one leaves every      over which trust reaches
+               10 blocks: a count, not a time
 quote          verify_quote (two verifiers): ms         dcap-qvl alone
 provisioning   mu-ra, both ends, L1 excluded: ms        RA-TLS handshake, two quote
                                                         verifications, one HPKE
@@ -92,6 +95,7 @@ from sealift.relay import (
 )
 from sealift.transport.clock import WallClock, unix_seconds
 
+from ._bench_bisection import bench_bisection
 from ._bench_shard import (
     CHAIN,
     ROUNDS,
@@ -428,6 +432,7 @@ def _rotate(world: World, first: WorldWorker, second: WorldWorker) -> None:
 BENCHMARKS: dict[str, Callable[[], Result]] = {
     "exec": bench_exec,
     "relay": bench_relay,
+    "bisection": bench_bisection,
     "quote": bench_quote,
     "provisioning": bench_provisioning,
     "handover": bench_handover,
