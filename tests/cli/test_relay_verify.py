@@ -10,6 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
+
+from sealift.relay import (
+    ChainRelay,
+    ForkDetectedError,
+    ForkEvidence,
+    RelayRules,
+    header_hash,
+)
+from sealift.relay.rpc import EVIDENCE_FILE, LIGHT_BLOCK, render_attack
+from sealift.testing import HeaderChain
+from sealift.transport.clock import parse_time
 
 EXITS = {"SUCCESS": 0, "NOT_ENOUGH_TRUST": 2, "INVALID": 1}
 VERDICTS = {0: "success", 1: "invalid", 2: "not-enough-trust"}
@@ -264,8 +276,6 @@ class TestTimes:
         return sealift(*command)
 
     def seconds(self, folder: Path, height: int) -> int:
-        from sealift.transport.clock import parse_time  # noqa: PLC0415
-
         return parse_time(mocha(folder, height)["header"]["time"]).seconds
 
     def test_expiry(self, folder: Path, tmp_path: Path, sealift: Any) -> None:
@@ -348,3 +358,84 @@ class TestWrongUse:
         said = sealift(*good[:-2])
         assert said.code == 64
         assert "--trust-level" in said.err
+
+
+class TestEvidence:
+    """``sealift relay evidence``: what a stopped worker left."""
+
+    def written(self, home: Path) -> HeaderChain:
+        chain = HeaderChain(length=9, validators=4)
+        fork = HeaderChain(length=9, validators=4, branch="x", branch_at=6)
+        relay = ChainRelay.bootstrap(
+            chain.trust_root(),
+            chain.light_block(1),
+            rules=RelayRules(trusting_period=10**6),
+            now=None,
+        )
+        relay.skip(chain.light_block(6), now=None)
+        with pytest.raises(ForkDetectedError):
+            relay.judge([fork.light_block(6)], now=None)
+        assert relay.evidence is not None
+        shown = render_attack(
+            relay.evidence, trusted=chain.light_block(6), common=chain.light_block(5)
+        )
+        (home / EVIDENCE_FILE).write_text(json.dumps(shown))
+        return fork
+
+    def test_it_is_shown_and_exported(self, tmp_path: Path, sealift: Any) -> None:
+        fork = self.written(tmp_path)
+        said = sealift("relay", "evidence", tmp_path)
+        assert said.code == 0
+        assert header_hash(fork.header(6)).hex() in said.out
+        found = sealift("relay", "evidence", tmp_path, "--json").json
+        value = found["value"]
+        assert found["type"] == "tendermint/LightClientAttackEvidence"
+        assert LIGHT_BLOCK.parse(value["conflicting_block"]) == fork.light_block(6)
+        assert len(value["byzantine_validators"]) == 4
+
+    def test_where_none_is(self, tmp_path: Path, sealift: Any) -> None:
+        said = sealift("relay", "evidence", tmp_path)
+        assert said.code == 4
+        assert "evidence of a fork" in said.err
+
+    @pytest.mark.parametrize("raw", ["{}", "[", '{"value":{}}'])
+    def test_another_file(self, tmp_path: Path, sealift: Any, raw: str) -> None:
+        (tmp_path / EVIDENCE_FILE).write_text(raw)
+        said = sealift("relay", "evidence", tmp_path)
+        assert said.code == 4
+        assert "Traceback" not in said.err
+        assert (tmp_path / EVIDENCE_FILE).read_text() == raw
+
+
+def test_blame_follows_the_kind_of_attack() -> None:
+    """As CometBFT's types/evidence.go: lunatic, equivocation, amnesia."""
+    chain = HeaderChain(length=9, validators=4)
+    fork = HeaderChain(length=9, validators=4, branch="x", branch_at=6)
+    lunatic = ForkEvidence(trusted=chain.header(6), conflicting=fork.light_block(6))
+    shown = render_attack(
+        lunatic, trusted=chain.light_block(6), common=chain.light_block(5)
+    )["value"]
+    assert isinstance(shown, dict)
+    assert shown["common_height"] == "5"
+    # without the common block nobody can be named
+    bare = render_attack(lunatic, trusted=None, common=None)
+    value = bare["value"]
+    assert isinstance(value, dict)
+    assert (value["byzantine_validators"], bare["trusted_block"]) == ([], None)
+    # the same execution, another parent: equivocation, in one round
+    other = replace(chain.header(7), data_hash=bytes(32))
+    second = replace(
+        chain.light_block(7),
+        signed_header=replace(chain.light_block(7).signed_header, header=other),
+    )
+    twice = ForkEvidence(trusted=chain.header(7), conflicting=second)
+    value = render_attack(twice, trusted=chain.light_block(7), common=None)["value"]
+    assert isinstance(value, dict)
+    assert value["common_height"] == "7"
+    assert len(value["byzantine_validators"]) == 4
+    later = replace(second.commit, round=3)
+    amnesia = replace(second, signed_header=replace(second.signed_header, commit=later))
+    forgot = ForkEvidence(trusted=chain.header(7), conflicting=amnesia)
+    value = render_attack(forgot, trusted=chain.light_block(7), common=None)["value"]
+    assert isinstance(value, dict)
+    assert value["byzantine_validators"] == []
