@@ -21,7 +21,13 @@ from sealift.base import (
 )
 from sealift.crypto import account_of
 from sealift.insecure_sim import RunningEnclave
-from sealift.protocol.ecall import HelloReply, Start, Started
+from sealift.protocol.ecall import (
+    EnclaveStatus,
+    GetStatus,
+    HelloReply,
+    Start,
+    Started,
+)
 from sealift.relay import LightBlock
 from sealift.relay import header_hash as header_hash_of
 from sealift.transport.account import L1Account
@@ -47,7 +53,7 @@ from ._errors import (
     WrongChainError,
 )
 from ._feed import BlockFeed
-from ._follower import Follower
+from ._follower import HALTED_BY_FORK, Follower
 from ._forks import ForkKeeper
 from ._l1 import L1Standing, L1View
 from ._life import Life
@@ -249,16 +255,20 @@ async def open_worker(
             view, trust, trust_hash, required=store.meta("checkpoint") is None
         )
         started = await _start(channel, disk, shard=config.shard, store=store, at=light)
-        restored = await restore_state(channel, store, genesis=disk.genesis())
-        secret = read_account_key(config.operator_key)
-        account = OperatorAccount(L1Account(secret, l1, chain_id), config.shard)
-        outbox = Outbox(account)
         forks = ForkKeeper(
             channel=channel,
             store=store,
             path=config.fork_evidence,
             light_block=view.light_block,
         )
+        status = await channel.call(GetStatus(), EnclaveStatus)
+        if status.halted == HALTED_BY_FORK:
+            await forks.keep()
+            raise forks.stopped()
+        restored = await restore_state(channel, store, genesis=disk.genesis())
+        secret = read_account_key(config.operator_key)
+        account = OperatorAccount(L1Account(secret, l1, chain_id), config.shard)
+        outbox = Outbox(account)
         feed = BlockFeed(view, shard=config.shard, signing_key=started.signing_key)
         follower = Follower(
             channel=channel,
