@@ -28,6 +28,7 @@ from sealift.protocol.ecall import (
     Followed,
     Idle,
     ImportBlock,
+    SkipTo,
     SnapshotBegin,
     SnapshotChunk,
     SnapshotGet,
@@ -43,7 +44,7 @@ from sealift.worker import (
 from sealift.worker import _follower as follower_module
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._effects import POST_EFFECTS
-from sealift.worker._follower import Executions, Follower
+from sealift.worker._follower import HALTED_BY_FORK, Executions, Follower
 from sealift.worker._outbox import Outbox
 
 
@@ -399,3 +400,75 @@ def test_while_it_stands_still_no_block_is_imported(play) -> None:
         await scene.follower.reach(3)
 
     play(story)
+
+
+class Planner:
+    """Plans a skip to block 6, or does what it is told."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+        self.lost: SealiftError | None = None
+        self.none = False
+
+    async def plan(self, head: int, tip: int) -> tuple[Height, SkipTo] | None:
+        self.asked.append((head, tip))
+        if self.lost is not None:
+            raise self.lost
+        return None if self.none else (Height(6), SkipTo(path=(b"x",), proofs=()))
+
+
+def skipped(height: int) -> Followed:
+    return Followed(
+        height=Height(height),
+        runs=Generation(0),
+        mine=False,
+        waiting=0,
+        checkpoint=b"after the skip",
+    )
+
+
+@pytest.mark.parametrize("fault", ["", "none", "lost", "refused"])
+def test_a_long_gap_is_skipped_if_the_enclave_agrees_and_else_followed(
+    play, fault: str
+) -> None:
+    async def story(scene: Scene) -> None:
+        planner = Planner()
+        planner.none = fault == "none"
+        planner.lost = LostError("the node is away") if fault == "lost" else None
+        scene.enclave.answers["SkipTo"] = lambda _: (
+            refusal("SkipNotAllowedError", "a block of the gap is mine")
+            if fault == "refused"
+            else skipped(6)
+        )
+        scene.follower._skips = planner  # type: ignore[assignment]
+        scene.l1.head = 9
+        task = asyncio.create_task(scene.follower.run(Height(1)))
+        await scene.follower.reach(8)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert planner.asked == [(1, 9)]
+        assert scene.feed.asked[0] == (1 if fault else 7)
+        assert scene.feed.asked[-1] <= 9
+        if not fault:
+            assert scene.store.meta("checkpoint") is not None
+
+    play(story, follow=False)
+
+
+def test_a_skip_into_a_fork_stops_the_follower(play) -> None:
+    async def story(scene: Scene) -> None:
+        kept: list[str] = []
+
+        async def forked() -> None:
+            kept.append("evidence")
+
+        scene.enclave.answers["SkipTo"] = lambda _: refusal("ForkDetectedError", "two")
+        scene.follower._skips = Planner()  # type: ignore[assignment]
+        scene.follower._forked = forked
+        scene.halted = HALTED_BY_FORK
+        scene.l1.head = 9
+        with pytest.raises(EnclaveGoneError, match="two chains"):
+            await scene.follower.run(Height(1))
+        assert kept == ["evidence"]
+
+    play(story, follow=False)
