@@ -451,6 +451,7 @@ def test_a_long_gap_is_skipped_if_the_enclave_agrees_and_else_followed(
         assert scene.feed.asked[-1] <= 9
         if not fault:
             assert scene.store.meta("checkpoint") is not None
+        assert scene.follower.progress.skipped_to == (None if fault else 6)
 
     play(story, follow=False)
 

@@ -65,6 +65,8 @@ class Progress:
     last_refusal: str = ""
     calls: int = 0
     idle: str = ""
+    #: The block to which this run skipped a long gap.
+    skipped_to: Height | None = None
     #: Whether only another worker's state or diffs lead on.
     needs_state: bool = False
 
@@ -205,7 +207,7 @@ class Follower:
             self.progress.l1_failure = str(error)
             return head
         self._store.put_meta("checkpoint", followed.checkpoint)
-        self.progress.imported = followed.height
+        self.progress.imported = self.progress.skipped_to = followed.height
         await self.execute_ready()
         async with self._imported:
             self._imported.notify_all()

@@ -221,6 +221,7 @@ class Report:
             "tcb_status": record.tcb_status if record else "",
             "l1_head": progress.l1_head,
             "imported": progress.imported,
+            "skipped_to": progress.skipped_to,
             "state_height": status.state_height,
             "root": status.root.hex() if status.root else "",
             "executed": progress.executed,
