@@ -22,6 +22,7 @@ from ._runtime import RUNTIME_NAME
 from ._system import RUNTIME_VERSION
 from ._teerex import PLATFORM_OF
 from ._transactions import ledger_call, ledger_metadata, transaction
+from ._validators import EngineReport, Misbehavior, MisbehaviorKind
 from ._verifier import DcapVerifier
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "CouncilVote",
     "DcapVerifier",
     "EffectsConflict",
+    "EngineReport",
     "Evidence",
     "FinalizedBlock",
     "Forecast",
@@ -44,6 +46,8 @@ __all__ = [
     "LedgerGenesisError",
     "LedgerParams",
     "LedgerTxResult",
+    "Misbehavior",
+    "MisbehaviorKind",
     "Motion",
     "OpenOrder",
     "QuoteVerifier",

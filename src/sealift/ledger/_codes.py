@@ -133,6 +133,15 @@ _COUNCIL = (
     "UnknownMotionError",
     "SeatRefusedError",
 )
+_VALIDATORS = (
+    "ValidatorsFixedError",
+    "ValidatorKeyError",
+    "ValidatorPowerError",
+    "ValidatorLimitError",
+    "ValidatorChangeError",
+    "LastValidatorError",
+    "UnknownValidatorError",
+)
 
 #: First number of each family; families only grow at their end.
 _FAMILIES = (
@@ -144,6 +153,7 @@ _FAMILIES = (
     (140, _TEEREX),
     (200, _BRIDGE),
     (300, _COUNCIL),
+    (340, _VALIDATORS),
 )
 
 #: Number of each error class, by name.

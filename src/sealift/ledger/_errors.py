@@ -365,3 +365,31 @@ class StagedKeysError(PalletError):
 
 class EpochHeldError(PalletError):
     """The instance said before that it holds these keys; nothing happened."""
+
+
+class ValidatorsFixedError(PalletError):
+    """The genesis says that the validators of this chain never change."""
+
+
+class ValidatorKeyError(PalletError):
+    """Not an Ed25519 public key; CometBFT would halt on others."""
+
+
+class ValidatorPowerError(PalletError):
+    """Voting power below zero, above what CometBFT counts, or stuck for ever."""
+
+
+class ValidatorLimitError(PalletError):
+    """More validators than the genesis allows."""
+
+
+class ValidatorChangeError(PalletError):
+    """More than a third of the voting power would change in one block."""
+
+
+class LastValidatorError(PalletError):
+    """Nobody would be left to order the chain."""
+
+
+class UnknownValidatorError(PalletError):
+    """Power is taken from a key that has none."""

@@ -25,6 +25,8 @@ _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 #: Hashes of so many blocks are kept; no quote window is wider.
 KEPT_BLOCK_HASHES = 256
+#: CometBFT's vote sets and our relay are measured with no more.
+MOST_VALIDATORS = 200
 
 
 class LedgerParams(Message, kw_only=True):
@@ -32,7 +34,9 @@ class LedgerParams(Message, kw_only=True):
 
     ``quote_window`` and the rest in blocks, bytes or smallest units;
     ``max_block_weight`` in weight (about a microsecond of work each);
-    ``shard_price`` is burned when a shard is created.
+    ``shard_price`` is burned when a shard is created. ``max_validators`` 0: the
+    validators never change, as the embedded engine wants it; ``expel_equivocators``
+    1: one that votes twice loses its power.
     """
 
     quote_window: Annotated[int, msgspec.Meta(ge=1, le=KEPT_BLOCK_HASHES)] = 100
@@ -42,6 +46,8 @@ class LedgerParams(Message, kw_only=True):
     max_shards: _Positive = 256
     max_block_bytes: _Positive = 4 * 1024 * 1024
     max_block_weight: _Positive = 5_000_000
+    max_validators: Annotated[int, msgspec.Meta(ge=0, le=MOST_VALIDATORS)] = 0
+    expel_equivocators: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
 
 
 class LedgerGenesis(Message, kw_only=True):

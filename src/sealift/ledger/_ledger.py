@@ -37,6 +37,7 @@ from sealift.frame import (
     prove_ics23,
 )
 from sealift.protocol import MAX_TX_BYTES, Transaction, TransactionBody
+from sealift.relay import Validator, ValidatorSet
 
 from ._codes import CODESPACE, code_of, code_of_error
 from ._errors import (
@@ -56,8 +57,12 @@ from ._genesis import LedgerGenesis
 from ._known import KnownSignatures
 from ._ports import QuoteVerifier
 from ._runtime import compose, genesis_config
+from ._validators import EngineReport
 
 T = TypeVar("T")
+#: For a ledger without an engine behind it.
+NO_VALIDATORS = ValidatorSet(validators=())
+NO_REPORT = EngineReport()
 
 
 class TxCheck(Message, kw_only=True):
@@ -100,7 +105,7 @@ class FinalizedBlock:
 
     ``changes`` is every entry that differs from the block before, for the
     node's database; ``hook_failures`` names pallets whose hook failed, which is
-    a bug and worth a loud word.
+    a bug and worth a loud word. ``validator_updates``: new powers, 0 removes.
     """
 
     height: Height
@@ -109,6 +114,7 @@ class FinalizedBlock:
     changes: Changes
     events: tuple[EmittedEvent, ...]
     hook_failures: tuple[tuple[str, CallFailure], ...]
+    validator_updates: tuple[Validator, ...] = ()
 
 
 @dataclass(slots=True)
@@ -174,8 +180,17 @@ class Ledger:
         """The app hash of the last committed state."""
         return self._with_committed(lambda store: store.root())
 
-    def init_chain(self) -> Digest:
+    @property
+    def next_validators(self) -> ValidatorSet:
+        """Who orders the block after the next, as of the last committed state."""
+        ctx = self._context(self._check, self._block(self._next, self._time))
+        return self._pallets.validators.coming.get(ctx)
+
+    def init_chain(self, validators: ValidatorSet = NO_VALIDATORS) -> Digest:
         """Write the first state; doing it again is harmless before block 1.
+
+        Args:
+            validators: Who orders the first blocks, as the engine says.
 
         Raises:
             LedgerHeightError: Blocks were executed already.
@@ -187,7 +202,7 @@ class Ledger:
             )
         if not self._store.items(b""):
             block = self._block(Height(0), UnixSeconds(0))
-            config = genesis_config(self._genesis)
+            config = genesis_config(self._genesis, validators)
             self._pallets.runtime.apply_genesis(self._store, block, config)
             self._check = Overlay.over(self._store)
         return self._store.root()
@@ -233,6 +248,7 @@ class Ledger:
         time: UnixSeconds,
         proposer: bytes,
         txs: Sequence[bytes],
+        report: EngineReport = NO_REPORT,
     ) -> FinalizedBlock:
         """Execute a block; the state is committed by :meth:`commit`.
 
@@ -256,6 +272,7 @@ class Ledger:
         self._pallets.system.require_runtime(ctx)
         opened = self._pallets.runtime.initialize_block(overlay, block)
         self._pallets.system.note_hash(ctx, block_hash)
+        self._pallets.validators.take_report(ctx, report)
         meter = self._meter()
         results = tuple(self._apply(overlay, block, tx, meter) for tx in txs)
         ended = self._pallets.runtime.finalize_block(overlay, block)
@@ -273,7 +290,8 @@ class Ledger:
             results=results,
             app_hash=self._store.root(),
             changes=changes,
-            events=(*opened.events, *ended.events),
+            events=(*opened.events, *ctx.emitted, *ended.events),
+            validator_updates=self._pallets.validators.updates(ctx),
             hook_failures=(*opened.failures, *ended.failures),
         )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sealift.attestation import AnchorKind, TrustAnchor
 from sealift.base import UnixSeconds
 from sealift.frame import Runtime
+from sealift.relay import ValidatorSet
 
 from ._balances import Balances, BalancesGenesis
 from ._bridge import EnclaveBridge
@@ -17,6 +18,7 @@ from ._sudo import Sudo, SudoGenesis
 from ._system import RUNTIME_VERSION, System, SystemGenesis
 from ._teerex import Teerex
 from ._teerex_storage import TeerexGenesis
+from ._validators import Validators, ValidatorsGenesis
 
 #: The runtime's name; its state is refused by any other.
 RUNTIME_NAME = "sealift-ledger"
@@ -35,6 +37,7 @@ class LedgerPallets:
     sudo: Sudo
     teerex: Teerex
     council: Council
+    validators: Validators
     runtime: Runtime
 
 
@@ -49,10 +52,11 @@ def compose(verifier: QuoteVerifier) -> LedgerPallets:
     teerex = Teerex(verifier=verifier, hashes=system, shards=bridge)
     bridge.instances = teerex
     council = Council(orders=bridge, instances=teerex)
+    validators = Validators()
     runtime = Runtime(
         name=RUNTIME_NAME,
         version=RUNTIME_VERSION,
-        pallets=[bridge, system, balances, sudo, teerex, council],
+        pallets=[bridge, system, balances, sudo, teerex, council, validators],
     )
     return LedgerPallets(
         bridge=bridge,
@@ -61,11 +65,14 @@ def compose(verifier: QuoteVerifier) -> LedgerPallets:
         sudo=sudo,
         teerex=teerex,
         council=council,
+        validators=validators,
         runtime=runtime,
     )
 
 
-def genesis_config(genesis: LedgerGenesis) -> dict[str, object]:
+def genesis_config(
+    genesis: LedgerGenesis, validators: ValidatorSet
+) -> dict[str, object]:
     """What each pallet begins with.
 
     Raises:
@@ -96,6 +103,11 @@ def genesis_config(genesis: LedgerGenesis) -> dict[str, object]:
         "sudo": SudoGenesis(key=genesis.sudo),
         "teerex": TeerexGenesis(
             anchors=genesis.anchors, quote_window=params.quote_window
+        ),
+        "validators": ValidatorsGenesis(
+            validators=validators,
+            max_validators=params.max_validators,
+            expel_equivocators=params.expel_equivocators,
         ),
     }
 
