@@ -9,9 +9,10 @@ from ._bridge_schedule import shard_id_of
 from ._bridge_storage import vault_account
 from ._codes import CODES, CODESPACE, UNLISTED, code_of, code_of_error
 from ._council import CouncilVote, Motion
+from ._draft import size_in_block
 from ._effects import EffectsConflict, SignedEffects
 from ._eligibility import Forecast, forecast, is_eligible, require_eligible
-from ._errors import LedgerGenesisError
+from ._errors import LedgerGenesisError, LedgerHeightError, ProposalRefusedError
 from ._genesis import LedgerGenesis, LedgerParams, parse_genesis, render_genesis
 from ._ledger import FinalizedBlock, Ledger, LedgerTxResult, TxCheck
 from ._orders import verify_order
@@ -22,13 +23,14 @@ from ._runtime import RUNTIME_NAME
 from ._system import RUNTIME_VERSION
 from ._teerex import PLATFORM_OF
 from ._transactions import ledger_call, ledger_metadata, transaction
-from ._validators import EngineReport, Misbehavior, MisbehaviorKind
+from ._validators import NO_REPORT, EngineReport, Misbehavior, MisbehaviorKind
 from ._verifier import DcapVerifier
 
 __all__ = [
     "CODES",
     "CODESPACE",
     "MAX_CIPHERTEXT",
+    "NO_REPORT",
     "PLATFORM_OF",
     "RUNTIME_NAME",
     "RUNTIME_VERSION",
@@ -44,12 +46,14 @@ __all__ = [
     "Ledger",
     "LedgerGenesis",
     "LedgerGenesisError",
+    "LedgerHeightError",
     "LedgerParams",
     "LedgerTxResult",
     "Misbehavior",
     "MisbehaviorKind",
     "Motion",
     "OpenOrder",
+    "ProposalRefusedError",
     "QuoteVerifier",
     "RootConflict",
     "SignedConfirmation",
@@ -67,6 +71,7 @@ __all__ = [
     "render_genesis",
     "require_eligible",
     "shard_id_of",
+    "size_in_block",
     "transaction",
     "vault_account",
     "verify_order",

@@ -16,6 +16,10 @@ class LedgerQueryError(SealiftError):
     """A path that the ledger does not serve."""
 
 
+class ProposalRefusedError(SealiftError):
+    """A proposal with a transaction that no block can include at this place."""
+
+
 class UnknownRuntimeVersionError(SealiftError):
     """The chain has reached a runtime version that this release does not have.
 

@@ -4,7 +4,7 @@ Pure: no clock, no I/O. The node persists what :meth:`Ledger.finalize_block`
 gives, in one transaction, when it commits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -40,6 +40,7 @@ from sealift.protocol import MAX_TX_BYTES, Transaction, TransactionBody
 from sealift.relay import Validator, ValidatorSet
 
 from ._codes import CODESPACE, code_of, code_of_error
+from ._draft import Draft, Judged, fill, require_all
 from ._errors import (
     BlockFullError,
     LedgerGenesisError,
@@ -57,12 +58,11 @@ from ._genesis import LedgerGenesis
 from ._known import KnownSignatures
 from ._ports import QuoteVerifier
 from ._runtime import compose, genesis_config
-from ._validators import EngineReport
+from ._validators import NO_REPORT, EngineReport
 
 T = TypeVar("T")
 #: For a ledger without an engine behind it.
 NO_VALIDATORS = ValidatorSet(validators=())
-NO_REPORT = EngineReport()
 
 
 class TxCheck(Message, kw_only=True):
@@ -183,8 +183,7 @@ class Ledger:
     @property
     def next_validators(self) -> ValidatorSet:
         """Who orders the block after the next, as of the last committed state."""
-        ctx = self._context(self._check, self._block(self._next, self._time))
-        return self._pallets.validators.coming.get(ctx)
+        return self._pallets.validators.coming.get(self._committed_context())
 
     def init_chain(self, validators: ValidatorSet = NO_VALIDATORS) -> Digest:
         """Write the first state; doing it again is harmless before block 1.
@@ -239,6 +238,22 @@ class Ledger:
         return TxCheck(
             code=0, gas_wanted=weight, sender=admitted.signer, nonce=admitted.nonce
         )
+
+    def prepare_proposal(
+        self, txs: Sequence[bytes], *, max_bytes: int, max_gas: int
+    ) -> tuple[bytes, ...]:
+        """Of the transactions that wait, those of the next block (:func:`fill`)."""
+        return fill(self._draft(max_bytes, max_gas), txs, self._judge)
+
+    def require_proposal(
+        self, txs: Sequence[bytes], *, max_bytes: int, max_gas: int
+    ) -> None:
+        """Return if a block of these can follow the last committed one.
+
+        Raises:
+            ProposalRefusedError: As :func:`require_all` says.
+        """
+        require_all(self._draft(max_bytes, max_gas), txs, self._judge)
 
     def finalize_block(
         self,
@@ -373,6 +388,38 @@ class Ledger:
         last = system.last_block.get(ctx)
         self._height, self._time = last.height, last.time
 
+    def _draft(self, max_bytes: int, max_gas: int) -> Draft:
+        params = self._genesis.params
+        return Draft(
+            max_bytes=min(max_bytes, params.max_block_bytes),
+            max_weight=min(max_gas, params.max_block_weight),
+        )
+
+    def _judge(self, tx: bytes, promised: Mapping[AccountId, Judged]) -> Judged:
+        """A transaction of the next block, by the committed state."""
+        pallets, ctx = self._pallets, self._committed_context()
+        known = self._known.knows(tx)
+        body = self._parse(tx, signature_known=known)
+        last = promised.get(body.signer)
+        if last is None:
+            pending = _Pending(pallets.system.nonce(ctx, body.signer), 0)
+        else:
+            pending = _Pending(last.nonce, last.fees)
+        admitted = self._admit(ctx, body, len(tx), pending)
+        weight = pallets.runtime.call_weight(admitted.call)
+        if not known:
+            self._known.note(tx)
+        return Judged(
+            signer=admitted.signer,
+            nonce=pending.nonce + 1,
+            fees=pending.fees + admitted.fee,
+            weight=weight,
+        )
+
+    def _committed_context(self) -> Context:
+        block = self._block(self._next, self._time)
+        return self._pallets.runtime.context(self._check, block, ROOT)
+
     def _apply(
         self, overlay: Overlay, block: BlockInfo, tx: bytes, meter: WeightMeter
     ) -> LedgerTxResult:
@@ -386,7 +433,7 @@ class Ledger:
         ctx = self._context(overlay, block)
         system = self._pallets.system
         try:  # 1
-            body = self._parse(tx, signature_known=False)
+            body = self._parse(tx, signature_known=self._known.knows(tx))
             pending = _Pending(system.nonce(ctx, body.signer), 0)
             admitted = self._admit(ctx, body, len(tx), pending)
             wanted = self._weight(admitted.call)
@@ -421,8 +468,8 @@ class Ledger:
 
         Args:
             tx: Any bytes.
-            signature_known: These bytes' signature was verified before. Never
-                for a block: what is executed is verified there and then.
+            signature_known: The signature of exactly these bytes was verified
+                before, by this process: it depends on nothing else.
         """
         if len(tx) > MAX_TX_BYTES:
             raise TransactionTooLargeError(

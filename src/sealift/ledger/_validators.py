@@ -84,6 +84,10 @@ class EngineReport:
     misbehavior: tuple[Misbehavior, ...] = ()
 
 
+#: All signed, none misbehaved: what an engine of one key always says.
+NO_REPORT: Final = EngineReport()
+
+
 class ValidatorsGenesis(Message, kw_only=True):
     """The first set, and how it may change.
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from sealift.base import Digest, Height, InvariantError, UnixSeconds
 from sealift.frame import EmittedEvent, SimpleTreeStore
 from sealift.ledger import (
+    NO_REPORT,
+    EngineReport,
     Ledger,
     LedgerGenesis,
     LedgerGenesisError,
@@ -14,7 +16,7 @@ from sealift.ledger import (
     QuoteVerifier,
     parse_genesis,
 )
-from sealift.relay import BlockParams, ConsensusParams, Timestamp
+from sealift.relay import BlockParams, ConsensusParams, Timestamp, ValidatorSet
 from sealift.relay.rpc import Event, EventAttribute, ExecTxResult, GenesisDoc
 
 from ._application import ExecutedBlock
@@ -53,6 +55,16 @@ class LedgerApplication:
         """What a block of this ledger may weigh."""
         return self.ledger.genesis.params.max_block_weight
 
+    @property
+    def next_validators(self) -> ValidatorSet:
+        """Who orders the block after the next, as the ledger's state says."""
+        return self.ledger.next_validators
+
+    @property
+    def fixed_validators(self) -> bool:
+        """Whether the validators of this ledger never change."""
+        return not self.ledger.genesis.params.max_validators
+
     def init_chain(self, genesis: GenesisDoc) -> ExecutedBlock:
         """Write the first state.
 
@@ -69,7 +81,7 @@ class LedgerApplication:
             )
         store = SimpleTreeStore()
         ledger = self._make(genesis, store)
-        root = ledger.init_chain()
+        root = ledger.init_chain(genesis.validators)
         self._ledger = ledger
         return ExecutedBlock(app_hash=root, changes=dict(store.items(b"")))
 
@@ -98,6 +110,26 @@ class LedgerApplication:
             gas_wanted=verdict.gas_wanted,
         )
 
+    def prepare_proposal(
+        self, txs: Sequence[bytes], *, max_bytes: int, max_gas: int
+    ) -> tuple[bytes, ...]:
+        """Of the transactions that wait, those that the next block can include."""
+        return self.ledger.prepare_proposal(
+            txs, max_bytes=max_bytes, max_gas=self._gas(max_gas)
+        )
+
+    def require_proposal(
+        self, txs: Sequence[bytes], *, max_bytes: int, max_gas: int
+    ) -> None:
+        """Return if a block of these can follow the last committed one.
+
+        Raises:
+            ProposalRefusedError: It cannot.
+        """
+        self.ledger.require_proposal(
+            txs, max_bytes=max_bytes, max_gas=self._gas(max_gas)
+        )
+
     def finalize_block(
         self,
         *,
@@ -106,6 +138,7 @@ class LedgerApplication:
         time: Timestamp,
         proposer: bytes,
         txs: Sequence[bytes],
+        report: EngineReport = NO_REPORT,
     ) -> ExecutedBlock:
         """Execute a block.
 
@@ -118,6 +151,7 @@ class LedgerApplication:
             time=UnixSeconds(time.seconds),
             proposer=proposer,
             txs=txs,
+            report=report,
         )
         for pallet, failure in done.hook_failures:
             _log.error(
@@ -128,11 +162,15 @@ class LedgerApplication:
             app_hash=done.app_hash,
             changes=done.changes,
             events=_events(done.events),
+            validator_updates=done.validator_updates,
         )
 
     def commit(self) -> None:
         """Make the executed block's state the current one."""
         self.ledger.commit()
+
+    def _gas(self, max_gas: int) -> int:
+        return max_gas if max_gas >= 0 else self.max_block_gas
 
     def _make(self, genesis: GenesisDoc, store: SimpleTreeStore) -> Ledger:
         known: LedgerGenesis = parse_genesis(genesis.app_state)

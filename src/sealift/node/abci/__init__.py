@@ -6,12 +6,15 @@ keeps the state. ``python -m sealift.node.abci --home H --socket S`` runs it,
 their sources: facts/cometbft.md.
 """
 
-from ._application import ABCI_VERSION, AbciApplication
+from ._application import AbciApplication
+from ._engine import ABCI_VERSION
 from ._errors import (
+    AbciConnectionsError,
     AbciFormatError,
     AbciGenesisError,
     AbciOrderError,
     AbciSocketError,
+    AbciValidatorsError,
     AbciVersionError,
 )
 from ._server import AbciServer, run_abci
@@ -22,12 +25,14 @@ __all__ = [
     "ABCI_VERSION",
     "APP_VERSION",
     "AbciApplication",
+    "AbciConnectionsError",
     "AbciFormatError",
     "AbciGenesisError",
     "AbciOrderError",
     "AbciServer",
     "AbciSocketError",
     "AbciStore",
+    "AbciValidatorsError",
     "AbciVersionError",
     "StoredHead",
     "run_abci",
