@@ -82,7 +82,7 @@ class Homes:
         )
 
 
-def make_homes(folder: Path, binary: Path) -> Homes:
+def make_homes(folder: Path, binary: Path, *, params: LedgerParams = PARAMS) -> Homes:
     homes = Homes(
         binary=binary,
         node=folder / "comet",
@@ -104,9 +104,9 @@ def make_homes(folder: Path, binary: Path) -> Homes:
     genesis = GenesisDoc(
         genesis_time=made.genesis_time,
         chain_id=CHAIN,
-        consensus_params=ledger_consensus_params(PARAMS),
+        consensus_params=ledger_consensus_params(params),
         validators=made.validators,
-        app_state=app_state(),
+        app_state=app_state(params),
     )
     (config / "genesis.json").write_text(json.dumps(GENESIS_DOC.render(genesis)))
     return homes
@@ -127,15 +127,26 @@ def with_setting(text: str, section: str, key: str, value: str) -> str:
     return text[:start] + part + text[end:]
 
 
-def app_state() -> bytes:
+def app_state(params: LedgerParams = PARAMS) -> bytes:
     return render_genesis(
         LedgerGenesis(
             chain_id=CHAIN,
             accounts=((account_of(FAUCET), Amount(START_BALANCE)),),
             sudo=account_of(FAUCET),
             anchors=(TrustAnchor(root_der=b"simulated", kind="insecure-sim"),),
-            params=PARAMS,
+            params=params,
         )
+    )
+
+
+def root_call(nonce: int, name: str, **arguments: object) -> bytes:
+    """A call by root, whose key is the faucet's."""
+    return transaction(
+        FAUCET,
+        chain_id=CHAIN,
+        nonce=Nonce(nonce),
+        valid_until=Height(100_000),
+        call=ledger_call("sudo.sudo", call=ledger_call(name, **arguments)),
     )
 
 
