@@ -27,22 +27,15 @@ from sealift.transport.clock import format_time
 from sealift.transport.files import read_or_explain, write_durably
 from sealift.transport.process import wait_for_stop
 
+from ._chain_validators import set_validator, validators
 from ._errors import EXIT_INTERRUPTED
 from ._output import emit, json_option, say
-from ._params import DEFAULT_RPC, PATH, open_l1, run, wall_clock
+from ._params import PATH, open_l1, rpc_option, run, wall_clock
 from ._sim import existing_intel
 
 #: What the accounts of a new chain have.
 _FUNDS = Amount(10**15)
 _NAMES = ("sudo", "faucet")
-
-rpc_option = click.option(
-    "--rpc",
-    default=DEFAULT_RPC,
-    show_default=True,
-    envvar="SEALIFT_RPC",
-    help="RPC of an L1 node.",
-)
 
 
 @click.group()
@@ -55,6 +48,10 @@ def chain() -> None:
       sealift chain init chain --sim sim
       sealift chain start chain
     """
+
+
+chain.add_command(validators)
+chain.add_command(set_validator)
 
 
 @chain.command()

@@ -23,7 +23,14 @@ from ._runtime import RUNTIME_NAME
 from ._system import RUNTIME_VERSION
 from ._teerex import PLATFORM_OF
 from ._transactions import ledger_call, ledger_metadata, transaction
-from ._validators import NO_REPORT, EngineReport, Misbehavior, MisbehaviorKind
+from ._validators import (
+    NO_REPORT,
+    Absences,
+    EngineReport,
+    Misbehavior,
+    MisbehaviorKind,
+    Offence,
+)
 from ._verifier import DcapVerifier
 
 __all__ = [
@@ -35,6 +42,7 @@ __all__ = [
     "RUNTIME_NAME",
     "RUNTIME_VERSION",
     "UNLISTED",
+    "Absences",
     "CollateralVerdict",
     "CouncilVote",
     "DcapVerifier",
@@ -52,6 +60,7 @@ __all__ = [
     "Misbehavior",
     "MisbehaviorKind",
     "Motion",
+    "Offence",
     "OpenOrder",
     "ProposalRefusedError",
     "QuoteVerifier",
