@@ -19,6 +19,7 @@ NAMES = (
     "rotation",
     "votes",
     "tally",
+    "abci",
 )
 #: DESIGN §15, where it names a budget.
 _BUDGETS = {

@@ -27,6 +27,9 @@ votes          sealed votes of a referendum of 100,000  as exec
 tally          longest block from the one that closes   the median block where
                it to the last that forgets it, with     no poll ever ran, of the
                500 transfers in each: ms                same load
+abci           a transaction by CheckTx, a proposal,    the same server and client
+               FinalizeBlock and Commit over the        with an application that
+               socket: µs                               does nothing
 =============  =======================================  ==========================
 """
 
@@ -92,6 +95,7 @@ from sealift.relay import (
 )
 from sealift.transport.clock import WallClock, unix_seconds
 
+from ._bench_abci import bench_abci
 from ._bench_shard import (
     CHAIN,
     ROUNDS,
@@ -434,6 +438,7 @@ BENCHMARKS: dict[str, Callable[[], Result]] = {
     "rotation": bench_rotation,
     "votes": bench_votes,
     "tally": bench_tally,
+    "abci": bench_abci,
 }
 
 

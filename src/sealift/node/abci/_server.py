@@ -191,11 +191,17 @@ class AbciServer:
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        frames = AbciFrameReader()
-        while data := await reader.read(_CHUNK):
-            for message in frames.feed(data):
-                await self._handle(parse_request(message), writer)
-            await writer.drain()
+        frames, answers = AbciFrameReader(), bytearray()
+        try:
+            while data := await reader.read(_CHUNK):
+                for message in frames.feed(data):
+                    request = parse_request(message)
+                    answers += render_response(await self._handle(request))
+                    if isinstance(request, FlushRequest) or len(answers) > _CHUNK:
+                        await _write(writer, answers)
+                await _write(writer, answers)
+        finally:  # what was answered before a refusal is told before it
+            writer.write(bytes(answers))
         if frames.pending:
             raise AbciFormatError(
                 "connection ended within a message",
@@ -203,16 +209,13 @@ class AbciServer:
                 expected="a whole message",
             )
 
-    async def _handle(self, request: Request, writer: asyncio.StreamWriter) -> None:
+    async def _handle(self, request: Request) -> Response:
         try:
-            response = await self._answer(request)
+            return await self._answer(request)
         except SealiftError as error:
             if isinstance(request, _DECISIVE) and not isinstance(error, _REFUSALS):
                 self._fail(error)
             raise
-        writer.write(render_response(response))
-        if isinstance(request, FlushRequest):
-            await writer.drain()
 
     async def _answer(self, request: Request) -> Response:
         fixed = _FIXED.get(type(request))
@@ -342,6 +345,14 @@ def _bind(path: Path) -> sockets.socket:
 def _unlink_socket(path: Path) -> None:
     if path.is_socket():
         path.unlink()
+
+
+async def _write(writer: asyncio.StreamWriter, answers: bytearray) -> None:
+    """Hand them over together: a system call for each would cost as much as it."""
+    if answers:
+        writer.write(bytes(answers))
+        answers.clear()
+        await writer.drain()
 
 
 async def _refuse(writer: asyncio.StreamWriter, error: SealiftError) -> None:
