@@ -144,17 +144,15 @@ def test_fees_are_promised_together(driver: AbciApplication) -> None:
     poor = PEOPLE[1]
     init(driver)
     size = len(signed(poor, 0))
-    funds = comet.transfer(0, amount=size + size // 2, to=AccountId(account_of(poor)))
+    three = tuple(signed(poor, n) for n in range(3))
+    funds = comet.transfer(0, amount=size * 5 // 2, to=AccountId(account_of(poor)))
     run_block(driver, 1, funds)
-    assert process(driver, signed(poor, 0)) == ACCEPT
-    assert process(driver, signed(poor, 0), signed(poor, 1)) == REJECT
+    assert process(driver, *three[:2]) == ACCEPT
+    assert process(driver, *three) == REJECT
     # also not by what a transaction before it would bring
     more = comet.transfer(1, amount=10 * size, to=AccountId(account_of(poor)))
-    assert process(driver, more, signed(poor, 0), signed(poor, 1)) == REJECT
-    assert prepare(driver, more, signed(poor, 0), signed(poor, 1)) == (
-        more,
-        signed(poor, 0),
-    )
+    assert process(driver, more, *three) == REJECT
+    assert prepare(driver, more, *three) == (more, *three[:2])
 
 
 def test_a_call_that_fails_is_a_failed_result_not_a_refused_block(

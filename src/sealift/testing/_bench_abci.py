@@ -30,9 +30,7 @@ from sealift.ledger import (
     transaction,
 )
 from sealift.node import Application, ExecutedBlock, LedgerApplication
-from sealift.node.abci import run_abci
-from sealift.node.abci._frames import AbciFrameReader
-from sealift.node.abci._proto import render_choice
+from sealift.node.abci import AbciFrameReader, render_choice, run_abci
 from sealift.relay import Timestamp, Validator, ValidatorSet, validators_hash
 from sealift.relay.rpc import ExecTxResult, GenesisDoc
 

@@ -17,6 +17,8 @@ from ._errors import (
     AbciValidatorsError,
     AbciVersionError,
 )
+from ._frames import AbciFrameReader
+from ._proto import render_choice
 from ._server import AbciServer, run_abci
 from ._store import AbciStore, StoredHead
 from ._translate import APP_VERSION
@@ -27,6 +29,7 @@ __all__ = [
     "AbciApplication",
     "AbciConnectionsError",
     "AbciFormatError",
+    "AbciFrameReader",
     "AbciGenesisError",
     "AbciOrderError",
     "AbciServer",
@@ -35,5 +38,6 @@ __all__ = [
     "AbciValidatorsError",
     "AbciVersionError",
     "StoredHead",
+    "render_choice",
     "run_abci",
 ]
