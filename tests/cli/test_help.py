@@ -43,7 +43,9 @@ def test_the_commands_are_those_we_promise() -> None:
         "sign": {""},
         "measure": {""},
         "inspect": {""},
-        "chain": {"init", "start", "status", "trust-root"},
+        "chain": {
+            "init", "set-validator", "start", "status", "trust-root", "validators",
+        },
         "worker": {
             "init", "run", "request-keys", "shielding-key", "signing-key",
             "mrenclave", "status", "check", "dump-ra",
