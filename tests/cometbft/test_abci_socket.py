@@ -346,9 +346,8 @@ def test_process_says_ready_and_ends_by_signal_or_failure(folder: Path) -> None:
     spec = ProcessSpec(
         argv=[
             sys.executable,
-            "-m",
-            "sealift.node.abci",
-            f"--home={folder / 'home'}",
+            *("-m", "sealift", "node", "abci"),
+            str(folder / "home"),
             f"--socket={folder / 's'}",
         ],
         log=folder / "log",

@@ -3,16 +3,14 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 import msgspec
 
-from sealift.attestation import TrustAnchor, parse_trust_anchor
-from sealift.base import AccountId, Amount, ChainId, Height
+from sealift.base import ChainId, Height
 from sealift.crypto import system_entropy
-from sealift.ledger import DcapVerifier, LedgerGenesis, LedgerParams, render_genesis
+from sealift.ledger import DcapVerifier, LedgerParams
 from sealift.node import (
     SOLO_NOTICE,
     LedgerApplication,
@@ -24,17 +22,13 @@ from sealift.node import (
 )
 from sealift.relay import TrustRoot, header_hash
 from sealift.transport.clock import format_time
-from sealift.transport.files import read_or_explain, write_durably
+from sealift.transport.files import write_durably
 from sealift.transport.process import wait_for_stop
 
 from ._errors import EXIT_INTERRUPTED
+from ._genesis import FIRST_ACCOUNTS, anchor_options, chosen_anchors, first_state
 from ._output import emit, json_option, say
 from ._params import DEFAULT_RPC, PATH, open_l1, run, wall_clock
-from ._sim import existing_intel
-
-#: What the accounts of a new chain have.
-_FUNDS = Amount(10**15)
-_NAMES = ("sudo", "faucet")
 
 rpc_option = click.option(
     "--rpc",
@@ -60,10 +54,7 @@ def chain() -> None:
 @chain.command()
 @click.argument("home", type=PATH)
 @click.option("--chain-id", default="sealift-local", show_default=True)
-@click.option("--sim", type=PATH, help="Accept this simulated Intel's evidence.")
-@click.option(
-    "--root", "roots", type=PATH, multiple=True, help="Attestation root to accept."
-)
+@anchor_options
 @click.option(
     "--account", "names", multiple=True, help="Make one more funded account key."
 )
@@ -99,35 +90,17 @@ def init(
     Example:
       sealift chain init chain --sim sim --block-ms 500
     """
-    anchors = [
-        parse_trust_anchor(read_or_explain(path, what="attestation root"))
-        for path in roots
-    ]
-    if sim is not None:
-        anchors.append(
-            TrustAnchor(root_der=existing_intel(sim).root_der, kind="insecure-sim")
-        )
-    if not anchors:
-        raise click.UsageError("Whose evidence counts? Give --sim, or --root.")
+    anchors = chosen_anchors(sim, roots)
     params = LedgerParams()
-
-    def app_state(keys: Mapping[str, AccountId]) -> bytes:
-        return render_genesis(
-            LedgerGenesis(
-                chain_id=ChainId(chain_id),
-                accounts=tuple((key, _FUNDS) for key in keys.values()),
-                sudo=keys["sudo"],
-                anchors=tuple(anchors),
-                params=params,
-            )
-        )
 
     root = init_solo(
         home,
         chain_id=ChainId(chain_id),
         genesis_time=wall_clock().now(),
-        accounts=dict.fromkeys((*_NAMES, *names)),
-        app_state=app_state,
+        accounts=dict.fromkeys((*FIRST_ACCOUNTS, *names)),
+        app_state=lambda keys: first_state(
+            ChainId(chain_id), keys, anchors=anchors, params=params
+        ),
         application=LedgerApplication(DcapVerifier()),
         entropy=system_entropy,
         config=SoloConfig(block_ms=block_ms, host=host, port=port),

@@ -1,9 +1,9 @@
 """The ledger behind CometBFT: ABCI 2.0 (v0.38) on a unix socket.
 
 CometBFT orders, keeps and serves the blocks; this process executes them and
-keeps the state. ``python -m sealift.node.abci --home H --socket S`` runs it,
-``proxy_app = "unix://S"`` in CometBFT's ``config.toml`` finds it. Facts and
-their sources: facts/cometbft.md.
+keeps the state. ``sealift node cometbft`` runs both halves as one, ``sealift node
+abci`` only this one: ``proxy_app = "unix://S"`` in CometBFT's ``config.toml``, or
+``--proxy_app``, finds it. Facts and their sources: facts/cometbft.md.
 """
 
 from ._application import ABCI_VERSION, AbciApplication
