@@ -11,7 +11,10 @@ from sealift.cli import COMMANDS
 from sealift.cli import sealift as program
 
 #: What ends by being asked to, or writes a file that is its own answer.
-SILENT = {"chain start", "worker run", "chain trust-root"}
+SILENT = {
+    "chain start", "chain trust-root", "worker run", "node cometbft", "node abci",
+    "testnet up", "testnet logs",
+}  # fmt: skip
 #: Others' commands, with tests of their own.
 ELSEWHERE = {"demo", "bench"}
 
@@ -58,6 +61,8 @@ def test_the_commands_are_those_we_promise() -> None:
             "status", "history", "sign", "submit", "propose", "vote", "tally",
             "forecast", "review",
         },
+        "node": {"engine", "init", "cometbft", "abci"},
+        "testnet": {"up", "status", "down", "logs"},
         "insecure-sim": {"init", "platform", "tcb-recovery", "revoke"},
         "attest": {"verify"},
         "evidence": {"export", "verify"},

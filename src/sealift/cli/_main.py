@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "inspect": ("_build", "inspect", "Say what a bundle says about itself."),
     "chain": ("_chain", "chain", "The embedded L1 chain: one key orders it."),
     "node": ("_node", "node", "A node of CometBFT with the ledger behind it."),
+    "testnet": ("_testnet", "testnet", "A local network: validators and workers."),
     "insecure-sim": ("_sim", "insecure_sim", "The simulated platform; no protection."),
     "shard": ("_shard", "shard", "Shards: confidential state machines on L1."),
     "worker": ("_worker", "worker", "Run an enclave of a shard, and look after it."),

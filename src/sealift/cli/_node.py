@@ -1,12 +1,9 @@
 """``sealift node``: the ledger on CometBFT, one node of a network."""
 
-import asyncio
 import logging
 import os
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -25,12 +22,11 @@ from sealift.node.cometbft import (
 )
 from sealift.transport.files import make_folder
 from sealift.transport.keys import write_account_key
-from sealift.transport.process import wait_for_stop
 
-from ._chain import stop_code
 from ._genesis import FIRST_ACCOUNTS, anchor_options, chosen_anchors, first_state
 from ._output import emit, json_option, say
 from ._params import PATH, run, wall_clock
+from ._service import until_stopped
 
 _SEED = 32
 _ALONE = (
@@ -165,7 +161,7 @@ def cometbft(ctx: click.Context, *, home: Path, verbose: bool) -> None:
             )
             await running.failed()
 
-    ctx.exit(run(_until_stopped(serve())))
+    ctx.exit(run(until_stopped(serve())))
 
 
 @node.command()
@@ -192,7 +188,7 @@ def abci(ctx: click.Context, *, home: Path, socket: Path, verbose: bool) -> None
             click.echo(f"ready unix://{socket}")
             await server.failed()
 
-    ctx.exit(run(_until_stopped(serve())))
+    ctx.exit(run(until_stopped(serve())))
 
 
 def _log(*, verbose: bool) -> None:
@@ -201,19 +197,3 @@ def _log(*, verbose: bool) -> None:
         stream=sys.stderr,
         format="%(message)s",
     )
-
-
-async def _until_stopped(serving: Coroutine[Any, Any, None]) -> int:
-    """Run a service until it fails or somebody asks this process to end."""
-    stopped = asyncio.create_task(wait_for_stop())
-    await asyncio.sleep(0)  # who reads "ready" may ask to end at once
-    task = asyncio.create_task(serving)
-    try:
-        await asyncio.wait((stopped, task), return_when=asyncio.FIRST_COMPLETED)
-        if not stopped.done():
-            await task
-        return stop_code(stopped.result())
-    finally:
-        for one in (stopped, task):
-            one.cancel()
-        await asyncio.gather(stopped, task, return_exceptions=True)
