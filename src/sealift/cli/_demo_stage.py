@@ -1,7 +1,7 @@
 """The demo's stage: everything that must exist before the nine steps.
 
 All of it lies in one folder: a simulated Intel with a machine for each worker, a
-solo chain, two signed bundles of the example, and the workers' homes.
+chain, two signed bundles of the example, and the workers' homes.
 """
 
 import datetime as dt
@@ -57,6 +57,7 @@ from ._application import (
     read_application,
     sign_bundle,
 )
+from ._demo_engine import make_comet_chain
 
 CHAIN_ID = ChainId("sealift-demo")
 #: So many accounts of the demo have keys and make calls; the rest only exist.
@@ -83,6 +84,8 @@ class DemoOptions:
     block_ms: int
     authority: AuthorityName = "sudo"
     rotate: bool = False
+    #: Validators of a CometBFT network; 0 is the embedded engine.
+    validators: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +120,7 @@ class Stage:
 
     @property
     def chain(self) -> Path:
-        """The solo chain's home."""
+        """The chain's home, or the folder of its validators' homes."""
         return self.folder / "chain"
 
     @property
@@ -189,6 +192,16 @@ def _make_chain(
             )
         )
 
+    if options.validators:
+        return make_comet_chain(
+            home,
+            validators=options.validators,
+            chain_id=CHAIN_ID,
+            accounts=_ACCOUNTS,
+            app_state=lambda accounts: app_state(dict(accounts)),
+            block_ms=options.block_ms,
+            clock=clock,
+        )
     return init_solo(
         home,
         chain_id=CHAIN_ID,
