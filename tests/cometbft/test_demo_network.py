@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from sealift.node.cometbft import EngineMissingError
+from sealift.testing import bench
+from sealift.testing._bench_invoke import bench_invoke
+
 SEALIFT = (sys.executable, "-m", "sealift")
 #: Of the checks that a report on solo has, without those of an authority.
 CHECKS = {
@@ -81,6 +85,30 @@ def test_the_nine_steps_on_four_validators(tmp_path: Path, comet_binary: Path) -
     }
     assert len(followed) == 4
     assert not living(keep)
+
+
+@pytest.mark.cometbft
+@pytest.mark.timeout(300)
+def test_calls_through_a_network_are_measured_with_their_shares(
+    comet_binary: Path,
+) -> None:
+    assert comet_binary
+    found = bench_invoke(1, calls=20)
+    assert found["unit"] == "calls/s"
+    assert 0 < float(str(found["value"])) < float(str(found["floor"]))
+    assert float(str(found["latency_ms"])) > 0
+    shares = [value for name, value in found.items() if name.startswith("share_")]
+    assert len(shares) == 4
+    assert abs(sum(float(str(one)) for one in shares) - 1) < 1e-6
+
+
+def test_without_an_engine_the_other_benchmarks_are_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SEALIFT_COMETBFT", str(tmp_path / "none"))
+    assert set(bench._runnable()) == set(bench.BENCHMARKS) - {"invoke_1", "invoke_4"}
+    with pytest.raises(EngineMissingError):
+        bench_invoke(1)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ NAMES = (
     "rotation",
     "votes",
     "tally",
+    "invoke_1",
+    "invoke_4",
 )
 #: DESIGN §15, where it names a budget.
 _BUDGETS = {

@@ -27,15 +27,19 @@ votes          sealed votes of a referendum of 100,000  as exec
 tally          longest block from the one that closes   the median block where
                it to the last that forgets it, with     no poll ever ran, of the
                500 transfers in each: ms                same load
+invoke_1, _4   sealed calls through CometBFT with 1     the ledger alone, on the
+               or 4 validators into an enclave: calls/s same blocks
 =============  =======================================  ==========================
 """
 
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import dcap_qvl
@@ -66,6 +70,11 @@ from sealift.crypto import (
     system_entropy,
     verify_signature,
 )
+from sealift.node.cometbft import (
+    EngineMissingError,
+    EngineVersionError,
+    find_engine,
+)
 from sealift.protocol import RotationRequest, ShardStatus, StatusOrder, epoch_at
 from sealift.relay import (
     FLAG_COMMIT,
@@ -92,6 +101,7 @@ from sealift.relay import (
 )
 from sealift.transport.clock import WallClock, unix_seconds
 
+from ._bench_invoke import bench_invoke
 from ._bench_shard import (
     CHAIN,
     ROUNDS,
@@ -434,12 +444,25 @@ BENCHMARKS: dict[str, Callable[[], Result]] = {
     "rotation": bench_rotation,
     "votes": bench_votes,
     "tally": bench_tally,
+    "invoke_1": partial(bench_invoke, 1),
+    "invoke_4": partial(bench_invoke, 4),
 }
+#: They need CometBFT; without it, they are run only if named.
+_NETWORKS = frozenset({"invoke_1", "invoke_4"})
+
+
+def _runnable() -> list[str]:
+    """All, but for those that need an engine that is not there."""
+    try:
+        find_engine(os.environ)
+    except (EngineMissingError, EngineVersionError):
+        return [name for name in BENCHMARKS if name not in _NETWORKS]
+    return list(BENCHMARKS)
 
 
 def main(names: list[str]) -> None:
     """Run the named benchmarks (all, if none is named); JSON on stdout."""
-    found = {name: BENCHMARKS[name]() for name in names or BENCHMARKS}
+    found = {name: BENCHMARKS[name]() for name in names or _runnable()}
     sys.stdout.write(json.dumps(found) + "\n")
 
 
