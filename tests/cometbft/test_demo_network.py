@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from sealift.cli.invoke_bench import bench_invoke
 from sealift.node.cometbft import EngineMissingError
 from sealift.testing import bench
-from sealift.testing._bench_invoke import bench_invoke
 
 SEALIFT = (sys.executable, "-m", "sealift")
 #: Of the checks that a report on solo has, without those of an authority.

@@ -1,4 +1,8 @@
-"""Benchmarks ``invoke_1`` and ``invoke_4``: sealed calls through a real network."""
+"""Benchmarks ``invoke_1`` and ``invoke_4``: sealed calls through a real network.
+
+``sealift bench`` runs them in the process of the other benchmarks; they are here
+because they need the demo's stage.
+"""
 
 import asyncio
 import contextlib
@@ -13,16 +17,6 @@ from typing import Final
 import aiohttp
 
 from sealift.base import Epoch, Height, Nonce, canonical_decode, decode
-from sealift.cli._demo_engine import start_chain
-from sealift.cli._demo_load import ChainScan, Load
-from sealift.cli._demo_parts import Processes
-from sealift.cli._demo_stage import (
-    CHAIN_ID,
-    DemoOptions,
-    Stage,
-    set_stage,
-    write_worker_home,
-)
 from sealift.crypto import account_of, sha256
 from sealift.frame import RuntimeMetadata
 from sealift.ledger import DcapVerifier, ledger_metadata, transaction
@@ -41,7 +35,16 @@ from sealift.transport.account import L1Account
 from sealift.transport.clock import WallClock
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
 
-from ._bench_shard import Result
+from ._demo_engine import start_chain
+from ._demo_load import ChainScan, Load
+from ._demo_parts import Processes
+from ._demo_stage import (
+    CHAIN_ID,
+    DemoOptions,
+    Stage,
+    set_stage,
+    write_worker_home,
+)
 
 _ACCOUNTS: Final = 60
 _BLOCK_MS: Final = 500
@@ -58,7 +61,7 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _USER, _SYSTEM = 11, 12
 
 
-def bench_invoke(validators: int, *, calls: int = _CALLS) -> Result:
+def bench_invoke(validators: int, *, calls: int = _CALLS) -> dict[str, object]:
     """Sealed calls a second from the first hand-in to the last block that has one.
 
     ``floor`` is the ledger alone executing the same blocks, ``ratio`` ours as a
@@ -87,7 +90,7 @@ class _Bench:
         self._calls = calls
         self._processes = Processes(stage)
 
-    async def run(self) -> Result:
+    async def run(self) -> dict[str, object]:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._processes.stop_all)
             urls = await start_chain(
@@ -107,7 +110,7 @@ class _Bench:
 
     async def _measure(
         self, nodes: Sequence[L1Client], http: aiohttp.ClientSession, scan: ChainScan
-    ) -> Result:
+    ) -> dict[str, object]:
         await scan.reach(2)
         worker = await self._give_birth(nodes[0], http)
         load = await self._users(nodes[0], scan)
@@ -144,14 +147,14 @@ class _Bench:
         }
         total = sum(spent.values()) or 1.0
         floor = await _ledger_alone(nodes[0], first + 1, last)
-        return Result(
-            value=count / seconds,
-            unit="calls/s",
-            floor=floor,
-            ratio=count / seconds / floor,
-            latency_ms=statistics.median(latencies),
+        return {
+            "value": count / seconds,
+            "unit": "calls/s",
+            "floor": floor,
+            "ratio": count / seconds / floor,
+            "latency_ms": statistics.median(latencies),
             **{f"share_{kind}": one / total for kind, one in spent.items()},
-        )
+        }
 
     async def _give_birth(self, l1: L1Client, http: aiohttp.ClientSession) -> str:
         stage = self._stage
