@@ -104,6 +104,7 @@ NEVER_AN_OUTCOME = {
     "ForeignStateError",
     "MigrationCheckError",
     "MigrationFailedError",
+    "RegistryQueueError",
     "ProofFormatError",
     "ProofInvalidError",
     "ProofUnavailableError",

@@ -12,25 +12,39 @@ from ._council import CouncilVote, Motion
 from ._effects import EffectsConflict, SignedEffects
 from ._eligibility import Forecast, forecast, is_eligible, require_eligible
 from ._errors import LedgerGenesisError
-from ._genesis import LedgerGenesis, LedgerParams, parse_genesis, render_genesis
+from ._genesis import (
+    FIRST_RUNTIME,
+    LedgerGenesis,
+    LedgerParams,
+    parse_genesis,
+    render_genesis,
+)
 from ._ledger import FinalizedBlock, Ledger, LedgerTxResult, TxCheck
 from ._orders import verify_order
 from ._ports import CollateralVerdict, Evidence, QuoteVerifier
 from ._roots import RootConflict, SignedConfirmation
 from ._rules import verify_rules
 from ._runtime import RUNTIME_NAME
-from ._system import RUNTIME_VERSION
+from ._system import RuntimePlan
 from ._teerex import PLATFORM_OF
 from ._transactions import ledger_call, ledger_metadata, transaction
 from ._verifier import DcapVerifier
+from ._versions import (
+    NEWEST_RUNTIME,
+    RUNTIME_VERSIONS,
+    RuntimeVersion,
+    version_table,
+)
 
 __all__ = [
     "CODES",
     "CODESPACE",
+    "FIRST_RUNTIME",
     "MAX_CIPHERTEXT",
+    "NEWEST_RUNTIME",
     "PLATFORM_OF",
     "RUNTIME_NAME",
-    "RUNTIME_VERSION",
+    "RUNTIME_VERSIONS",
     "UNLISTED",
     "CollateralVerdict",
     "CouncilVote",
@@ -48,6 +62,8 @@ __all__ = [
     "OpenOrder",
     "QuoteVerifier",
     "RootConflict",
+    "RuntimePlan",
+    "RuntimeVersion",
     "SignedConfirmation",
     "SignedEffects",
     "TxCheck",
@@ -67,4 +83,5 @@ __all__ = [
     "vault_account",
     "verify_order",
     "verify_rules",
+    "version_table",
 ]

@@ -70,6 +70,7 @@ _TEEREX = (
     "NotRegisteredError",
     "UrlError",
     "WrongVendorError",
+    "LongestAgeError",
 )
 _BRIDGE = (
     "UnknownShardError",
@@ -123,6 +124,7 @@ _BRIDGE = (
     "RotationDemandError",
     "EffectsRefutedError",
     "RotationAttestationError",
+    "AttestationAgeError",
 )
 _COUNCIL = (
     "NoCouncilError",

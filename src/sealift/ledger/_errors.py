@@ -17,9 +17,10 @@ class LedgerQueryError(SealiftError):
 
 
 class UnknownRuntimeVersionError(SealiftError):
-    """The chain has reached a runtime version that this release does not have.
+    """The chain has reached a runtime version that this program does not have.
 
-    The node halts here by name; a release that has the version goes on.
+    The node halts here by name, with nothing lost; a program that has the version
+    goes on.
     """
 
 
@@ -161,6 +162,18 @@ class CiphertextSizeError(PalletError):
 
 class NothingShieldedError(PalletError):
     """Nothing cannot be shielded."""
+
+
+class AttestationAgeError(PalletError):
+    """A configuration accepts older attestations than the chain's rule allows."""
+
+
+class LongestAgeError(PalletError):
+    """The longest age may only be lowered, and not below the chain's memory."""
+
+
+class RegistryQueueError(PalletError):
+    """A migration left somebody out of the registry, or of its queue."""
 
 
 class OrderForeignError(PalletError):

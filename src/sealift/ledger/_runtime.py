@@ -11,10 +11,10 @@ from ._bridge import EnclaveBridge
 from ._bridge_storage import BridgeGenesis
 from ._council import Council
 from ._errors import LedgerGenesisError, UnknownFmspcError
-from ._genesis import LedgerGenesis
+from ._genesis import FIRST_RUNTIME, LedgerGenesis
 from ._ports import CollateralVerdict, Evidence, QuoteVerifier
 from ._sudo import Sudo, SudoGenesis
-from ._system import RUNTIME_VERSION, System, SystemGenesis
+from ._system import System, SystemGenesis
 from ._teerex import Teerex
 from ._teerex_storage import TeerexGenesis
 
@@ -39,19 +39,34 @@ class LedgerPallets:
 
 
 def compose(verifier: QuoteVerifier) -> LedgerPallets:
-    """Make the L1 runtime.
+    """Make version 1 of the L1 runtime.
 
     Args:
         verifier: Judges quotes and collateral.
     """
-    system, balances, sudo = System(), Balances(), Sudo()
+    system, balances = System(version=FIRST_RUNTIME), Balances()
     bridge = EnclaveBridge(vault=balances)
     teerex = Teerex(verifier=verifier, hashes=system, shards=bridge)
+    return assemble(
+        FIRST_RUNTIME, bridge=bridge, system=system, balances=balances, teerex=teerex
+    )
+
+
+def assemble(
+    number: int,
+    *,
+    bridge: EnclaveBridge,
+    system: System,
+    balances: Balances,
+    teerex: Teerex,
+) -> LedgerPallets:
+    """A version's pallets, each given what it needs of the others."""
+    sudo = Sudo()
     bridge.instances = teerex
     council = Council(orders=bridge, instances=teerex)
     runtime = Runtime(
         name=RUNTIME_NAME,
-        version=RUNTIME_VERSION,
+        version=number,
         pallets=[bridge, system, balances, sudo, teerex, council],
     )
     return LedgerPallets(

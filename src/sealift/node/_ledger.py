@@ -1,17 +1,19 @@
 """The ledger as the application of an engine."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sealift.base import Digest, Height, InvariantError, UnixSeconds
 from sealift.frame import EmittedEvent, SimpleTreeStore
 from sealift.ledger import (
+    RUNTIME_VERSIONS,
     Ledger,
     LedgerGenesis,
     LedgerGenesisError,
     LedgerParams,
     LedgerTxResult,
     QuoteVerifier,
+    RuntimeVersion,
     parse_genesis,
 )
 from sealift.relay import BlockParams, ConsensusParams, Timestamp
@@ -19,6 +21,7 @@ from sealift.relay.rpc import Event, EventAttribute, ExecTxResult, GenesisDoc
 
 from ._application import ExecutedBlock
 from ._errors import ForeignChainError
+from ._plan_watch import PlanWatch
 
 _log = logging.getLogger(__name__)
 
@@ -29,12 +32,22 @@ class LedgerApplication:
     The ledger's genesis is the ``app_state`` of CometBFT's
     (:func:`sealift.ledger.render_genesis`); block time reaches it in seconds.
 
+    A planned version of the L1 runtime that this program does not have is told
+    loudly, the more often the nearer it is; at its height the ledger stands still.
+
     Args:
         verifier: Judges quotes and collateral.
+        versions: The versions of the L1 runtime that this program has.
     """
 
-    def __init__(self, verifier: QuoteVerifier) -> None:
+    def __init__(
+        self,
+        verifier: QuoteVerifier,
+        versions: Mapping[int, RuntimeVersion] = RUNTIME_VERSIONS,
+    ) -> None:
         self._verifier = verifier
+        self._versions = versions
+        self._watch = PlanWatch(_log)
         self._ledger: Ledger | None = None
 
     @property
@@ -81,10 +94,13 @@ class LedgerApplication:
         Raises:
             LedgerGenesisError: It came from another genesis.
             ForeignChainError: The genesis is another chain's.
+            UnknownRuntimeVersionError: The state belongs to a version of the L1
+                runtime that this program does not have.
         """
         store = SimpleTreeStore()
         store.apply(dict(entries))
         self._ledger = self._make(genesis, store)
+        self._watch.look(self._ledger)
         return self._ledger.app_hash
 
     def check_tx(self, tx: bytes, *, recheck: bool) -> ExecTxResult:
@@ -111,6 +127,7 @@ class LedgerApplication:
 
         Raises:
             LedgerHeightError: Not the next height.
+            UnknownRuntimeVersionError: Another program must execute it.
         """
         done = self.ledger.finalize_block(
             height=height,
@@ -119,6 +136,16 @@ class LedgerApplication:
             proposer=proposer,
             txs=txs,
         )
+        if done.upgrade_failure is not None:
+            _log.error(
+                "block %d: the planned L1 runtime could not take over, version %d"
+                " goes on: %s",
+                height,
+                done.version,
+                done.upgrade_failure,
+            )
+        if done.upgraded:
+            _log.warning("block %d: L1 runtime version %d", height, done.version)
         for pallet, failure in done.hook_failures:
             _log.error(
                 "hook of pallet %s failed in block %d: %s", pallet, height, failure
@@ -133,6 +160,7 @@ class LedgerApplication:
     def commit(self) -> None:
         """Make the executed block's state the current one."""
         self.ledger.commit()
+        self._watch.look(self.ledger)
 
     def _make(self, genesis: GenesisDoc, store: SimpleTreeStore) -> Ledger:
         known: LedgerGenesis = parse_genesis(genesis.app_state)
@@ -142,7 +170,12 @@ class LedgerApplication:
                 got=known.chain_id,
                 expected=genesis.chain_id,
             )
-        return Ledger(genesis=known, store=store, verifier=self._verifier)
+        return Ledger(
+            genesis=known,
+            store=store,
+            verifier=self._verifier,
+            versions=self._versions,
+        )
 
 
 def ledger_consensus_params(params: LedgerParams) -> ConsensusParams:
