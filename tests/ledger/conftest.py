@@ -380,7 +380,11 @@ class World:
         return Instance(name, code, **fields)
 
     def collateral(self, **fields: Any) -> None:
-        self.call(
+        (result,) = self.block(self.collateral_tx(**fields))
+        self.told(result)
+
+    def collateral_tx(self, **fields: Any) -> bytes:
+        return self.tx(
             "teerex.register_collateral",
             collateral=encode(FakeCollateral(**fields)),
         )

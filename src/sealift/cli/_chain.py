@@ -12,7 +12,14 @@ import msgspec
 from sealift.attestation import TrustAnchor, parse_trust_anchor
 from sealift.base import AccountId, Amount, ChainId, Height
 from sealift.crypto import system_entropy
-from sealift.ledger import DcapVerifier, LedgerGenesis, LedgerParams, render_genesis
+from sealift.ledger import (
+    FIRST_RUNTIME,
+    NEWEST_RUNTIME,
+    DcapVerifier,
+    LedgerGenesis,
+    LedgerParams,
+    render_genesis,
+)
 from sealift.node import (
     SOLO_NOTICE,
     LedgerApplication,
@@ -23,26 +30,18 @@ from sealift.node import (
     run_solo,
 )
 from sealift.relay import TrustRoot, header_hash
-from sealift.transport.clock import format_time
 from sealift.transport.files import read_or_explain, write_durably
 from sealift.transport.process import wait_for_stop
 
+from ._chain_runtime import set_code, status
 from ._errors import EXIT_INTERRUPTED
 from ._output import emit, json_option, say
-from ._params import DEFAULT_RPC, PATH, open_l1, run, wall_clock
+from ._params import PATH, open_l1, run, wall_clock
 from ._sim import existing_intel
 
 #: What the accounts of a new chain have.
 _FUNDS = Amount(10**15)
 _NAMES = ("sudo", "faucet")
-
-rpc_option = click.option(
-    "--rpc",
-    default=DEFAULT_RPC,
-    show_default=True,
-    envvar="SEALIFT_RPC",
-    help="RPC of an L1 node.",
-)
 
 
 @click.group()
@@ -55,6 +54,10 @@ def chain() -> None:
       sealift chain init chain --sim sim
       sealift chain start chain
     """
+
+
+chain.add_command(status)
+chain.add_command(set_code)
 
 
 @chain.command()
@@ -74,6 +77,13 @@ def chain() -> None:
     show_default=True,
     help="Milliseconds between blocks.",
 )
+@click.option(
+    "--runtime",
+    type=click.IntRange(FIRST_RUNTIME, NEWEST_RUNTIME),
+    default=NEWEST_RUNTIME,
+    show_default=True,
+    help="The version of the L1 runtime to begin with.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option(
     "--port", type=click.IntRange(0, 65_535), default=26_657, show_default=True
@@ -87,6 +97,7 @@ def init(
     roots: tuple[Path, ...],
     names: tuple[str, ...],
     block_ms: int,
+    runtime: int,
     host: str,
     port: int,
     as_json: bool,
@@ -119,6 +130,7 @@ def init(
                 sudo=keys["sudo"],
                 anchors=tuple(anchors),
                 params=params,
+                runtime=runtime,
             )
         )
 
@@ -143,6 +155,7 @@ def init(
             "header_hash": root.header_hash,
             "faucet_key": str(place.account_key("faucet")),
             "attestation_roots": [anchor.kind for anchor in anchors],
+            "runtime_version": runtime,
         },
         as_json=as_json,
     )
@@ -165,19 +178,6 @@ def start(ctx: click.Context, *, home: Path, verbose: bool) -> None:
         level=logging.INFO if verbose else logging.WARNING, format="%(message)s"
     )
     ctx.exit(run(_serve(home)))
-
-
-@chain.command()
-@rpc_option
-@json_option
-def status(*, rpc: str, as_json: bool) -> None:
-    r"""How far an L1 node is, as it says itself.
-
-    \b
-    Example:
-      sealift chain status --rpc http://127.0.0.1:26657
-    """
-    emit(run(_status(rpc)), as_json=as_json)
 
 
 @chain.command("trust-root")
@@ -233,20 +233,6 @@ async def _serve(home: Path) -> int:
 def stop_code(signal_number: int) -> int:
     """Exit code of a service that was asked to end: Ctrl-C 130, SIGTERM 0."""
     return EXIT_INTERRUPTED if signal_number == signal.SIGINT else 0
-
-
-async def _status(rpc: str) -> dict[str, object]:
-    async with open_l1(rpc) as l1:
-        found = await l1.status()
-    info = found.sync_info
-    return {
-        "chain_id": found.node_info.network,
-        "height": info.latest_block_height,
-        "time": format_time(info.latest_block_time),
-        "block_hash": info.latest_block_hash,
-        "app_hash": info.latest_app_hash,
-        "node": f"{found.node_info.moniker} {found.node_info.version}",
-    }
 
 
 async def _ask_root(rpc: str, height: Height | None) -> TrustRoot:

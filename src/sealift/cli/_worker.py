@@ -41,11 +41,11 @@ from sealift.worker import (
 )
 
 from ._cards import open_chain, read_bundle
-from ._chain import rpc_option, stop_code
+from ._chain import stop_code
 from ._check import examine
 from ._errors import EXIT_REFUSED
 from ._output import emit, emit_rows, json_option, say
-from ._params import HEX32, PATH, run, wall_clock
+from ._params import HEX32, PATH, rpc_option, run, wall_clock
 from ._worker_http import URL_FILE, ask_status, worker_url
 
 _SEED = 32
