@@ -282,16 +282,17 @@ def test_who_switches_a_block_early_or_late_is_found_out(
             genesis=world.genesis, store=SimpleTreeStore(), verifier=world.verifier
         )
         wrong.init_chain()
-        theirs = [execute(wrong, world, height) for height in heights(world)]
-    first = AT + min(off, 0)
-    assert theirs[: first - 1] == roots(world)[: first - 1]
-    assert theirs[first - 1] != roots(world)[first - 1]
+        first = AT + min(off, 0)
+        theirs = [execute(wrong, world, height) for height in range(1, first + 1)]
+    ours = roots(world)[:first]
+    assert theirs[:-1] == ours[:-1]
+    assert theirs[-1] != ours[-1]
     key = storage_key("system", "version")
     value, proof = wrong.query(key, prove=True)
     assert proof is not None
     verify_ics23(theirs[-1], key, value, proof)
     with pytest.raises(ProofInvalidError):
-        verify_ics23(roots(world)[-1], key, value, proof)
+        verify_ics23(ours[-1], key, value, proof)
 
 
 @contextlib.contextmanager
