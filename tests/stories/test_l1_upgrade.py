@@ -135,7 +135,9 @@ def test_keys_are_handed_over_across_it(story: Story, ahead: int) -> None:
     assert record.statement.block_height < at <= world.height
     assert record.attested_at == entry.release_from + 1
     assert new.status().epochs == (0,)
-    story.business()
+    world.chain.restart()
+    story.old.restart()
+    story.business_until(entry.upgrade_at - 1)
     restart_everything(story)
     story.business_until(entry.upgrade_at + 3)
     goes_on(story, entry.upgrade_at)
