@@ -43,7 +43,7 @@ def test_the_commands_are_those_we_promise() -> None:
         "sign": {""},
         "measure": {""},
         "inspect": {""},
-        "chain": {"init", "start", "status", "trust-root"},
+        "chain": {"init", "set-code", "start", "status", "trust-root"},
         "worker": {
             "init", "run", "request-keys", "shielding-key", "signing-key",
             "mrenclave", "status", "check", "dump-ra",

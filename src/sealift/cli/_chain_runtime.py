@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import click
 
-from sealift.base import Height, canonical_decode
+from sealift.base import Height, SealiftError, canonical_decode
 from sealift.frame import RuntimeCall
 from sealift.ledger import (
     NEWEST_RUNTIME,
@@ -23,6 +23,10 @@ from ._output import emit, json_option, say
 from ._params import HEIGHT, PATH, open_l1, rpc_option, run
 
 T = TypeVar("T")
+
+
+class NoRuntimePlanError(SealiftError):
+    """There is no plan that could be withdrawn."""
 
 
 @click.command()
@@ -99,6 +103,12 @@ async def _set_code(
 ) -> dict[str, object]:
     async with open_l1(rpc) as l1:
         before = await _stored(l1, RuntimePlan, "plan")
+        if version is None and before is None:
+            raise NoRuntimePlanError(
+                "no version of the L1 runtime is planned",
+                got="an empty plan",
+                expected="one to withdraw",
+            )
         inner = await _call(l1, version, at)
         chain_id = (await l1.status()).node_info.network
         done = await L1Account(secret, l1, chain_id).act("sudo.sudo", {"call": inner})
