@@ -162,7 +162,8 @@ async def drive(folder: Path, first: int, last: int) -> str:
             kind = str(said["error"])
             break
         await one.ask("commit")
-    await one.close()
+    with contextlib.suppress(ConnectionError):  # it may be gone already
+        await one.close()
     return kind
 
 
