@@ -109,16 +109,32 @@ def test_an_instance_that_is_attested_anew_is_not_forgotten(world: Any) -> None:
     assert [place.signing_key for place in queue(world)] == [one.key]
 
 
+def test_it_is_forgotten_by_its_last_attestation_to_the_block(world: Any) -> None:
+    one = world.instance("one")
+    shard = world.born_shard(world.instance("zero"), one, config=short(world))
+    first = world.enclave(one).attested_at
+    world.register(shard, one)
+    last = world.enclave(one).attested_at
+    world.blocks_until(first + LONGEST + 1)  # its turn
+    for height in range(first + LONGEST + 1, last + LONGEST + 1):
+        world.blocks_until(height)
+        assert world.enclave(one) is not None
+    world.block()
+    assert world.enclave(one) is None
+
+
 def test_what_any_generation_accepts_is_kept(new_world: Any) -> None:
     """Also one that retired, and one that stood before the rule was narrowed."""
     world = new_world(runtime=SECOND_RUNTIME)
     one = world.instance("one")
-    shard = world.born_shard(one, config=short(world, 3 * LONGEST))
+    shard = world.born_shard(one, config=short(world, 3 * LONGEST), rescue_after=90_000)
     world.as_root("teerex.set_longest_age", blocks=LONGEST)
     at = world.upgrade(shard, config=short(world, code=world.CODE_B))
     attested = world.enclave(one).attested_at
     world.blocks_until(attested + 3 * LONGEST)
     assert world.height > at
+    entries = world.schedule(shard).entries
+    assert [one.config.attestation.max_age_blocks for one in entries] == [768, 40]
     assert world.enclave(one) is not None
     world.blocks_until(attested + 4 * LONGEST + 1)
     assert world.enclave(one) is None
