@@ -10,10 +10,11 @@ import pytest
 from cast import SEALIFT, Cast, Ended, play
 
 from sealift.base import Digest, Height
-from sealift.cli._demo_stage import Stage
+from sealift.cli._demo_stage import Stage, user_secret
 from sealift.ledger import FIRST_RUNTIME, DcapVerifier
 from sealift.node import LedgerApplication, SoloHome
 from sealift.relay import block_id_of
+from sealift.transport.keys import write_account_key
 
 pytestmark = pytest.mark.process
 
@@ -42,6 +43,27 @@ async def set_code(cast: Cast, *words: str, by: str = "authority") -> Ended:
         *("chain", "set-code", *words, "--json"),
         *("--key", str(home.account_key(by)), "--rpc", cast.parts["chain"].url),
     )
+
+
+async def make_card(cast: Cast) -> Path:
+    """A user's card of before: its trust root is block 1."""
+    card = cast.stage.folder / "card.json"
+    made = await cast.run_once(
+        "card",
+        *("shard", "card", "--shard", cast.stage.shard.hex(), "--json"),
+        *("--bundle", str(cast.stage.old.path), "--rpc", cast.parts["chain"].url),
+        *("--worker", cast.parts["old"].url, "-o", str(card)),
+    )
+    answer(made)
+    write_account_key(cast.stage.folder / "user.json", user_secret(7))
+    return card
+
+
+async def asks(cast: Cast, card: Path) -> int:
+    """A user reads a balance, proven from the card's trust root on."""
+    key = str(cast.stage.folder / "user.json")
+    words = ("client", "balance", "--card", str(card), "--key", key, "--json")
+    return int(answer(await cast.run_once("balance", *words))["balance"])
 
 
 async def restart_everything(cast: Cast, *workers: str) -> None:
@@ -93,6 +115,8 @@ def test_a_node_of_an_old_program_halts_is_updated_and_everything_restarts(
         await cast.give_birth()
         await cast.open_load()
         pump = cast.flow(6)
+        card = await make_card(cast)
+        assert await asks(cast, card) > 0
         xyz = await cast.schedule(lead=60)
 
         refused = await set_code(cast, "2", "--at", str(xyz), by="carrier")
@@ -127,6 +151,12 @@ def test_a_node_of_an_old_program_halts_is_updated_and_everything_restarts(
         assert (after["runtime_version"], after["runtime_plan"]) == (SECOND, None)
         await restart_everything(cast, "old", "new")
         await cast.until_confirmed(cast.scan.height + 3)
+        url = cast.parts["new"].url
+        words = ("shard", "card", "--from", str(card), "--worker", url, "--json")
+        answer(await cast.run_once("card", *words, "-o", str(card)))
+        assert await asks(cast, card) > 0
+        words = ("shard", "status", "--card", str(card), "--json")
+        assert answer(await cast.run_once("shard", *words))["generation"] == 1
         pump.cancel()
         last = cast.scan.height
         await cast.until_confirmed(last)
