@@ -392,7 +392,7 @@ def test_a_migration_that_fails_leaves_nothing_and_the_old_version_goes_on(
     assert world.ledger.runtime_version == FIRST_RUNTIME
     world.restart()
     world.block()
-    plan(world, version=3, height=world.next + 5)  # the number is burnt; 3 is free
+    plan(world, version=3, height=world.next + 5)  # a correction is the next
 
 
 def test_a_failed_upgrade_is_the_same_for_whoever_makes_the_state_again(
