@@ -2,14 +2,14 @@
 
 from sealift.base import AccountId, Height, Message, ShardId
 from sealift.frame import Event, StorageMap, StorageValue
-from sealift.ledger._genesis import KEPT_BLOCK_HASHES
 from sealift.ledger._teerex_storage import TeerexStorage
 
 #: What ``longest_age`` is at first: 115 days of blocks of one second.
 FIRST_LONGEST_AGE = 10_000_000
-#: It is never lowered below this: a statement of an older block than the hashes that
-#: are kept is refused, so that no forgotten one can be shown again.
-LEAST_LONGEST_AGE = KEPT_BLOCK_HASHES
+#: It is never lowered below this, which policies accept that say nothing else: L1's
+#: root has no means to keep shards from upgrading. It is far above the number of block
+#: hashes that are kept: the statement of a forgotten one cannot be shown again.
+LEAST_LONGEST_AGE = 100_000
 #: So many places of the queue are looked at in each block.
 FORGOTTEN_PER_BLOCK = 16
 
