@@ -218,6 +218,23 @@ def test_the_new_version_begins_at_the_height_and_not_beside_it(new_world: Any) 
     assert not world.last.upgraded
 
 
+def test_the_first_block_of_a_version_is_lived_by_its_rules(
+    new_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Take-over first, then the hooks: somebody is forgotten in that very block."""
+    monkeypatch.setattr("sealift.ledger.v2._teerex.FIRST_LONGEST_AGE", 10)
+    world = new_world()
+    one = world.instance("one")
+    world.born_shard(one, config=world.config(policy={"max_age_blocks": 5}))
+    plan(world)
+    world.blocks_until(AT - 1)
+    assert world.enclave(one) is not None
+    world.block()
+    assert world.events()[0] == "system.RuntimeUpgraded"
+    assert "teerex.EnclaveForgotten" in world.events()
+    assert world.enclave(one) is None
+
+
 def test_until_the_commit_everybody_sees_the_version_before(world: Any) -> None:
     plan(world, height=10)
     world.blocks_until(9)
@@ -378,14 +395,19 @@ def test_a_migration_that_fails_leaves_nothing_and_the_old_version_goes_on(
 ) -> None:
     world = new_world(versions=with_teerex(kind))
     lived(world, until=AT - 1)
-    before = set(world.store.keys())
+    before = dict(world.store.items(b""))
     world.block()
     assert (world.last.version, world.last.upgraded) == (FIRST_RUNTIME, False)
     assert world.last.upgrade_failure is not None
     assert world.last.upgrade_failure.code == error
     assert world.events()[0] == "system.RuntimeUpgradeFailed"
-    gone = before - set(world.store.keys())
-    assert gone == {storage_key("system", "plan")}
+    after = dict(world.store.items(b""))
+    assert set(before) - set(after) == {storage_key("system", "plan")}
+    every_block = storage_key("system", "block_hashes", AT.to_bytes(8, "big"))
+    assert set(after) - set(before) == {every_block}
+    for key in after:
+        if key.startswith((b"teerex/", b"frame/")):
+            assert after[key] == before[key]
     assert world.ledger.plan is None
     lived_on = world.height + 5
     world.blocks_until(lived_on)
