@@ -1,10 +1,11 @@
 """Makes specimens of L1's history: ``python tests/ledger/runtime_specimen.py NUMBER``.
 
 A specimen is the genesis and the blocks of a small chain whose last blocks are
-executed by one version of the L1 runtime, with the app hash after each. Programs of
-all later releases come to the same app hashes: what was released under a number is
-never changed. So it is made once, before the release that brings the version; a file
-that exists is written again only with ``--again``, while its version is unreleased.
+executed by one version of the L1 runtime, with the app hash after each and the hash
+of its results. Programs of all later releases come to the same: what was released
+under a number is never changed. So it is made once, before the release that brings
+the version; a file that exists is written again only with ``--again``, while its
+version is unreleased.
 
 It needs the world of ``conftest.py``; everything in it is derived from names.
 """
@@ -13,10 +14,20 @@ import importlib.util
 import json
 import sys
 from base64 import b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sealift.ledger import FIRST_RUNTIME, ledger_call, render_genesis
+from sealift.base import encode
+from sealift.crypto import sha256
+from sealift.frame import SimpleTreeStore
+from sealift.ledger import (
+    FIRST_RUNTIME,
+    FinalizedBlock,
+    Ledger,
+    ledger_call,
+    render_genesis,
+)
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "specimens"
@@ -29,7 +40,7 @@ def path_of(number: int) -> Path:
 def lived(world: Any, number: int) -> None:
     """Births, upgrades, confirmations, rotation; for a later version: across it."""
     one, two = world.instance("one"), world.instance("two")
-    shard = world.born_shard(one, two)
+    shard = world.born_shard(one, two, config=world.config(max_instances=3))
     world.blocks_until(world.height + 2)
     for version in range(FIRST_RUNTIME + 1, number + 1):
         at = world.height + 4
@@ -52,6 +63,26 @@ def lived(world: Any, number: int) -> None:
     world.blocks_until(world.height + 5)
 
 
+def execute(
+    ledger: Ledger, block_hash: bytes, time: int, txs: Sequence[bytes]
+) -> FinalizedBlock:
+    done = ledger.finalize_block(
+        height=ledger.height + 1,
+        block_hash=block_hash,
+        time=time,
+        proposer=b"p" * 20,
+        txs=txs,
+    )
+    ledger.commit()
+    return done
+
+
+def results_of(block: FinalizedBlock) -> str:
+    """What headers say of results, and the events outside of transactions."""
+    said = [(r.code, r.data, r.gas_wanted, r.gas_used) for r in block.results]
+    return sha256(encode((said, block.events))).hex()
+
+
 def made(number: int) -> dict[str, Any]:
     spec = importlib.util.spec_from_file_location("ledger_world", HERE / "conftest.py")
     if spec is None or spec.loader is None:
@@ -61,6 +92,8 @@ def made(number: int) -> dict[str, Any]:
     world = module.World()
     first = world.app_hash
     lived(world, number)
+    replay = world.made(SimpleTreeStore())
+    replay.init_chain()
     return {
         "runtime": number,
         "genesis": json.loads(render_genesis(world.genesis)),
@@ -71,6 +104,7 @@ def made(number: int) -> dict[str, Any]:
                 "time": time,
                 "txs": [b64encode(tx).decode() for tx in txs],
                 "app_hash": root.hex(),
+                "results": results_of(execute(replay, block_hash, time, txs)),
             }
             for block_hash, time, txs, root in world.history
         ],

@@ -405,9 +405,9 @@ def test_a_migration_that_fails_leaves_nothing_and_the_old_version_goes_on(
     assert set(before) - set(after) == {storage_key("system", "plan")}
     every_block = storage_key("system", "block_hashes", AT.to_bytes(8, "big"))
     assert set(after) - set(before) == {every_block}
-    for key in after:
+    for key, value in after.items():
         if key.startswith((b"teerex/", b"frame/")):
-            assert after[key] == before[key]
+            assert value == before[key]
     assert world.ledger.plan is None
     lived_on = world.height + 5
     world.blocks_until(lived_on)
