@@ -97,6 +97,8 @@ def test_an_instance_that_can_never_count_again_is_forgotten(world: Any) -> None
     last = world.enclave(two).attested_at
     world.blocks_until(last + LONGEST)
     assert world.enclave(two) is not None
+    first = storage_key("teerex", "queue_first")
+    assert world.read(int, first) == 1, "it is not its turn yet"
     world.block()
     assert world.enclave(two) is None
     assert "teerex.EnclaveForgotten" in world.events()
