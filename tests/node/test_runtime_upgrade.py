@@ -4,6 +4,9 @@ import asyncio
 import logging
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -266,6 +269,34 @@ def test_crash_before_and_after_the_upgrade_block_is_durable(home: SoloHome) -> 
     assert chain.height == AT
     assert chain.chain.tip.app_hash == kept.app_hash == lost.app_hash
     chain.produce(now=WallClock().now(), txs=[])
+    chain.close()
+    assert made_again(home) == in_headers(home)
+
+
+@pytest.mark.parametrize(
+    ("instant", "height"),
+    [("migrating", AT - 1), ("executed", AT - 1), ("durable", AT)],
+)
+def test_kill_9_in_the_upgrade_block(home: SoloHome, instant: str, height: int) -> None:
+    """The real process, at the instant; then the same chain goes on."""
+    chain = open_chain(home, application())
+    grow(home, chain, AT - 3)
+    chain.close()
+    script = Path(__file__).with_name("dying_upgrade.py")
+    ended = subprocess.run(
+        [sys.executable, script, instant, home.root],
+        check=False,
+        timeout=60,
+        capture_output=True,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    chain = open_chain(home, application())
+    assert chain.height == height
+    while chain.height < AT + 3:
+        chain.produce(now=WallClock().now(), txs=[])
+    app = chain.chain.application
+    assert isinstance(app, LedgerApplication)
+    assert app.ledger.runtime_version == SECOND
     chain.close()
     assert made_again(home) == in_headers(home)
 
