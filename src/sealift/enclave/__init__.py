@@ -20,6 +20,7 @@ from ._errors import (
     HaltedError,
     KeysContradictedError,
     KeyStoreForeignError,
+    KeyStoreLevelError,
     KeyStoreUnreadableError,
     NoKeysError,
     NoRotationDueError,
@@ -37,6 +38,7 @@ from ._errors import (
     RepeatedBlockError,
     RotationTooEarlyError,
     ScheduleNotBroughtError,
+    SealingLevelError,
     SessionLimitError,
     ShardBornError,
     SkippedBlockError,
@@ -54,6 +56,7 @@ from ._errors import (
     WrongScheduleError,
 )
 from ._follow import MAX_WAITING_BLOCKS
+from ._gramine import GramineSgx
 from ._platform import PlatformClient, PlatformPort
 
 __all__ = [
@@ -69,8 +72,10 @@ __all__ = [
     "EnclaveError",
     "ForeignSnapshotError",
     "GenesisMismatchError",
+    "GramineSgx",
     "HaltedError",
     "KeyStoreForeignError",
+    "KeyStoreLevelError",
     "KeyStoreUnreadableError",
     "KeysContradictedError",
     "NoKeysError",
@@ -91,6 +96,7 @@ __all__ = [
     "RepeatedBlockError",
     "RotationTooEarlyError",
     "ScheduleNotBroughtError",
+    "SealingLevelError",
     "SessionLimitError",
     "ShardBornError",
     "SkippedBlockError",

@@ -11,6 +11,10 @@ class PlatformRefusedError(EnclaveError):
     """The platform refuses a quote, a key or its identity."""
 
 
+class SealingLevelError(PlatformRefusedError):
+    """The platform has no sealing key of that level: it cannot, or no more."""
+
+
 class PlatformAnswerError(EnclaveError):
     """The platform's answer is not the one its request has."""
 
@@ -33,6 +37,10 @@ class HaltedError(EnclaveError):
 
 class KeyStoreUnreadableError(EnclaveError):
     """The sealed key store does not open here; it is kept as it is."""
+
+
+class KeyStoreLevelError(KeyStoreUnreadableError):
+    """The key store was sealed on a level of which this platform gives no key."""
 
 
 class KeyStoreForeignError(EnclaveError):

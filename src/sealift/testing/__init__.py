@@ -5,6 +5,7 @@ double, and the machines are simulated (:mod:`sealift.insecure_sim`). See
 ``docs/testing.md``. Nothing in Sealift imports this package.
 """
 
+from ._attestation_tree import AttestationTree
 from ._chain import START_SECONDS, Sent, WorldChain
 from ._disk import WorldDisk
 from ._errors import CrashError, RefusedError, WorldError
@@ -17,6 +18,7 @@ __all__ = [
     "FUNDED",
     "PROVISIONING_BLOCKS",
     "START_SECONDS",
+    "AttestationTree",
     "CrashError",
     "RefusedError",
     "Release",
