@@ -184,7 +184,7 @@ def test_a_peer_with_such_a_certificate_gets_to_the_verifier(sim: Any) -> None:
         role="server", certificate=mine, key=KEY, verify_peer=seen.append
     )
     context = SSL.Context(SSL.TLS_METHOD)
-    with pytest.warns(DeprecationWarning):  # pyca cannot read it
+    with pytest.warns(DeprecationWarning, match="deprecated"):  # pyca cannot read it
         context.use_certificate(crypto.load_certificate(crypto.FILETYPE_ASN1, der))
     context.use_privatekey(PRIVATE)
     client = SSL.Connection(context, None)

@@ -14,6 +14,7 @@ from ._errors import (
 )
 from ._intel import COLLATERAL_SECONDS, FMSPC, SimIntel, SimTcbStatus
 from ._machine import SimIdentity, SimKey, SimMachine
+from ._pccs import pccs_app
 from ._platform import PLATFORM_KIND, RunningEnclave, SimPlatform, StartOptions
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "SimTcbStatus",
     "StartOptions",
     "TargetMismatchError",
+    "pccs_app",
 ]
