@@ -190,7 +190,7 @@ class Around:
     def genesis(self) -> bytes | None:
         return self.blob
 
-    async def ensure_collateral(self, outbox: Outbox) -> None:
+    async def ensure_collateral(self, outbox: Outbox, quote: bytes) -> None:
         if self.refuse_collateral is not None:
             raise self.refuse_collateral
 

@@ -9,7 +9,7 @@ import pytest
 from doubles import CODE, ME, SHARD, FakeEnclave, LostError, refusal
 from test_config import RIGHT, home_with
 
-from sealift.attestation import parse_collateral
+from sealift.attestation import TrustAnchor, parse_collateral
 from sealift.base import Digest, Height, UnixSeconds, encode
 from sealift.insecure_sim import (
     COLLATERAL_SECONDS,
@@ -29,8 +29,9 @@ from sealift.worker import (
 )
 from sealift.worker import _run as run_module
 from sealift.worker._channel import EnclaveChannel
+from sealift.worker._collateral import seconds_left
 from sealift.worker._config import load_config
-from sealift.worker._platform import InsecureSim, seconds_left
+from sealift.worker._platform import InsecureSim
 from sealift.worker._run import HomeDisk
 from sealift.worker._store import WholeSnapshot
 
@@ -200,7 +201,7 @@ def test_a_worker_starts_on_no_machine_that_was_not_made_before(
     home.mkdir()
     config = load_config(home_with(home, text))
     with pytest.raises(SimStateError, match=words):
-        InsecureSim(config, clock=None)
+        InsecureSim(config)
     assert SimIntel(tmp_path / "sim").machines() == ["alpha"]
     assert not (tmp_path / "elsewhere").exists()
 
@@ -222,15 +223,20 @@ def test_collateral_that_holds_says_for_how_long_and_else_nothing(
         root_crl_number=1,
     )
 
+    root = TrustAnchor(root_der=intel.root_der, kind="insecure-sim")
+
     def left(at: int, record: CollateralRecord = known) -> int | None:
-        return seconds_left(record, root_der=intel.root_der, now=UnixSeconds(at))
+        return seconds_left(record, roots=(root,), now=UnixSeconds(at))
 
     assert left(now) == COLLATERAL_SECONDS
     assert left(now + 86_400) == COLLATERAL_SECONDS - 86_400
     assert left(now + COLLATERAL_SECONDS + 1) is None
     assert left(now, msgspec.structs.replace(known, collateral=b"\xc1")) is None
     other = SimIntel(tmp_path / "other")
-    assert seconds_left(known, root_der=other.root_der, now=now) is None
+    foreign = TrustAnchor(root_der=other.root_der, kind="insecure-sim")
+    assert seconds_left(known, roots=(foreign,), now=now) is None
+    assert seconds_left(known, roots=(), now=now) is None
+    assert seconds_left(known, roots=(foreign, root), now=now) == COLLATERAL_SECONDS
 
 
 def dead(home: Path, words: str, *, limit: int = 0) -> str:

@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "inspect": ("_build", "inspect", "Say what a bundle says about itself."),
     "chain": ("_chain", "chain", "The embedded L1 chain: one key orders it."),
     "insecure-sim": ("_sim", "insecure_sim", "The simulated platform; no protection."),
+    "gramine": ("_gramine", "gramine", "A bundle as Gramine starts it, on SGX."),
     "shard": ("_shard", "shard", "Shards: confidential state machines on L1."),
     "worker": ("_worker", "worker", "Run an enclave of a shard, and look after it."),
     "client": ("_client", "client", "Use a shard: sealed calls, signed reads, funds."),

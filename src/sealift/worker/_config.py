@@ -3,17 +3,21 @@
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
 from sealift.base import SealiftError, ShardId, parse_hex
+from sealift.transport.pccs import pccs_url
 
 from ._carry import CarryTerms
 from ._errors import ConfigError
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 CONFIG_FILE = "worker.toml"
+Platform: TypeAlias = Literal["insecure-sim", "gramine-sgx"]
+#: Per platform, what its section must name.
+_NEEDED: Final = {"insecure-sim": ("sim", "machine"), "gramine-sgx": ("gramine",)}
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,12 +31,17 @@ class L1Section(_Section, frozen=True, kw_only=True):
 
 
 class EnclaveSection(_Section, frozen=True, kw_only=True):
-    """Which bundle runs, on which platform; ``memory_limit`` in MiB (0: none)."""
+    """Which bundle runs, on which platform; ``memory_limit`` in MiB (0: none).
 
-    platform: Literal["insecure-sim"]
+    ``sim`` and ``machine`` are of ``insecure-sim``, ``gramine`` of ``gramine-sgx``.
+    """
+
+    platform: Platform
     bundle: str
-    sim: str
-    machine: str
+    sim: str = ""
+    machine: str = ""
+    gramine: str = ""
+    pccs: str = ""
     memory_limit: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
@@ -101,9 +110,12 @@ class WorkerConfig:
     l1: L1Section
     shard: ShardId
     genesis: Path | None
+    platform: Platform
     bundle: Path
     sim: Path
     machine: str
+    gramine: Path
+    pccs: str
     memory_limit: int
     api: ApiSection
     upstream: str
@@ -130,8 +142,15 @@ class WorkerConfig:
         return self.home / "bundles"
 
 
-def load_config(home: Path) -> WorkerConfig:
+def load_config(
+    home: Path, *, platform: Platform | None = None, pccs: str = ""
+) -> WorkerConfig:
     """Read ``worker.toml`` of a home folder.
+
+    Args:
+        home: The folder.
+        platform: Instead of the file's; what it needs must be in the file.
+        pccs: Instead of the file's.
 
     Raises:
         ConfigError: Missing, not TOML, or with a wrong or unknown name.
@@ -141,6 +160,8 @@ def load_config(home: Path) -> WorkerConfig:
         raw = path.read_bytes()
         file = msgspec.convert(tomllib.loads(raw.decode()), _File)
         shard = ShardId(parse_hex(file.shard.id))
+        where = pccs or file.enclave.pccs
+        where = pccs_url(where) if where else ""
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror})",
@@ -148,15 +169,25 @@ def load_config(home: Path) -> WorkerConfig:
         ) from error
     except (ValueError, RecursionError, SealiftError) as error:
         raise ConfigError(f"{path} is wrong ({error})") from error
+    runs_on = platform or file.enclave.platform
+    for name in _NEEDED[runs_on]:
+        if not getattr(file.enclave, name):
+            raise ConfigError(
+                f"{path} is wrong (no {name} under [enclave])",
+                expected=f"{name} for platform {runs_on}",
+            )
     genesis = file.shard.genesis
     return WorkerConfig(
         home=home,
         l1=file.l1,
         shard=shard,
         genesis=home / genesis if genesis else None,
+        platform=runs_on,
         bundle=home / file.enclave.bundle,
         sim=home / file.enclave.sim,
         machine=file.enclave.machine,
+        gramine=home / file.enclave.gramine,
+        pccs=where,
         memory_limit=file.enclave.memory_limit * 1024 * 1024,
         api=file.api,
         upstream=file.upstream.url,
@@ -164,7 +195,7 @@ def load_config(home: Path) -> WorkerConfig:
     )
 
 
-TEMPLATE = """\
+_HEAD = """\
 # sealift worker. Relative paths are relative to this folder.
 # The host is trusted for availability only: nothing here can make the enclave
 # skip a check.
@@ -179,6 +210,8 @@ id = "{shard}"
 genesis = "{genesis}"
 
 [enclave]
+"""
+_SIM = """\
 # insecure-sim protects nobody: it is for laptops and tests.
 platform = "insecure-sim"
 bundle = "{bundle}"
@@ -186,6 +219,20 @@ bundle = "{bundle}"
 # of the simulated machine on which this worker runs.
 sim = "{sim}"
 machine = "{machine}"
+# A PCCS to take collateral from; empty: from that folder.
+pccs = ""
+"""
+_GRAMINE = """\
+# Intel SGX, under Gramine: see docs/real-hardware.md.
+platform = "gramine-sgx"
+bundle = "{bundle}"
+# The folder that `sealift gramine manifest` made and gramine-sgx-sign signed.
+gramine = "{gramine}"
+# A PCCS to take Intel's collateral from. It can lie: what it says is judged here
+# and on L1. Empty: another worker of this family of processors brings it to L1.
+pccs = "{pccs}"
+"""
+_TAIL = """\
 # Most MiB of memory for the enclave process; 0 is no limit.
 memory_limit = 0
 
@@ -212,3 +259,7 @@ url = "{upstream}"
 # Blocks between two snapshots on disk.
 every = 2000
 """
+#: A worker on the simulator.
+TEMPLATE = _HEAD + _SIM + _TAIL
+#: A worker under Gramine.
+GRAMINE_TEMPLATE = _HEAD + _GRAMINE + _TAIL

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import aiohttp
 
+from sealift.attestation import TrustAnchor, parse_ratls_certificate
 from sealift.base import (
     AccountId,
     ChainId,
@@ -19,13 +19,14 @@ from sealift.base import (
     ShardId,
     encode,
 )
+from sealift.bundle import Manifest
 from sealift.crypto import account_of
-from sealift.insecure_sim import RunningEnclave
-from sealift.protocol.ecall import HelloReply, Start, Started
+from sealift.protocol.ecall import DumpRa, HelloReply, RaDump, Start, Started
 from sealift.relay import LightBlock
 from sealift.relay import header_hash as header_hash_of
 from sealift.transport.account import L1Account
 from sealift.transport.clock import Clock
+from sealift.transport.enclave_process import RunningEnclave
 from sealift.transport.files import (
     PRIVATE_MODE,
     hold_lock,
@@ -34,12 +35,14 @@ from sealift.transport.files import (
 )
 from sealift.transport.http import serve
 from sealift.transport.keys import read_account_key
+from sealift.transport.pccs import PccsClient
 from sealift.transport.rpc import Backoff, L1Client, NodeUnreachableError, system_jitter
 
 from ._api import Api
 from ._carry import CarryGate
 from ._channel import EnclaveChannel
-from ._config import WorkerConfig, load_config
+from ._collateral import CollateralKeeper, CollateralSource, PccsSource, SimSource
+from ._config import Platform, WorkerConfig, load_config
 from ._errors import (
     EnclaveRefusedError,
     KeyStoreMissingError,
@@ -48,18 +51,16 @@ from ._errors import (
 )
 from ._feed import BlockFeed
 from ._follower import Follower
+from ._gramine import GramineSgxHost
 from ._l1 import L1Standing, L1View
 from ._life import Life
 from ._metrics import Metrics
 from ._outbox import Included, Outbox
-from ._platform import InsecureSim
+from ._platform import EnclaveHost, InsecureSim
 from ._state import restore_state
 from ._store import WorkerStore
 from ._surroundings import Surroundings
 from ._upstream import Upstream
-
-#: For so long a look at L1's collateral is good.
-_COLLATERAL_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,23 +136,35 @@ class OperatorAccount:
         return await self._account.send("enclave_bridge.invoke", args)
 
 
-class _Collateral:
-    def __init__(self, platform: InsecureSim, l1: L1Client) -> None:
-        self._platform = platform
-        self._l1 = l1
-        self._left: int | None = None
-        self._look_again = float("-inf")
+def host_of(config: WorkerConfig) -> EnclaveHost:
+    """The platform that a worker's home names.
 
-    async def ensure_collateral(self, outbox: Outbox) -> None:
-        await self._platform.ensure_collateral(outbox, self._l1)
+    Raises:
+        SimStateError: There is no such simulated machine.
+        GramineMissingError: Gramine is not installed.
+    """
+    if config.platform == "gramine-sgx":
+        return GramineSgxHost(config)
+    return InsecureSim(config)
 
-    async def collateral_seconds_left(self) -> int | None:
-        """As of the last minutes: judging it anew costs a dozen signatures."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._look_again:
-            self._left = await self._platform.collateral_seconds_left(self._l1)
-            self._look_again = now + _COLLATERAL_SECONDS
-        return self._left
+
+def _source(
+    config: WorkerConfig,
+    host: EnclaveHost,
+    roots: tuple[TrustAnchor, ...],
+    http: aiohttp.ClientSession,
+) -> CollateralSource | None:
+    """Where collateral comes from: a PCCS that is named, else the simulated Intel."""
+    if config.pccs:
+        return PccsSource(PccsClient(config.pccs, http), roots)
+    return SimSource(host.intel) if isinstance(host, InsecureSim) else None
+
+
+def _roots(manifest: Manifest) -> tuple[TrustAnchor, ...]:
+    return tuple(
+        TrustAnchor(root_der=root.certificate(), kind=root.kind)
+        for root in manifest.attestation_roots
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +180,7 @@ class OpenWorker:
     view: L1View
     hello: HelloReply
     started: Started
-    platform: InsecureSim
+    platform: EnclaveHost
     running: RunningEnclave
 
     async def run(self) -> None:
@@ -210,7 +223,7 @@ async def open_worker(
 
     Args:
         config: The home.
-        clock: For simulated collateral.
+        clock: The wall clock, to judge collateral by.
         upstream: Instead of the configured one.
 
     Raises:
@@ -223,7 +236,7 @@ async def open_worker(
             L1Client(config.l1.rpc, backoff=Backoff(jitter=system_jitter))
         )
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        platform = InsecureSim(config, clock)
+        platform = host_of(config)
         running = await stack.enter_async_context(platform.enclave())
         channel = EnclaveChannel(running)
         hello = await channel.hello()
@@ -254,11 +267,18 @@ async def open_worker(
         if restored is not None:
             follower.restored(restored)
         peer = upstream if upstream is not None else config.upstream
+        roots = _roots(running.manifest)
         around = Surroundings(
             shard=config.shard,
             l1=view,
             disk=disk,
-            evidence=_Collateral(platform, l1),
+            evidence=CollateralKeeper(
+                source=_source(config, platform, roots, http),
+                roots=roots,
+                l1=l1,
+                clock=clock,
+                quote=lambda: _a_quote(channel),
+            ),
             standing=L1Standing(l1),
             operator=account_of(secret),
             upstream=Upstream(peer, http) if peer else None,
@@ -287,6 +307,12 @@ async def open_worker(
             platform=platform,
             running=running,
         )
+
+
+async def _a_quote(channel: EnclaveChannel) -> bytes:
+    """Some quote of this enclave: what it runs on stands in it."""
+    shown = await channel.call(DumpRa(), RaDump)
+    return parse_ratls_certificate(shown.certificate).quote
 
 
 async def _check_chain(l1: L1Client, chain_id: ChainId) -> None:
@@ -362,7 +388,12 @@ async def _start(
 
 
 async def run_worker(
-    home: Path, *, clock: Clock, ready: Callable[[Ready], None]
+    home: Path,
+    *,
+    clock: Clock,
+    ready: Callable[[Ready], None],
+    platform: Platform | None = None,
+    pccs: str = "",
 ) -> None:
     """Run the worker of a home folder; ends only by an error or cancellation.
 
@@ -370,11 +401,13 @@ async def run_worker(
         home: With its ``worker.toml``.
         clock: The wall clock.
         ready: Called once it answers.
+        platform: Instead of the configured one.
+        pccs: Instead of the configured one.
 
     Raises:
         SealiftError: What stopped it, by name.
     """
-    config = load_config(home)
+    config = load_config(home, platform=platform, pccs=pccs)
     async with open_worker(config, clock=clock) as worker:
         api = Api(
             channel=worker.channel,

@@ -27,8 +27,8 @@ class Disk(Protocol):
 class Evidence(Protocol):
     """Collateral for this platform, as L1 wants it before a registration."""
 
-    async def ensure_collateral(self, outbox: Outbox) -> None:
-        """Register fresh collateral on L1 where L1's own is absent or older."""
+    async def ensure_collateral(self, outbox: Outbox, quote: bytes) -> None:
+        """Register fresh collateral for a quote where L1's own is absent or older."""
 
     async def collateral_seconds_left(self) -> int | None:
         """Until L1's collateral of this platform expires; ``None``: none holds."""
