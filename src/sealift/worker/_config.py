@@ -120,6 +120,13 @@ class WorkerConfig:
     api: ApiSection
     upstream: str
     snapshot_every: int
+    #: Which of the instances that lived in this home: see :mod:`._lives`.
+    life: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where this instance's key store and database are."""
+        return self.home / "lives" / str(self.life) if self.life else self.home
 
     @property
     def operator_key(self) -> Path:
@@ -129,12 +136,12 @@ class WorkerConfig:
     @property
     def key_store(self) -> Path:
         """The sealed key store."""
-        return self.home / "key_store.sealed"
+        return self.folder / "key_store.sealed"
 
     @property
     def database(self) -> Path:
         """Diffs, snapshot, receipts."""
-        return self.home / "worker.db"
+        return self.folder / "worker.db"
 
     @property
     def unpacked(self) -> Path:

@@ -46,6 +46,7 @@ from ._config import Platform, WorkerConfig, load_config
 from ._errors import (
     EnclaveRefusedError,
     KeyStoreMissingError,
+    SealingKeyChangedError,
     StoreError,
     WrongChainError,
 )
@@ -54,6 +55,7 @@ from ._follower import Follower
 from ._gramine import GramineSgxHost
 from ._l1 import L1Standing, L1View
 from ._life import Life
+from ._lives import KEY_STORE_LEVEL, begin_life
 from ._metrics import Metrics
 from ._outbox import Included, Outbox
 from ._platform import EnclaveHost, InsecureSim
@@ -240,18 +242,28 @@ async def open_worker(
         running = await stack.enter_async_context(platform.enclave())
         channel = EnclaveChannel(running)
         hello = await channel.hello()
-        store = WorkerStore(
-            config.database, shard=config.shard, fingerprint=hello.fingerprint
-        )
-        stack.callback(store.close)
-        disk = HomeDisk(config)
         view = L1View(l1)
         chain_id, trust, trust_hash = running.manifest.l1.values()
         await _check_chain(l1, chain_id)
-        light = await _trusted_block(
-            view, trust, trust_hash, required=store.meta("checkpoint") is None
+
+        async def try_life(one: WorkerConfig, kept: WorkerStore) -> Started:
+            light = await _trusted_block(
+                view, trust, trust_hash, required=kept.meta("checkpoint") is None
+            )
+            return await _start(
+                channel, HomeDisk(one), shard=config.shard, store=kept, at=light
+            )
+
+        life = await begin_life(
+            config,
+            view,
+            fingerprint=hello.fingerprint,
+            start=try_life,
+            upstream=upstream if upstream is not None else config.upstream,
         )
-        started = await _start(channel, disk, shard=config.shard, store=store, at=light)
+        config, store, started = life.config, life.store, life.started
+        stack.callback(store.close)
+        disk = HomeDisk(config)
         restored = await restore_state(channel, store, genesis=disk.genesis())
         secret = read_account_key(config.operator_key)
         account = OperatorAccount(L1Account(secret, l1, chain_id), config.shard)
@@ -266,7 +278,7 @@ async def open_worker(
         )
         if restored is not None:
             follower.restored(restored)
-        peer = upstream if upstream is not None else config.upstream
+        peer = life.upstream
         roots = _roots(running.manifest)
         around = Surroundings(
             shard=config.shard,
@@ -285,7 +297,7 @@ async def open_worker(
             peer=lambda url: Upstream(url, http),
             snapshot_every=config.snapshot_every,
         )
-        life = Life(
+        worker = Life(
             channel=channel,
             follower=follower,
             store=store,
@@ -296,7 +308,7 @@ async def open_worker(
         )
         yield OpenWorker(
             config=config,
-            life=life,
+            life=worker,
             follower=follower,
             store=store,
             channel=channel,
@@ -377,6 +389,13 @@ async def _start(
     try:
         started = await channel.call(request, Started)
     except EnclaveRefusedError as error:
+        if error.refused == KEY_STORE_LEVEL:
+            raise SealingKeyChangedError(
+                f"what {disk.key_store_path} was sealed with is gone: the platform's "
+                f"level has changed ({error})",
+                hint="Nothing was overwritten. Name a worker that has the shard's keys "
+                "under [upstream]: this one then gets them again, as a new instance.",
+            ) from error
         raise StoreError(
             f"the enclave does not start from {store.path.parent} ({error})",
             expected="key_store.sealed and worker.db as this enclave wrote them",
