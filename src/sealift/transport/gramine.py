@@ -75,8 +75,7 @@ def render_manifest(bundle: Bundle) -> str:
             expected="cp3…-manylinux_x86_64",
         )
     files = "\n".join(
-        f"  {{ uri = {json.dumps(f'file:{BUNDLE_FOLDER}/{path}')}, "
-        f'sha256 = "{sha256(content).hex()}" }},'
+        f'  {{ uri = {_quoted(path)}, sha256 = "{sha256(content).hex()}" }},'
         for path, content in unpack_plan(bundle).items()
     )
     words = {
@@ -87,6 +86,17 @@ def render_manifest(bundle: Bundle) -> str:
         "TRUSTED_FILES": files,
     }
     return re.sub(r"@([A-Z_]+)@", lambda word: words[word.group(1)], gramine_template())
+
+
+def _quoted(path: str) -> str:
+    """A bundled file's URI as a TOML string; names are the application's choice.
+
+    Neither TOML nor Gramine's Jinja reads anything in it.
+    """
+    escaped = json.dumps(f"file:{BUNDLE_FOLDER}/{path}", ensure_ascii=False)
+    for char in "{}%#\x7f":
+        escaped = escaped.replace(char, f"\\u{ord(char):04x}")
+    return escaped
 
 
 def write_gramine_folder(bundle: Bundle, folder: Path) -> Path:
