@@ -175,7 +175,9 @@ def test_new_microcode_leaves_the_old_keys_and_begins_beside_them(home: Home) ->
         "lives/1/worker.db",
     }
     # and from then on it is the second that goes on, across restarts
-    assert home.start().started.signing_key == second.started.signing_key
+    again = home.start()
+    assert again.started.signing_key == second.started.signing_key
+    assert again.upstream == PEER  # it has no keys yet, and knows whom to ask
     home.new_microcode()
     assert home.start(PEER).config.life == 2
 
@@ -228,7 +230,8 @@ def test_a_peer_is_found_on_l1_among_those_known_to_hold_the_keys(
     with pytest.raises(SealingKeyChangedError):
         home.start()  # the other is not announced, and one does not ask oneself
     home.l1.values[enclave_key(other)] = record(other, PEER)
-    assert home.start().upstream == PEER
+    for _ in range(2):
+        assert home.start().upstream == PEER
 
 
 @pytest.mark.parametrize(("name", "value"), [("cpu_svn", b"\xff" * 16), ("isv_svn", 9)])

@@ -5,6 +5,7 @@ enclave knows itself as ``gramine-sgx``'s: the schedule names the code under bot
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,22 @@ class Gramine:
         assert load_config(home).platform == "gramine-sgx"
         return home
 
-    def run(self, name: str, *, machine: str) -> None:
+    async def run(self, name: str, *, machine: str) -> None:
         """``sealift worker run`` where that machine's gramine-sgx is on PATH."""
         here = self.cast.stage.folder / f"bin-{machine}"
         gramine_stand_in.install(here, self.cast.stage.sim, machine)
         path = f"PATH={here}:{os.environ['PATH']}"
         home = str(self.cast.stage.worker(name))
         argv = ("/usr/bin/env", path, *SEALIFT)
-        self.cast.spawn(name, "worker", "run", home, argv=argv)
+        part = self.cast.spawn(name, "worker", "run", home, argv=argv)
+        await self.cast.up(name)
+
+        async def ready() -> str:
+            assert part.child is not None
+            found = re.search(r"^ready (\S+)", part.child.output(), re.MULTILINE)
+            return "" if found is None else found.group(1)
+
+        part.url = await self.cast.until(ready, f"{name} to be ready")
 
 
 def test_a_whole_worker_under_gramine_and_its_microcode_day(stage: Stage) -> None:
@@ -89,8 +98,7 @@ def test_a_whole_worker_under_gramine_and_its_microcode_day(stage: Stage) -> Non
         await gramine.create_shard()
         pccs = await gramine.pccs()
         gramine.home("old", machine="old", pccs=pccs)
-        gramine.run("old", machine="old")
-        await cast.up("old")
+        await gramine.run("old", machine="old")
         status = await cast.until_status("old", lambda s: s["state_height"] is not None)
         assert status["platform"] == "gramine-sgx"
         assert status["mrenclave"] == gramine.code.hex()
@@ -101,8 +109,7 @@ def test_a_whole_worker_under_gramine_and_its_microcode_day(stage: Stage) -> Non
         # Another worker gets the keys over mu-ra, from Gramine to Gramine.
         upstream = cast.parts["old"].url
         gramine.home("peer", machine="new", pccs=pccs, upstream=upstream)
-        gramine.run("peer", machine="new")
-        await cast.up("peer")
+        await gramine.run("peer", machine="new")
         await cast.until_status("peer", lambda s: s["executed"] is not None)
         await cast.until_status("old", lambda s: s["instances_with_keys"] == 2)
 
@@ -114,8 +121,7 @@ def test_a_whole_worker_under_gramine_and_its_microcode_day(stage: Stage) -> Non
         before_db = (old / "worker.db").read_bytes()
         machine = gramine.machine("old")
         machine.install_microcode(bytes(n + 1 for n in machine.cpu_svn))
-        gramine.run("old", machine="old")
-        await cast.up("old")
+        await gramine.run("old", machine="old")
         again = await cast.until_status(
             "old", lambda s: s["executed"] is not None and s["ok"]
         )
@@ -138,8 +144,7 @@ def test_a_whole_worker_under_gramine_and_its_microcode_day(stage: Stage) -> Non
         for name in ("old", "peer"):
             assert await cast.stop(name) == 0
         for name, machine_name in (("old", "old"), ("peer", "new")):
-            gramine.run(name, machine=machine_name)
-            await cast.up(name)
+            await gramine.run(name, machine=machine_name)
         last = await cast.until_status("old", lambda s: s["executed"] is not None)
         assert last["signing_key"] == again["signing_key"]
         await cast.until_confirmed(cast.scan.height)

@@ -27,6 +27,7 @@ KEY_STORE_LEVEL: Final = "KeyStoreLevelError"
 _FOLDER_MODE: Final = 0o700
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _SELF: Final = "signing_key"
+_PEER: Final = "begun_from"
 _LOG: Final = logging.getLogger(__name__)
 
 Start = Callable[[WorkerConfig, WorkerStore], Awaitable[Started]]
@@ -83,7 +84,13 @@ async def begin_life(
             raise
         else:
             store.put_meta(_SELF, started.signing_key)
-            return BegunLife(config=one, store=store, started=started, upstream=peer)
+            found = store.meta(_PEER) or b""  # it may have ended before it had keys
+            return BegunLife(
+                config=one,
+                store=store,
+                started=started,
+                upstream=upstream or found.decode(),
+            )
     if refused is not None and not peer:
         raise refused
     fresh = replace(config, life=_newest(config) + 1)  # 2.
@@ -101,6 +108,7 @@ async def begin_life(
         store.close()
         raise
     store.put_meta(_SELF, started.signing_key)
+    store.put_meta(_PEER, peer.encode())
     return BegunLife(config=fresh, store=store, started=started, upstream=peer)
 
 
