@@ -41,9 +41,10 @@ ECHO = """
 import os, sys
 os.write(2, repr((sys.argv[1:], sorted(os.environ), os.getcwd(),
     sorted(int(n) for n in os.listdir("/proc/self/fd"))[:-1])).encode())
-while data := os.read(0, 65536):
-    while data:
-        data = data[os.write(1, data):]
+while head := sys.stdin.buffer.read(4):
+    frame = head + sys.stdin.buffer.read(int.from_bytes(head, "little"))
+    while frame:
+        frame = frame[os.write(1, frame):]
 """
 
 

@@ -121,6 +121,7 @@ class RunningEnclave:
         host: The host's end of the channel.
         frame_limit: Most bytes of one reply.
         platform_task: What answers the process as its platform, if the host does.
+        reading: What the replies come by, if it is another than they go by.
     """
 
     def __init__(
@@ -131,11 +132,13 @@ class RunningEnclave:
         host: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         frame_limit: int,
         platform_task: asyncio.Task[None] | None = None,
+        reading: asyncio.BaseTransport | None = None,
     ) -> None:
         self.bundle = bundle
         self._process = process
         self._reader, self._writer = host
         self._platform_task = platform_task
+        self._reading = reading
         self._frame_limit = frame_limit
         self._turn = asyncio.Lock()
 
@@ -209,6 +212,8 @@ class RunningEnclave:
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
+        if self._reading is not None:
+            self._reading.close()
         if self._platform_task is not None:
             self._platform_task.cancel()
             await asyncio.wait([self._platform_task])

@@ -87,7 +87,7 @@ class GramineSgxHost(EnclaveHost):
                 streams=(stdin, stdout),
             )
             reader = asyncio.StreamReader()
-            await loop.connect_read_pipe(
+            replies, _ = await loop.connect_read_pipe(
                 lambda: asyncio.StreamReaderProtocol(reader), reading
             )
             transport, protocol = await loop.connect_write_pipe(
@@ -99,6 +99,7 @@ class GramineSgxHost(EnclaveHost):
             process=process,
             host=(reader, asyncio.StreamWriter(transport, protocol, None, loop)),
             frame_limit=MAX_FRAME_BYTES,
+            reading=replies,
         )
 
     def _verified(self, folder: Path) -> VerifiedBundle:
