@@ -9,16 +9,45 @@ from typing import Any
 
 import pytest
 
-from sealift.bundle import make_tbs, measure, sign_sigstruct
+from sealift.bundle import (
+    attach_sigstruct,
+    encode_bundle,
+    make_bundle,
+    make_tbs,
+    measure,
+    parse_bundle,
+    sign_sigstruct,
+)
 from sealift.worker import load_config
 
 SIGN = Path(__file__).parents[2] / "deploy" / "gramine" / "sign.sh"
 
 
 @pytest.fixture
-def signed(tmp_path: Path, tiny_bundle: Path, vendor_pem: bytes, sealift: Any) -> Path:
+def bundle(tmp_path: Path, tiny_bundle: Path, vendor_pem: bytes) -> Path:
+    """A signed bundle that has Gramine's driver in it; nothing in it can run."""
+    tiny = parse_bundle(tiny_bundle.read_bytes())
+    made = make_bundle(
+        tiny.manifest,
+        sealift={"enclave/_gramine.py": b""},
+        app={"tiny.py": b""},
+        wheels={},
+        metadata=tiny.files["metadata.bin"],
+    )
+    tbs = make_tbs(
+        measure(made.files), isv_prod_id=1, isv_svn=2, date=dt.date(2026, 1, 1)
+    )
+    path = tmp_path / "app.bundle"
+    path.write_bytes(
+        encode_bundle(attach_sigstruct(made, sign_sigstruct(tbs, vendor_pem)))
+    )
+    return path
+
+
+@pytest.fixture
+def signed(tmp_path: Path, bundle: Path, vendor_pem: bytes, sealift: Any) -> Path:
     folder = tmp_path / "gramine"
-    said = sealift("gramine", "manifest", tiny_bundle, "-o", folder, "--json")
+    said = sealift("gramine", "manifest", bundle, "-o", folder, "--json")
     assert said.code == 0, said
     assert Path(said.json["template"]).is_file()
     assert "gramine-sgx-sign --manifest" in said.err
@@ -41,11 +70,11 @@ def test_the_fingerprint_is_printed_for_schedules(signed: Path, sealift: Any) ->
 
 
 def test_a_worker_under_gramine_is_configured(
-    signed: Path, tiny_bundle: Path, tmp_path: Path, sealift: Any
+    signed: Path, bundle: Path, tmp_path: Path, sealift: Any
 ) -> None:
     home = tmp_path / "w"
     words = (
-        "worker", "init", home, "--shard", "00" * 32, "--bundle", tiny_bundle,
+        "worker", "init", home, "--shard", "00" * 32, "--bundle", bundle,
         "--platform", "gramine-sgx", "--gramine", signed,
     )  # fmt: skip
     said = sealift(*words, "--pccs", "http://127.0.0.1:8081/", "--json")
@@ -78,14 +107,14 @@ def test_a_worker_under_gramine_is_configured(
 def test_words_for_another_platform_are_wrong_usage(
     words: tuple[str, ...],
     signed: Path,
-    tiny_bundle: Path,
+    bundle: Path,
     tmp_path: Path,
     sealift: Any,
 ) -> None:
     more = (signed if word == "G" else word for word in words)
     said = sealift(
         "worker", "init", tmp_path / "w", "--shard", "00" * 32,
-        "--bundle", tiny_bundle, *more,
+        "--bundle", bundle, *more,
     )  # fmt: skip
     assert said.code == 2
     assert not (tmp_path / "w").exists()
@@ -105,7 +134,7 @@ def test_the_signing_script_says_how_it_is_used() -> None:
 
 
 def test_the_signing_script_runs_gramines_tools_in_order(
-    tiny_bundle: Path, tmp_path: Path
+    bundle: Path, tmp_path: Path
 ) -> None:
     """With programs of their names that note their words."""
     notes = tmp_path / "notes"
@@ -120,13 +149,13 @@ def test_the_signing_script_runs_gramines_tools_in_order(
     key.write_text("key")
     env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
     done = subprocess.run(
-        [SIGN, tiny_bundle, key, tmp_path / "out"], env=env, capture_output=True,
+        [SIGN, bundle, key, tmp_path / "out"], env=env, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done
     signing = "--manifest sealift.manifest --output sealift.manifest.sgx"
     assert notes.read_text().splitlines() == [
-        f"sealift gramine manifest {tiny_bundle} -o {tmp_path}/out",
+        f"sealift gramine manifest {bundle} -o {tmp_path}/out",
         "gramine-manifest sealift.manifest.template sealift.manifest",
         f"gramine-sgx-sign {signing} --key {key} --date 2026-01-01",
         "sealift gramine fingerprint .",

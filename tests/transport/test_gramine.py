@@ -61,6 +61,7 @@ def make(vendor: bytes) -> Callable[..., Bundle]:
         target: str = "cp312-manylinux_x86_64",
         app: bytes = b"x = 1\n",
         more: dict[str, bytes] | None = None,
+        without: str = "",
     ) -> Bundle:
         manifest = Manifest(
             name="tiny",
@@ -77,7 +78,13 @@ def make(vendor: bytes) -> Callable[..., Bundle]:
         files = {"tiny.py": app, "data/a b\u00e9.txt": b"data", **(more or {})}
         bundle = make_bundle(
             manifest,
-            sealift=collect_sealift([manifest.enclave_entry], files),
+            sealift={
+                path: content
+                for path, content in collect_sealift(
+                    [manifest.enclave_entry], files
+                ).items()
+                if path != without
+            },
             app=files,
             wheels={},
             metadata=b"",
@@ -254,6 +261,12 @@ def test_a_files_name_writes_nothing_into_the_manifest(
     manifest = rendered(bundle)
     assert f"app/{name}" in of_bundle(manifest)
     assert set(of_bundle(manifest)) == set(unpack_plan(bundle))
+
+
+def test_a_bundle_without_the_driver_is_refused(make: Callable[..., Bundle]) -> None:
+    """Of an older release: its enclave would take -1 for a descriptor, and die."""
+    with pytest.raises(GramineTargetError, match="cannot run under Gramine"):
+        render_manifest(make(without="enclave/_gramine.py"))
 
 
 # --- folders ---

@@ -70,8 +70,9 @@ def bundle_of(app: bytes) -> Bundle:
         ecall_versions=(1, 1),
         metadata=sha256(b"").hex(),
     )
+    sealift = {"enclave/_gramine.py": b""}
     bundle = make_bundle(
-        manifest, sealift={}, app={"tiny.py": app}, wheels={}, metadata=b""
+        manifest, sealift=sealift, app={"tiny.py": app}, wheels={}, metadata=b""
     )
     return attach_sigstruct(bundle, signed(bundle.files))
 

@@ -29,6 +29,7 @@ ENCLAVE_NAME: Final = "sealift"
 BUNDLE_FOLDER: Final = "bundle"
 
 _TEMPLATE: Final = "sealift.manifest.template"
+_DRIVER: Final = "sealift/enclave/_gramine.py"
 _TARGET: Final = re.compile(r"cp3([0-9]{1,2})-manylinux_x86_64")
 
 
@@ -63,7 +64,8 @@ def render_manifest(bundle: Bundle) -> str:
     added. The same bundle gives the same text.
 
     Raises:
-        GramineTargetError: Gramine runs on x86-64 with glibc only.
+        GramineTargetError: Gramine runs on x86-64 with glibc only, and only bundles
+            that have its driver.
         WheelError: A wheel cannot be unpacked.
     """
     manifest = bundle.manifest
@@ -73,6 +75,12 @@ def render_manifest(bundle: Bundle) -> str:
             "the bundle is for a target that Gramine does not run",
             got=manifest.target,
             expected="cp3…-manylinux_x86_64",
+        )
+    if _DRIVER not in bundle.files:
+        raise GramineTargetError(
+            "the bundle is of a release that cannot run under Gramine",
+            got=f"no {_DRIVER} in it",
+            hint="Build it anew with this release.",
         )
     files = "\n".join(
         f'  {{ uri = {_quoted(path)}, sha256 = "{sha256(content).hex()}" }},'
