@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from doubles import FakeAccount
 
-from sealift.attestation import CollateralMarks, Failure, Rule, TrustAnchor
+from sealift.attestation import (
+    Collateral,
+    CollateralMarks,
+    Failure,
+    Rule,
+    TrustAnchor,
+    parse_collateral,
+    verify_collateral,
+)
 from sealift.base import Height, UnixSeconds, canonical_decode, encode
 from sealift.bundle import make_tbs, measure, sign_sigstruct
 from sealift.crypto import rsa_generate, system_entropy
@@ -54,12 +62,17 @@ class Source:
     def __init__(self, intel: SimIntel) -> None:
         self.real = SimSource(intel)
         self.error: Exception | None = None
+        self.lifetime = 0
         self.known: list[CollateralMarks | None] = []
 
     async def collateral(self, quote: bytes, known: Any, now: UnixSeconds) -> Any:
         self.known.append(known)
         if self.error is not None:
             raise self.error
+        if self.lifetime:
+            raw = self.real._intel.collateral_json(now=now, lifetime=self.lifetime)
+            root = TrustAnchor(root_der=self.real._intel.root_der, kind="insecure-sim")
+            return verify_collateral(parse_collateral(raw), root=root, now=now)
         return await self.real.collateral(quote, known, now)
 
 
@@ -93,8 +106,6 @@ class Scene:
         )
 
     def register(self, args: dict[str, Any]) -> Included:
-        from sealift.attestation import Collateral, verify_collateral  # noqa: PLC0415
-
         if not self.outcome:
             verified = verify_collateral(
                 canonical_decode(Collateral, args["collateral"]),
@@ -173,6 +184,18 @@ def test_what_is_about_to_lapse_is_replaced(scene: Scene) -> None:
     assert scene.left() is None
     assert scene.ensure() == 1
     assert scene.left() == COLLATERAL_SECONDS - 120
+
+
+def test_what_lapses_within_days_gives_way_to_what_lasts_longer(scene: Scene) -> None:
+    """Though it is young, and nothing in it is new."""
+    scene.source.lifetime = 2 * DAY
+    assert scene.ensure() == 1
+    scene.clock.seconds += 3600
+    scene.source.lifetime = 2 * DAY - 7200
+    assert scene.ensure() == 0  # what would end even earlier is not worth a fee
+    scene.source.lifetime = 30 * DAY
+    assert scene.ensure() == 1
+    assert scene.ensure() == 0
 
 
 @pytest.mark.parametrize("error", [LIE, PccsUnreachableError("it is silent")])
