@@ -18,6 +18,7 @@ from sealift.bundle import (
     parse_bundle,
     sign_sigstruct,
 )
+from sealift.cli import _check
 from sealift.worker import load_config
 
 SIGN = Path(__file__).parents[2] / "deploy" / "gramine" / "sign.sh"
@@ -90,6 +91,29 @@ def test_a_worker_under_gramine_is_configured(
     assert wrong.code != 0
     assert "not the address of a PCCS" in wrong.err
     assert not (tmp_path / "x").exists()
+
+
+def test_a_check_asks_for_what_gramine_signed_and_what_the_worker_says(
+    signed: Path, bundle: Path, tmp_path: Path, sealift: Any
+) -> None:
+    home = tmp_path / "w"
+    words = ("--platform", "gramine-sgx", "--gramine", signed)
+    made = sealift(
+        "worker", "init", home, "--shard", "00" * 32, "--bundle", bundle, *words
+    )
+    assert made.code == 0, made
+    mine, rows = _check._bundle(load_config(home))
+    assert mine == measure({"m": b"manifest"}).mrenclave
+    assert [(row.name, row.ok) for row in rows] == [("bundle", True)]
+    (signed / "sealift.sig").write_bytes(b"")
+    mine, rows = _check._bundle(load_config(home))
+    assert (mine, [row.ok for row in rows]) == (b"", [False])
+    assert "gramine-sgx-sign" in rows[0].detail
+    # of its collateral only the worker knows: the quote says what it runs on
+    assert "does not run" in _check._own_warnings({})[0]
+    said = ["attestation lapses", "L1's collateral of this platform expires in 3 h"]
+    assert _check._own_warnings({"warnings": said}) == (said[1],)
+    assert _check._own_warnings({"warnings": []}) == ()
 
 
 @pytest.mark.parametrize(
