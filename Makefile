@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 SEED   ?= 20261123
 STATES ?= 20000
+# sealift.node.cometbft asks for this version; a test keeps both the same.
+COMETBFT := github.com/cometbft/cometbft/cmd/cometbft@v0.38.25
 
 .PHONY: help demo test lint types unit optimised processes wheel-test bench chaos demos explore cometbft cometbft-smoke lock clean
 
@@ -16,7 +18,8 @@ help:
 	@echo "make demos           the demo by every authority, with rotation (20 minutes)"
 	@echo "make chaos           the long campaigns: kill -9, governance (50 runs)"
 	@echo "make explore         more states of provisioning sessions (STATES=20000)"
-	@echo "make cometbft-smoke  our ledger behind a real CometBFT node (needs Go)"
+	@echo "make cometbft        get the engine of a network: CometBFT, pinned (needs Go)"
+	@echo "make cometbft-smoke  our ledger behind real CometBFT nodes"
 	@echo "make lock            write the hash-checked locks anew (needs uv)"
 
 demo: $(VENV)/run.stamp
@@ -66,14 +69,22 @@ chaos: $(VENV)/dev.stamp
 explore: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -s tests/explorer/test_every_session.py --timeout 0 --explorer-states $(STATES)
 
+# The engine of a network: the one on PATH, else built from source by the Go toolchain.
+cometbft: $(VENV)/run.stamp
+	@$(BIN)/sealift node engine 2>/dev/null || { \
+	  command -v go >/dev/null 2>&1 || { $(BIN)/sealift node engine; exit 1; }; \
+	  echo "building $(COMETBFT) into .tools/bin"; \
+	  CGO_ENABLED=0 GOBIN="$(CURDIR)/.tools/bin" go install $(COMETBFT) && \
+	  $(BIN)/sealift node engine; }
+
 # What a user's machine cannot offer is skipped with a line; CI requires it.
 cometbft-smoke: $(VENV)/dev.stamp
-	@if command -v go >/dev/null 2>&1 || command -v cometbft >/dev/null 2>&1; then \
+	@if $(MAKE) --no-print-directory cometbft; then \
 	  $(BIN)/python -m pytest -m cometbft tests/cometbft; \
 	elif [ -n "$$CI" ]; then \
-	  echo "cometbft-smoke: neither go nor cometbft on PATH, and CI requires it" >&2; exit 1; \
+	  echo "cometbft-smoke: no CometBFT, and CI requires it" >&2; exit 1; \
 	else \
-	  echo "cometbft-smoke: skipped, neither go nor cometbft on PATH"; \
+	  echo "cometbft-smoke: skipped, there is no CometBFT"; \
 	fi
 
 $(VENV)/base.stamp:

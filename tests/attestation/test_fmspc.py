@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
+from cryptography import x509
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sealift.attestation import QuoteFormatError, quote_fmspc
+from sealift.attestation import QuoteFormatError, quote_fmspc, quote_pck_ca
 from sealift.base import SealiftError
 
 PCK = b"-----BEGIN CERTIFICATE-----"
@@ -28,10 +29,26 @@ def test_a_leaf_without_the_sgx_extension(sim: Any) -> None:
         quote_fmspc(sim.quote(chain=chain))
 
 
+def test_the_ca_of_real_and_simulated_quotes(sim: Any, case: Any) -> None:
+    """Which revocation list is to be asked for."""
+    assert quote_pck_ca(sim.quote()) == "platform"
+    for case_id in ("001-", "003-", "005-"):
+        found = case(case_id)
+        issuer = found.collateral.pck_crl_issuer_chain
+        assert quote_pck_ca(found.quote) in _name_of(issuer)
+
+
+def _name_of(chain: str) -> str:
+    leaf = x509.load_pem_x509_certificates(chain.encode())[0]
+    return leaf.subject.rfc4514_string().lower()
+
+
 @pytest.mark.parametrize("chain", ["x", PCK.decode(), "-----BEGIN X-----\n!!!!\n"])
 def test_certificates_that_are_none(sim: Any, chain: str) -> None:
     with pytest.raises(QuoteFormatError):
         quote_fmspc(sim.quote(chain=chain))
+    with pytest.raises(QuoteFormatError):
+        quote_pck_ca(sim.quote(chain=chain))
 
 
 @settings(

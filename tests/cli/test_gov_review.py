@@ -4,6 +4,7 @@ import datetime as dt
 import http.server
 import json
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,8 +16,9 @@ import pytest
 from shard_world import World
 
 from sealift.bundle import encode_bundle, parse_bundle
-from sealift.cli import _bundle_source, _gov_review, run_cli
+from sealift.cli import _bundle_source, _gov_review, _gramine_check, run_cli
 from sealift.cli._application import sign_bundle
+from sealift.cli._gramine_check import GramineToolError
 from sealift.cli._params import run
 from sealift.cli._review import compare
 from sealift.client import read_card, write_card
@@ -370,3 +372,112 @@ def test_a_machine_is_judged_as_if_it_ran_the_new_code(
     assert row["runs_that_code"] is False
     (row,) = sealift(*me, "--min-isv-svn", 3).json["forecast"]
     assert row["stays"] is False  # the bundle's own version is 2
+
+
+# --- a fingerprint under Gramine ---
+
+
+def tool(folder: Path, name: str, program: str) -> None:
+    path = folder / name
+    path.write_text(f"#!{sys.executable}\n{program}")
+    path.chmod(0o755)
+
+
+MANIFEST_TOOL = """
+import sys, pathlib
+pathlib.Path(sys.argv[2]).write_text(pathlib.Path(sys.argv[1]).read_text() + "#{salt}")
+"""
+SIGN_TOOL = """
+import sys, pathlib
+sys.path.insert(0, {src!r})
+import datetime as dt
+from sealift.bundle import make_tbs, measure, sign_sigstruct
+words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+text = pathlib.Path(words["--manifest"]).read_bytes()
+pathlib.Path(words["--output"]).write_bytes(text)
+measured = measure({{"m": text}})
+date = dt.date.fromisoformat(words["--date"])
+tbs = make_tbs(measured, isv_prod_id=1, isv_svn=1, date=date)
+pathlib.Path("sealift.sig").write_bytes(
+    sign_sigstruct(tbs, pathlib.Path(words["--key"]).read_bytes()))
+"""
+
+
+@pytest.fixture
+def gramine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs with the names of Gramine's, which measure the manifest alone."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    src = str(Path(__file__).parents[2] / "src")
+    tool(folder, "gramine-manifest", MANIFEST_TOOL.format(salt="1.9"))
+    tool(folder, "gramine-sgx-sign", SIGN_TOOL.format(src=src))
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def order_for_both(story: Story, code: bytes, sealift: Any) -> Path:
+    out = story.folder / "both.bin"
+    out.unlink(missing_ok=True)
+    said = sealift(
+        "gov", "schedule", "--card", story.card, "--bundle", story.v2, "--at", "+900",
+        "--code", f"gramine-sgx={code.hex()}", "--out", out,
+    )  # fmt: skip
+    assert said.code == 0, said
+    return out
+
+
+def reviewed(story: Story, order: Path, sealift: Any, *more: str) -> Any:
+    return sealift(
+        "gov", "review", "--order", order, "--bundle", story.v2, "--card", story.card,
+        *more, "--json",
+    )  # fmt: skip
+
+
+def row(said: Any) -> dict[str, Any]:
+    return next(r for r in said.json["checks"] if "gramine-sgx" in r["check"])
+
+
+def test_a_gramine_fingerprint_is_recomputed_where_gramine_is(
+    story: Story, gramine: Path, sealift: Any
+) -> None:
+    bundle = parse_bundle(story.v2.read_bytes())
+    right = _gramine_check.recompute_fingerprint(bundle)
+    said = reviewed(story, order_for_both(story, right, sealift), sealift)
+    assert (said.code, row(said)["ok"]) == (0, True)
+    assert "recomputed" in row(said)["detail"]
+    # another bundle behind the same words, or another Gramine
+    said = reviewed(story, order_for_both(story, b"x" * 32, sealift), sealift)
+    assert (said.code, row(said)["ok"]) == (1, False)
+    assert "another bundle, or other versions" in row(said)["detail"]
+    tool(gramine, "gramine-manifest", MANIFEST_TOOL.format(salt="2.0"))
+    order = order_for_both(story, right, sealift)
+    assert reviewed(story, order, sealift).code == 1
+    # what can be recomputed is, whatever is said to be believed
+    assert reviewed(story, order, sealift, "--unchecked", "gramine-sgx").code == 1
+
+
+def test_without_gramine_a_review_says_that_it_checked_nothing(
+    story: Story, sealift: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A review that passed over it would wave any code through on hardware."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    order = order_for_both(story, b"x" * 32, sealift)
+    said = reviewed(story, order, sealift)
+    assert (said.code, row(said)["ok"]) == (1, False)
+    assert "NOT recomputed" in row(said)["detail"]
+    said = reviewed(story, order, sealift, "--unchecked", "gramine-sgx")
+    assert (said.code, row(said)["ok"]) == (0, True)
+    assert "NOT recomputed" in row(said)["detail"]
+
+
+@pytest.mark.parametrize("name", ["gramine-manifest", "gramine-sgx-sign"])
+def test_a_tool_of_gramines_that_fails_is_told(
+    name: str, story: Story, gramine: Path, sealift: Any
+) -> None:
+    tool(gramine, name, "import sys; sys.exit('no such libpal')")
+    said = reviewed(story, order_for_both(story, b"x" * 32, sealift), sealift)
+    assert said.code == 1
+    assert f"{name} failed" in row(said)["detail"]
+    assert "no such libpal" in row(said)["detail"]
+    with pytest.raises(GramineToolError):
+        _gramine_check.recompute_fingerprint(parse_bundle(story.v2.read_bytes()))

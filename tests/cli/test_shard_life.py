@@ -421,6 +421,26 @@ def test_check_names_what_would_stop_the_worker(
     assert found["attestation"]["ok"]
 
 
+def test_check_says_whether_a_fork_would_be_seen_and_whether_one_was(
+    home: Path, sealift: Any
+) -> None:
+    found = checks(sealift("worker", "check", home, "--json"))
+    assert found["witnesses"]["ok"]
+    assert "no witness of L1 is named" in found["witnesses"]["detail"]
+    assert "fork" not in found
+    config = home / "worker.toml"
+    before = config.read_text()
+    config.write_text(before.replace("witnesses = []", 'witnesses = ["a", "b"]'))
+    (home / "fork_evidence.json").write_text("{}")
+    try:
+        found = checks(sealift("worker", "check", home, "--json"))
+    finally:
+        config.write_text(before)
+        (home / "fork_evidence.json").unlink()
+    assert found["witnesses"]["detail"] == "2 in worker.toml"
+    assert not found["fork"]["ok"]
+
+
 def test_check_sees_a_worker_that_is_gone(home: Path, sealift: Any) -> None:
     (home / "worker.url").unlink()
     found = checks(sealift("worker", "check", home, "--json"))

@@ -21,8 +21,16 @@ from sealift.node.abci._messages import (
     parse_request,
 )
 from sealift.node.abci._proto import parse_choice, render_choice
+from sealift.relay import Validator, ValidatorSet, validators_hash
 
-INFO = {"version": "0.38.25", "abci_version": "2.0.0"}
+INFO = {
+    "version": "0.38.25",
+    "block_version": 11,
+    "p2p_version": 8,
+    "abci_version": "2.0.0",
+}
+#: Of the genesis below.
+VALIDATORS = ValidatorSet(validators=(Validator(public_key=bytes(32), power=10),))
 GENESIS = {
     "time": {"seconds": 1_700_000_000, "nanos": 5},
     "chain_id": comet.CHAIN,
@@ -52,13 +60,19 @@ def message(kind: str, **body: object) -> bytes:
     return payload
 
 
-def block(height: int, txs: tuple[bytes, ...] = (), salt: bytes = b"") -> dict:
+def block(
+    height: int,
+    txs: tuple[bytes, ...] = (),
+    salt: bytes = b"",
+    validators: ValidatorSet = VALIDATORS,
+) -> dict:
     return {
         "txs": txs,
         "hash": hashlib.sha256(salt + height.to_bytes(8, "big")).digest(),
         "height": height,
         "time": {"seconds": 1_700_000_000 + height},
         "proposer_address": bytes(20),
+        "next_validators_hash": validators_hash(validators),
     }
 
 
@@ -98,8 +112,14 @@ def query(
     return asyncio.run(driver.query(request))
 
 
+def parse_info(**changed: object) -> InfoRequest:
+    request = parse_request(message("info", **(INFO | changed)))
+    assert isinstance(request, InfoRequest)
+    return request
+
+
 def info(driver: AbciApplication) -> InfoResponse:
-    return driver.info(InfoRequest(**INFO))
+    return driver.info(parse_info())
 
 
 class Connection:

@@ -2,10 +2,7 @@
 
 import asyncio
 import contextlib
-import json
 import os
-import re
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +10,7 @@ from pathlib import Path
 
 from sealift.attestation import TrustAnchor
 from sealift.base import AccountId, Amount, ChainId, Height, Nonce
-from sealift.crypto import account_of
+from sealift.crypto import account_of, system_entropy
 from sealift.frame import storage_key
 from sealift.ledger import (
     DcapVerifier,
@@ -24,8 +21,9 @@ from sealift.ledger import (
     transaction,
 )
 from sealift.node import LedgerApplication, ledger_consensus_params
+from sealift.node.cometbft import CometHome, NodePlan, free_ports, make_network
 from sealift.relay import ChainRelay, RelayRules, TrustRoot, header_hash, verify_block
-from sealift.relay.rpc import GENESIS_DOC, GenesisDoc
+from sealift.transport.clock import WallClock
 from sealift.transport.process import ChildProcess, ProcessSpec, child_process
 from sealift.transport.rpc import Backoff, L1Client
 
@@ -35,15 +33,6 @@ RULES = RelayRules(trusting_period=14 * 24 * 3600)
 FAUCET = bytes(31) + b"f"
 START_BALANCE = 10**12
 HERE = Path(__file__).parent
-#: CometBFT's own settings, but quick, alone and on this machine only.
-SETTINGS = {
-    ("rpc", "laddr"): '"tcp://127.0.0.1:0"',
-    ("p2p", "laddr"): '"tcp://127.0.0.1:0"',
-    ("p2p", "pex"): "false",
-    ("p2p", "addr_book_strict"): "false",
-    ("p2p", "allow_duplicate_ip"): "true",
-    ("consensus", "timeout_commit"): '"150ms"',
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,91 +40,81 @@ class Homes:
     """Where the node and the ledger keep what they know."""
 
     binary: Path
-    node: Path
-    ledger: Path
+    home: CometHome
     #: Short, because a unix socket's path is.
     socket: Path
 
     @property
+    def ledger(self) -> Path:
+        return self.home.ledger
+
+    @property
     def validator_key(self) -> Path:
-        return self.node / "config" / "priv_validator_key.json"
+        return self.home.validator_key
 
     def app(self, *extra: str) -> ProcessSpec:
-        program = ["-m", "sealift.node.abci"]
+        home = str(self.home.root)
+        program = ["-m", "sealift", "node", "abci", home, f"--socket={self.socket}"]
         if extra:
-            program = [str(HERE / "dying_ledger.py"), *extra]
-        return ProcessSpec(
-            argv=[
-                sys.executable,
-                *program,
+            program = [
+                str(HERE / "dying_ledger.py"),
+                *extra,
                 f"--home={self.ledger}",
                 f"--socket={self.socket}",
-            ],
-            log=self.ledger.parent / "ledger.log",
+            ]
+        return ProcessSpec(
+            argv=[sys.executable, *program], log=self.home.root / "ledger.log"
         )
 
     def comet(self) -> ProcessSpec:
         return ProcessSpec(
-            argv=[str(self.binary), "start", "--home", str(self.node)],
-            log=self.node.parent / "comet.log",
-            env={"PATH": os.environ["PATH"], "HOME": str(self.node)},
+            argv=[
+                str(self.binary),
+                "start",
+                f"--home={self.home.root}",
+                f"--proxy_app=unix://{self.socket}",
+            ],
+            log=self.home.log,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.home.root)},
         )
 
 
-def make_homes(folder: Path, binary: Path) -> Homes:
-    homes = Homes(
-        binary=binary,
-        node=folder / "comet",
-        ledger=folder / "ledger",
-        socket=folder / "s",
-    )
-    subprocess.run(
-        [binary, "init", "--home", homes.node], check=True, capture_output=True
-    )
-    config = homes.node / "config"
-    text = (config / "config.toml").read_text()
-    settings = SETTINGS | {("", "proxy_app"): f'"unix://{homes.socket}"'}
-    for (section, key), value in settings.items():
-        text = with_setting(text, section, key, value)
-    (config / "config.toml").write_text(text)
-    made = GENESIS_DOC.parse(
-        json.loads((config / "genesis.json").read_bytes()) | {"initial_height": "1"}
-    )
-    genesis = GenesisDoc(
-        genesis_time=made.genesis_time,
+def make_homes(folder: Path, binary: Path, *, params: LedgerParams = PARAMS) -> Homes:
+    rpc, p2p = free_ports(2, entropy=system_entropy)
+    (home,) = make_network(
+        folder,
+        [NodePlan(name="val", rpc_port=rpc, p2p_port=p2p)],
         chain_id=CHAIN,
-        consensus_params=ledger_consensus_params(PARAMS),
-        validators=made.validators,
-        app_state=app_state(),
+        genesis_time=WallClock().now(),
+        consensus_params=ledger_consensus_params(params),
+        app_state=app_state(params),
+        block_ms=150,
+        entropy=system_entropy,
+        log_level="info",
     )
-    (config / "genesis.json").write_text(json.dumps(GENESIS_DOC.render(genesis)))
-    return homes
+    return Homes(binary=binary, home=home, socket=folder / "s")
 
 
-def with_setting(text: str, section: str, key: str, value: str) -> str:
-    """TOML with one value changed, which must be there exactly once."""
-    start = text.index(f"\n[{section}]") if section else 0
-    end = text.find("\n[", start + 1)
-    end = len(text) if end < 0 else end
-    part, count = re.subn(
-        rf"^{key} = .*$",
-        lambda _: f"{key} = {value}",
-        text[start:end],
-        flags=re.MULTILINE,
-    )
-    assert count == 1, f"{section}.{key} stands there {count} times"
-    return text[:start] + part + text[end:]
-
-
-def app_state() -> bytes:
+def app_state(params: LedgerParams = PARAMS) -> bytes:
     return render_genesis(
         LedgerGenesis(
             chain_id=CHAIN,
             accounts=((account_of(FAUCET), Amount(START_BALANCE)),),
             sudo=account_of(FAUCET),
             anchors=(TrustAnchor(root_der=b"simulated", kind="insecure-sim"),),
-            params=PARAMS,
+            params=params,
         )
+    )
+
+
+def root_call(nonce: int, name: str, **arguments: object) -> bytes:
+    """A call by root, whose key is the faucet's."""
+    return transaction(
+        FAUCET,
+        chain_id=CHAIN,
+        nonce=Nonce(nonce),
+        valid_until=Height(100_000),
+        call=ledger_call("sudo.sudo", call=ledger_call(name, **arguments)),
     )
 
 

@@ -14,38 +14,28 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from comet import Homes, make_homes
 
-VERSION = "0.38.25"
-MODULE = "github.com/cometbft/cometbft/cmd/cometbft"
+from sealift.node.cometbft import (
+    ENGINE_MODULE,
+    ENGINE_VERSION,
+    EngineMissingError,
+    EngineVersionError,
+    find_engine,
+)
+
 TOOLS = Path(__file__).resolve().parents[2] / ".tools" / "bin"
-
-
-def version_of(binary: str | Path) -> str:
-    asked = subprocess.run(
-        [binary, "version"],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return (asked.stdout + asked.stderr).strip()
 
 
 @pytest.fixture(scope="session")
 def comet_binary() -> Path:
-    """On the PATH, kept from before, or fetched and built by the Go toolchain."""
-    seen = []
-    for found in (shutil.which("cometbft"), shutil.which("cometbft", path=TOOLS)):
-        if found is not None:
-            version = version_of(found)
-            if version == VERSION:
-                return Path(found)
-            seen.append(f"{found} is {version}")
-    if shutil.which("go") is None:
-        got = "; ".join(seen) or "no cometbft"
-        pytest.fail(f"CometBFT {VERSION} is needed: got {got}, and no go to build it")
+    """The one that users run; as `make cometbft` does, built if there is none."""
+    try:
+        return find_engine(os.environ).path
+    except (EngineMissingError, EngineVersionError) as error:
+        if shutil.which("go") is None:
+            pytest.fail(f"{error} There is no go to build it, either.")
     TOOLS.mkdir(parents=True, exist_ok=True)
     built = subprocess.run(
-        ["go", "install", f"{MODULE}@v{VERSION}"],
+        ["go", "install", f"{ENGINE_MODULE}@v{ENGINE_VERSION}"],
         check=False,
         env=os.environ | {"CGO_ENABLED": "0", "GOBIN": str(TOOLS)},
         capture_output=True,
@@ -53,11 +43,8 @@ def comet_binary() -> Path:
         timeout=1500,
     )
     if built.returncode:
-        pytest.fail(f"go install {MODULE}@v{VERSION} failed:\n{built.stderr[-2000:]}")
-    version = version_of(TOOLS / "cometbft")
-    if version != VERSION:
-        pytest.fail(f"built CometBFT is {version}, expected {VERSION}")
-    return TOOLS / "cometbft"
+        pytest.fail(f"go install {ENGINE_MODULE} failed:\n{built.stderr[-2000:]}")
+    return find_engine(os.environ).path
 
 
 @pytest.fixture

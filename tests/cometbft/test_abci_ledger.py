@@ -15,12 +15,11 @@ from abci_client import (
     info,
     init,
     open_driver,
+    parse_info,
     query,
     run_block,
 )
 from comet import account_key, app_state, receiver, transfer
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sealift.base import ChainId, Height, InvariantError
 from sealift.frame import Context, verify_ics23
@@ -45,12 +44,8 @@ from sealift.node.abci._messages import (
     ACCEPT,
     REJECT,
     CheckTxRequest,
-    InfoRequest,
-    PrepareProposalRequest,
-    ProcessProposalRequest,
     VerifyVoteExtensionRequest,
 )
-from sealift.node.abci._proto import _CLASSES
 from sealift.relay import Timestamp, UnsupportedKeyError
 from sealift.relay.rpc import GenesisDoc
 
@@ -206,10 +201,39 @@ def test_messages_out_of_order_are_refused(opened: Opened, tmp_path: Path) -> No
     run_block(driver, 2)
 
 
-def test_other_abci_version_is_refused(opened: Opened, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({"abci_version": "1.0.0"}, r"1\.0\.0"),
+        ({"abci_version": ""}, "another ABCI"),
+        ({"version": "0.37.15"}, "another CometBFT"),
+        ({"version": "0.38.20"}, "another CometBFT"),  # before the security release
+        ({"version": "0.39.4"}, "another CometBFT"),
+        ({"version": "1.0.1"}, "another CometBFT"),
+        ({"version": "0.38"}, "another CometBFT"),
+        ({"version": ""}, "another CometBFT"),
+        ({"version": "0.38.25x"}, "another CometBFT"),
+        ({"version": "0.38." + "9" * 5000}, "another CometBFT"),
+        ({"block_version": 12}, "block protocol"),
+        ({"block_version": 0}, "block protocol"),
+    ],
+    ids=str,
+)
+def test_engine_of_another_version_is_refused_by_name(
+    opened: Opened, tmp_path: Path, changed: dict[str, object], rule: str
+) -> None:
     driver = opened(file(tmp_path))
-    with pytest.raises(AbciVersionError, match=r"1\.0\.0"):
-        driver.info(InfoRequest(version="0.37.0", abci_version="1.0.0"))
+    with pytest.raises(AbciVersionError, match=rule) as told:
+        driver.info(parse_info(**changed))
+    assert told.value.hint == "Run CometBFT v0.38.25"
+
+
+@pytest.mark.parametrize("version", ["0.38.21", "0.38.25", "v0.38.26-rc1", "0.38.99+x"])
+def test_later_releases_of_the_line_are_answered(
+    opened: Opened, tmp_path: Path, version: str
+) -> None:
+    driver = opened(file(tmp_path))
+    assert driver.info(parse_info(version=version)).last_block_height == 0
 
 
 def with_params(**changed: object) -> dict[str, object]:
@@ -330,39 +354,10 @@ def test_mempool_verdicts_start_anew_after_a_commit(
     assert driver.check_tx(CheckTxRequest(tx=b"garbage", type=0)).code != 0
 
 
-@given(st.lists(st.binary(max_size=300), max_size=20), st.integers(0, 2_000))
-@settings(max_examples=60)
-def test_proposals_fit_and_keep_their_order(txs: list[bytes], room: int) -> None:
-    driver = AbciApplication(
-        application=LedgerApplication(DcapVerifier()), store=_Nothing()
-    )
-    taken = driver.prepare_proposal(
-        PrepareProposalRequest(max_tx_bytes=room, txs=tuple(txs))
-    ).txs
-    assert taken == tuple(txs[: len(taken)])
-    assert _encoded(taken) <= room
-    if len(taken) < len(txs):
-        assert _encoded((*taken, txs[len(taken)])) > room
-
-
-def _encoded(txs: tuple[bytes, ...]) -> int:
-    """CometBFT's ComputeProtoSizeForTxs, by the protobuf library itself."""
-    return _CLASSES["ResponsePrepareProposal"](txs=txs).ByteSize()
-
-
-class _Nothing(AbciStore):
-    head = None
-
-    def __init__(self) -> None:
-        pass
-
-
-def test_proposals_are_accepted_and_vote_extensions_are_not(
+def test_vote_extensions_are_refused_but_the_empty_one(
     opened: Opened, tmp_path: Path
 ) -> None:
     driver = opened(file(tmp_path))
-    proposal = ProcessProposalRequest(txs=(b"garbage",))
-    assert driver.process_proposal(proposal).status == ACCEPT
     for extension, status in ((b"", ACCEPT), (b"x", REJECT)):
         vote = VerifyVoteExtensionRequest(vote_extension=extension)
         assert driver.verify_vote_extension(vote).status == status
@@ -424,7 +419,7 @@ def test_application_that_forgets_a_result_stops_everything(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("statement", "error"),
     [
-        ("UPDATE state SET value = x'00' WHERE key = (SELECT MAX(key) FROM state)", 1),
+        ("UPDATE state SET value = x'c1' WHERE key = (SELECT MAX(key) FROM state)", 1),
         ("DELETE FROM state WHERE key = (SELECT MAX(key) FROM state)", 1),
         ("UPDATE head SET app_hash = x'00'", 1),
         ("UPDATE head SET genesis = x'c0'", 1),

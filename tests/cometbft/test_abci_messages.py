@@ -16,7 +16,9 @@ from sealift.node.abci._messages import (
     AbciEvent,
     AbciProofOp,
     AbciProofOps,
+    AbciPublicKey,
     AbciTxResult,
+    AbciValidatorUpdate,
     CommitResponse,
     ExceptionResponse,
     FinalizeBlockRequest,
@@ -28,7 +30,7 @@ from sealift.node.abci._messages import (
     parse_request,
     render_response,
 )
-from sealift.node.abci._proto import SCHEMA, parse_choice
+from sealift.node.abci._proto import _CLASSES, SCHEMA, parse_choice
 
 REQUESTS = {
     "echo": {"message": "hello"},
@@ -42,11 +44,20 @@ REQUESTS = {
     "offer_snapshot": {"snapshot": {"height": 1}, "app_hash": bytes(32)},
     "load_snapshot_chunk": {"height": 1},
     "apply_snapshot_chunk": {"chunk": b"x", "sender": "me"},
-    "prepare_proposal": {"max_tx_bytes": 100, "txs": [b"a", b"b"]},
+    "prepare_proposal": {"max_tx_bytes": 100, "txs": [b"a", b"b"], "height": 4},
     "process_proposal": block(1, (b"a",)),
     "extend_vote": {"hash": bytes(32), "height": 1},
     "verify_vote_extension": {"vote_extension": b"x"},
     "finalize_block": block(7, (b"a", b"")),
+}
+
+VOTE = {"validator": {"address": bytes(20), "power": 3}, "block_id_flag": 1}
+EVIDENCE = {
+    "type": 1,
+    "validator": {"address": b"v" * 20, "power": 3},
+    "height": 6,
+    "time": {"seconds": 1},
+    "total_voting_power": 10,
 }
 
 
@@ -97,6 +108,18 @@ def test_damaged_requests_are_a_request_or_a_refusal(
         {"hash": bytes(31)},
         {"hash": b""},
         {"proposer_address": bytes(21)},
+        {"next_validators_hash": b""},
+        {"decided_last_commit": {"votes": [{"block_id_flag": 2}]}},
+        {"decided_last_commit": {"votes": [VOTE | {"block_id_flag": 0}]}},
+        {"decided_last_commit": {"votes": [VOTE | {"block_id_flag": 4}]}},
+        {"misbehavior": [{"type": 1, "height": 1}]},
+        {"misbehavior": [EVIDENCE | {"type": 3}]},
+        {"misbehavior": [EVIDENCE | {"height": 0}]},
+        {
+            "misbehavior": [
+                EVIDENCE | {"validator": {"address": bytes(20), "power": -1}}
+            ]
+        },
         {"time": {"seconds": 1, "nanos": -1}},
         {"time": {"seconds": 1, "nanos": 1_000_000_000}},
         {"time": {"seconds": 253_402_300_800}},
@@ -127,6 +150,41 @@ def test_requests_of_other_versions_are_refused(raw: bytes) -> None:
         parse_request(raw)
 
 
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [("flush", ()), ("check_tx", ()), ("finalize_block", ("time",))],
+    ids=str,
+)
+def test_unknown_fields_are_refused_at_any_depth(kind: str, end: tuple[str]) -> None:
+    """What a later version says there might be what the others agree on."""
+    raw = bytearray(message(kind, **REQUESTS[kind]))
+    assert parse_request(bytes(raw))
+    request = _CLASSES["Request"].FromString(bytes(raw))
+    inner = getattr(request, kind)
+    for name in end:
+        inner = getattr(inner, name)
+    inner.MergeFromString(b"\xfa\x7f\x01x")  # field 2047
+    with pytest.raises(AbciFormatError, match="fields of another version"):
+        parse_request(request.SerializeToString())
+    with pytest.raises(AbciFormatError, match="fields of another version"):
+        parse_request(bytes(raw) + b"\xfa\x7f\x01x")
+
+
+def test_votes_and_evidence_of_a_block_are_read() -> None:
+    body = block(7) | {
+        "decided_last_commit": {
+            "round": 2,
+            "votes": [VOTE, VOTE | {"block_id_flag": 3}],
+        },
+        "misbehavior": [EVIDENCE],
+    }
+    request = parse_request(message("finalize_block", **body))
+    assert isinstance(request, FinalizeBlockRequest)
+    assert [one.block_id_flag for one in request.decided_last_commit.votes] == [1, 3]
+    (evidence,) = request.misbehavior
+    assert (evidence.type, evidence.height, evidence.validator.power) == (1, 6, 3)
+
+
 def test_genesis_without_parameters_is_refused() -> None:
     body = {name: GENESIS[name] for name in GENESIS if name != "consensus_params"}
     with pytest.raises(AbciFormatError, match="consensus_params"):
@@ -153,12 +211,22 @@ def test_genesis_is_read_whole() -> None:
         (
             FinalizeBlockResponse(
                 app_hash=b"\xaa",
+                validator_updates=(
+                    AbciValidatorUpdate(pub_key=AbciPublicKey(ed25519=b"k"), power=300),
+                    AbciValidatorUpdate(pub_key=AbciPublicKey(ed25519=b"k")),
+                ),
+            ),
+            "17 aa 01 14 1a 08 0a 03 0a 01 6b 10 ac 02 1a 05 0a 03 0a 01 6b 2a 01 aa",
+        ),
+        (
+            FinalizeBlockResponse(
+                app_hash=b"\xaa",
                 tx_results=(AbciTxResult(), AbciTxResult(code=300, gas_used=-1)),
             ),
             "18 aa 01 15 12 00 12 0e 08 ac 02 30 ffffffffffffffffff01 2a 01 aa",
         ),
     ],
-    ids=["flush", "exception", "commit", "retain", "verify", "finalize"],
+    ids=["flush", "exception", "commit", "retain", "verify", "validators", "finalize"],
 )
 def test_bytes_of_responses(response: object, raw: str) -> None:
     assert render_response(response) == bytes.fromhex(raw)

@@ -13,21 +13,27 @@ from pathlib import Path
 import pytest
 from abci_client import GENESIS, INFO, Connection, block, frame, init, run_block
 from comet import account_key, receiver, transfer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from sealift.base import Height
+from sealift.base import Height, InvariantError
 from sealift.ledger import DcapVerifier
 from sealift.node import ExecutedBlock, LedgerApplication
 from sealift.node._history import NEAR
 from sealift.node._state_log import ChangeLog
 from sealift.node.abci import (
-    AbciOrderError,
     AbciServer,
     AbciSocketError,
     run_abci,
 )
+from sealift.protocol import MAX_TX_BYTES
+from sealift.relay import Validator, ValidatorSet
 from sealift.relay.rpc import ExecTxResult
 from sealift.transport.files import FileLockedError
 from sealift.transport.process import ProcessSpec, child_process
+
+OTHERS = ValidatorSet(validators=(Validator(public_key=b"o" * 32, power=10),))
+OTHER_KEY = {"pub_key": {"secp256k1": bytes(33)}, "power": 10}
 
 
 @pytest.fixture
@@ -39,12 +45,15 @@ def folder() -> Iterator[Path]:
 
 @contextlib.asynccontextmanager
 async def serving(
-    folder: Path, application: LedgerApplication | None = None
+    folder: Path,
+    application: LedgerApplication | None = None,
+    patience: float = 20,
 ) -> AsyncIterator[tuple[AbciServer, Connection, Connection]]:
     async with run_abci(
         folder / "home",
         socket=folder / "s",
         application=application or LedgerApplication(DcapVerifier()),
+        patience=patience,
     ) as server:
         one, other = [await Connection.open(folder / "s") for _ in range(2)]
         try:
@@ -91,9 +100,12 @@ def test_every_message_of_a_chain_over_the_socket(folder: Path) -> None:
             assert (kind, body["validators"]) == ("init_chain", [])
             assert (await other.ask("check_tx", tx=transfer(0)))[1]["code"] == 0
             kind, body = await one.ask(
-                "prepare_proposal", max_tx_bytes=1000, txs=[b"x"]
+                "prepare_proposal",
+                max_tx_bytes=1000,
+                txs=[b"x", transfer(0)],
+                height=1,
             )
-            assert (kind, body) == ("prepare_proposal", {"txs": [b"x"]})
+            assert (kind, body) == ("prepare_proposal", {"txs": [transfer(0)]})
             kind, body = await one.ask("process_proposal", **block(1, (transfer(0),)))
             assert (kind, body) == ("process_proposal", {"status": 1})
             kind, body = await one.ask("finalize_block", **block(1, (transfer(0),)))
@@ -201,14 +213,183 @@ def test_refused_bytes_end_their_connection_only(folder: Path, garbage: bytes) -
     asyncio.run(main())
 
 
-def test_refused_decision_ends_the_server(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "body", "rule"),
+    [
+        ("commit", {}, "AbciOrderError: Commit without FinalizeBlock"),
+        ("finalize_block", block(2), "AbciOrderError: FinalizeBlock out of turn"),
+        ("process_proposal", block(5), "AbciOrderError: proposal out of turn"),
+        (
+            "prepare_proposal",
+            {"txs": [b"x"], "height": 9, "max_tx_bytes": 9},
+            "AbciOrderError: proposal out of turn",
+        ),
+        (
+            "finalize_block",
+            block(1, validators=OTHERS),
+            "AbciValidatorsError: block 1 names other next validators",
+        ),
+        ("init_chain", GENESIS | {"chain_id": "another"}, "ForeignChainError"),
+        ("init_chain", GENESIS | {"app_state_bytes": b"{}"}, "LedgerGenesisError"),
+        ("init_chain", GENESIS | {"initial_height": 2}, "AbciGenesisError"),
+        ("init_chain", GENESIS | {"validators": [OTHER_KEY]}, "UnsupportedKeyError"),
+        ("info", INFO | {"version": "1.0.0"}, "AbciVersionError"),
+        ("finalize_block", block(1) | {"hash": b""}, "AbciFormatError"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_refusal_is_named_and_the_next_node_is_served(
+    folder: Path, kind: str, body: dict[str, object], rule: str
+) -> None:
     async def main() -> None:
-        async with serving(folder) as (server, one, _):
+        async with serving(folder) as (server, one, other):
+            before = (await other.ask("init_chain", **GENESIS))[1]["app_hash"]
+            answered, told = await one.ask(kind, **body)
+            assert answered == "exception"
+            assert str(told["error"]).startswith(rule)
+            with pytest.raises(EOFError):
+                await one.answer()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(server.failed(), 0.05)
+            third = await Connection.open(folder / "s")
+            again = await third.ask("init_chain", **GENESIS)
+            assert again[1]["app_hash"] == before
+            assert (await third.ask("finalize_block", **block(1)))[0] != "exception"
+            assert (await third.ask("commit"))[0] == "commit"
+            await third.close()
+
+    asyncio.run(main())
+
+
+def test_transactions_of_any_size_are_answered(folder: Path) -> None:
+    async def main() -> None:
+        async with serving(folder) as (_, one, _other):
             await one.ask("init_chain", **GENESIS)
-            kind, body = await one.ask("commit")
+            for tx in (b"", bytes(MAX_TX_BYTES), bytes(MAX_TX_BYTES + 1)):
+                _, told = await one.ask("check_tx", tx=tx)
+                assert told["code"] != 0
+                refused = await one.ask("process_proposal", **block(1, (tx,)))
+                assert refused == ("process_proposal", {"status": 2})
+                none = await one.ask(
+                    "prepare_proposal", txs=[tx], max_tx_bytes=10**8, height=1
+                )
+                assert none == ("prepare_proposal", {"txs": []})
+            # decided all the same: failed results, never a halt
+            txs = (b"", bytes(MAX_TX_BYTES + 1), transfer(0))
+            _, done = await one.ask("finalize_block", **block(1, txs))
+            codes = [result["code"] for result in done["tx_results"]]
+            assert [code == 0 for code in codes] == [False, False, True]
+
+    asyncio.run(main())
+
+
+def test_a_fifth_connection_waits_for_a_place_and_is_refused(folder: Path) -> None:
+    """Two nodes on one ledger would commit each other's blocks."""
+
+    async def main() -> None:
+        async with serving(folder, patience=0.3) as (server, one, _other):
+            others = [await Connection.open(folder / "s") for _ in range(2)]
+            for each in others:
+                assert (await each.ask("echo", message="x"))[0] == "echo"
+            fifth = await Connection.open(folder / "s")
+            kind, told = await fifth.ask("info", **INFO)
             assert kind == "exception"
-            assert "Commit without FinalizeBlock" in str(body["error"])
-            with pytest.raises(AbciOrderError):
+            assert str(told["error"]).startswith("AbciConnectionsError")
+            await fifth.close()
+            assert (await one.ask("echo", message="x"))[0] == "echo"
+            # of a node that died just now
+            sixth = asyncio.create_task(ask_anew(folder))
+            await asyncio.sleep(0.1)
+            for each in others:
+                await each.close()
+            assert (await sixth)[0] == "info"
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(server.failed(), 0.05)
+
+    asyncio.run(main())
+
+
+async def ask_anew(folder: Path) -> tuple[str, dict[str, object]]:
+    connection = await Connection.open(folder / "s")
+    try:
+        return await connection.ask("info", **INFO)
+    finally:
+        await connection.close()
+
+
+def test_a_message_that_breaks_off_is_named(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with serving(folder) as (server, one, _other):
+            one.writer.write(frame("echo", message="whole")[:-1])
+            await one.close()
+            async with asyncio.timeout(5):
+                while "ended within a message" not in caplog.text:
+                    await asyncio.sleep(0.01)
+            assert (await ask_anew(folder))[0] == "info"
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(server.failed(), 0.05)
+
+    asyncio.run(main())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=60),
+            st.sampled_from(
+                [
+                    frame("echo", message="x"),
+                    frame("info", **INFO),
+                    frame("init_chain", **GENESIS),
+                    frame("finalize_block", **block(1)),
+                    frame("check_tx", tx=b"tx"),
+                    frame("query", path="/store"),
+                    frame("flush"),
+                ]
+            ),
+        ),
+        max_size=6,
+    ),
+    st.integers(0, 40),
+)
+def test_whatever_comes_the_next_connection_is_served(
+    parts: list[bytes], cut: int
+) -> None:
+    stream = b"".join(parts)
+    stream = stream[: max(len(stream) - cut, 0)]
+
+    async def main(folder: Path) -> None:
+        async with serving(folder) as (server, one, _other):
+            one.writer.write(stream)
+            one.writer.write_eof()
+            with contextlib.suppress(EOFError, AssertionError, ConnectionError):
+                while True:
+                    await one.answer()
+            assert (await ask_anew(folder))[0] == "info"
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(server.failed(), 0.01)
+
+    with tempfile.TemporaryDirectory(prefix="slz-") as made:
+        asyncio.run(main(Path(made)))
+
+
+class Forgetful(LedgerApplication):
+    def finalize_block(self, **_: object) -> ExecutedBlock:
+        return ExecutedBlock(app_hash=bytes(32), changes={})
+
+
+def test_a_decision_that_fails_half_done_ends_the_server(folder: Path) -> None:
+    async def main() -> None:
+        application = Forgetful(DcapVerifier())
+        async with serving(folder, application) as (server, one, _):
+            await one.ask("init_chain", **GENESIS)
+            kind, body = await one.ask("finalize_block", **block(1, (b"x",)))
+            assert kind == "exception"
+            assert "did not answer every transaction" in str(body["error"])
+            with pytest.raises(InvariantError):
                 await asyncio.wait_for(server.failed(), 5)
 
     asyncio.run(main())
@@ -346,9 +527,8 @@ def test_process_says_ready_and_ends_by_signal_or_failure(folder: Path) -> None:
     spec = ProcessSpec(
         argv=[
             sys.executable,
-            "-m",
-            "sealift.node.abci",
-            f"--home={folder / 'home'}",
+            *("-m", "sealift", "node", "abci"),
+            str(folder / "home"),
             f"--socket={folder / 's'}",
         ],
         log=folder / "log",
@@ -365,10 +545,15 @@ def test_process_says_ready_and_ends_by_signal_or_failure(folder: Path) -> None:
             await child.wait_for_line(r"^ready unix:///", within=20)
             one = await Connection.open(folder / "s")
             assert (await one.ask("commit"))[0] == "exception"
-            assert await asyncio.wait_for(child.wait(), 10) == 1
-            assert "no InitChain yet" in child.output()
-            assert "Traceback" not in child.output()
             await one.close()
+            assert (await ask_anew(folder))[0] == "info"
+            assert "no InitChain yet" in child.output()
+            assert await child.stop() == 0
+        (folder / "home" / "state.sqlite").write_bytes(b"no database" * 100)
+        async with child_process(spec) as child:
+            assert await asyncio.wait_for(child.wait(), 20) == 1
+            assert "It is kept as it is" in child.output()
+            assert "Traceback" not in child.output()
 
     asyncio.run(main())
 

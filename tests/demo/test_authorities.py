@@ -4,21 +4,18 @@
 that take every kind of decision between them.
 """
 
-import contextlib
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from demo_processes import SEALIFT, living, report_of
 
 from sealift.cli._demo_stage import AUTHORITIES
 
 pytestmark = pytest.mark.process
-SECONDS = 280
 #: In every report, whoever decided.
 ALWAYS = {
     "no call was lost",
@@ -38,27 +35,6 @@ ROTATED = {
 }
 
 
-def demo(folder: Path, *words: str) -> dict:
-    """A demo's report; nothing that it started outlives it, whatever happens."""
-    argv = [sys.executable, "-m", "sealift", "demo", "--json", *words]
-    argv += ["--accounts", "60", "--rate", "6", "--block-ms", "500"]
-    child = subprocess.Popen(
-        argv,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        out, err = child.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        os.kill(child.pid, signal.SIGTERM)  # it stops its own processes
-        out, err = child.communicate(timeout=60)
-    assert child.returncode == 0, (out, err)
-    return json.loads(out)
-
-
 def lines(report: dict) -> list[str]:
     return report["decision"]
 
@@ -71,7 +47,7 @@ def held(report: dict) -> set[str]:
 def test_holders_hosts_and_the_vendor_decide_together_and_rotate(
     tmp_path: Path,
 ) -> None:
-    report = demo(tmp_path, "--authority", "all-of", "--rotate")
+    report = report_of(tmp_path, "--authority", "all-of", "--rotate")
     assert held(report) >= ALWAYS | ROTATED | {BALLOTS}
     for kind in ("UpgradeOrder", "StatusOrder"):
         begun = next(n for n, line in enumerate(lines(report)) if kind in line)
@@ -84,19 +60,9 @@ def test_holders_hosts_and_the_vendor_decide_together_and_rotate(
 
 @pytest.mark.timeout(400)
 def test_sudo_hands_the_shard_to_its_holders(tmp_path: Path) -> None:
-    report = demo(tmp_path, "--authority", "sudo-then-stake")
+    report = report_of(tmp_path, "--authority", "sudo-then-stake")
     assert held(report) >= ALWAYS | {BALLOTS, HANDED_OVER}
     assert any("RulesOrder" in line for line in report["decision"])
-
-
-def living(folder: Path) -> list[int]:
-    """Processes that were started for something in a folder."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if str(folder).encode() in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -106,7 +72,7 @@ def test_who_ends_it_twice_leaves_nothing_running(
     keep = tmp_path / "kept"
     words = ["--accounts", "60", "--rate", "2", "--json", "--keep", str(keep)]
     child = subprocess.Popen(
-        [sys.executable, "-m", "sealift", "demo", *words],
+        [*SEALIFT, "demo", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

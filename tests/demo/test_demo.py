@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
 import subprocess
@@ -10,27 +9,38 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
+from demo_processes import living, run
 
+from sealift.base import (
+    AccountId,
+    Digest,
+    Epoch,
+    Generation,
+    Height,
+    Nonce,
+    ShardId,
+    StateRoot,
+)
+from sealift.bundle import parse_bundle, verify_bundle
+from sealift.cli import _demo_load
 from sealift.cli._application import ApplicationError, example, read_application
 from sealift.cli._bench import _BUDGETS, NAMES, BenchError
-from sealift.cli._demo_load import LoadError
+from sealift.cli._demo_load import ChainScan, Load, LoadError, SealingKeys
 from sealift.cli._demo_report import _gap_blocks
 from sealift.cli._demo_stage import DemoOptions, set_stage
 from sealift.cli._demo_story import DemoError, Processes, Story
+from sealift.crypto import rsa_public_modulus, sha256
+from sealift.ledger import ledger_call, transaction
+from sealift.protocol import Confirmation
+from sealift.relay.rpc import Event, ExecTxResult
 from sealift.testing._bench_tally import bench_tally, bench_votes
 from sealift.testing.bench import BENCHMARKS, bench_rotation
+from sealift.transport.bundle_folder import read_bundle_file
 from sealift.transport.clock import WallClock
-
-SEALIFT = (sys.executable, "-m", "sealift")
-
-
-def run(*words: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*SEALIFT, *words], capture_output=True, text=True, timeout=timeout, check=False
-    )
 
 
 @pytest.mark.process
@@ -55,20 +65,7 @@ def test_an_enclave_is_upgraded_under_load_and_its_sealed_state_survives(
     assert {check["ok"] for check in found["checks"]} == {True}
     assert len(found["ports"]) == 5
     # nothing of it runs any more
-    assert not _processes_of(keep)
-
-
-def _processes_of(folder: Path) -> list[str]:
-    lines = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-            if str(folder) in line and int(entry.name) != os.getpid():
-                lines.append(line)
-    return lines
+    assert living(keep) == []
 
 
 @pytest.mark.parametrize(
@@ -210,11 +207,132 @@ def test_before_anything_runs_there_is_nothing_to_look_at(tmp_path: Path) -> Non
     with pytest.raises(DemoError):
         _ = story.load
     assert stage.old.fingerprint != stage.new.fingerprint
+    modulus = rsa_public_modulus(stage.vendor).to_bytes(384, "little")
+    assert stage.old.mr_signer == stage.new.mr_signer == sha256(modulus)
+    for built in (stage.old, stage.new):
+        signed = verify_bundle(parse_bundle(read_bundle_file(built.path))).sigstruct
+        assert built.mr_signer == signed.mrsigner
+        assert built.fingerprint == signed.mrenclave
+
+
+class TestScan:
+    """What the demo believes of roots must be L1's word, not that of one platform."""
+
+    def scan(self, *events: tuple[str, ...], code: int = 0) -> ChainScan:
+        """A block with a vote for blocks 3 … 5 for each tuple of events."""
+        said = Confirmation(
+            chain_id="sealift-demo",
+            shard=ShardId(bytes(32)),
+            generation=Generation(0),
+            first=Height(3),
+            last=Height(5),
+            prev_root=StateRoot(bytes(32)),
+            root=StateRoot(bytes(32)),
+            receipts_root=Digest(bytes(32)),
+            effects_root=Digest(bytes(32)),
+            signing_key=AccountId(bytes(32)),
+        )
+        vote = ledger_call(
+            "enclave_bridge.confirm", confirmation=said, signature=bytes(64), effects=()
+        )
+        tx = transaction(
+            bytes(32),
+            chain_id="sealift-demo",
+            nonce=Nonce(0),
+            valid_until=Height(90),
+            call=vote,
+        )
+        results = tuple(
+            ExecTxResult(
+                code=code, events=tuple(Event(kind=k, attributes=()) for k in kinds)
+            )
+            for kinds in events
+        )
+
+        class L1:
+            async def block(self, height: int) -> SimpleNamespace:
+                header = SimpleNamespace(
+                    height=height, time=SimpleNamespace(seconds=height, nanos=0)
+                )
+                txs = (tx,) * len(events)
+                return SimpleNamespace(block=SimpleNamespace(header=header, txs=txs))
+
+            async def block_results(self, _: int) -> SimpleNamespace:
+                return SimpleNamespace(txs_results=results)
+
+        return ChainScan(L1())  # type: ignore[arg-type]
+
+    @pytest.fixture(autouse=True)
+    def _headers_without_hashes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_demo_load, "header_hash", lambda _: Digest(bytes(32)))
+
+    def test_a_vote_that_lacks_others_confirms_nothing(self) -> None:
+        scan = self.scan(("enclave_bridge.RootVoted",), ())
+        asyncio.run(scan._read(9))
+        assert scan.count("enclave_bridge.confirm") == 2
+        assert scan.confirmations == []
+        assert scan.confirmed_at(4) is None
+
+    def test_the_vote_that_makes_the_quorum_confirms(self) -> None:
+        root = ("enclave_bridge.RootConfirmed",)
+        scan = self.scan(("enclave_bridge.RootVoted",), root)
+        asyncio.run(scan._read(9))
+        assert [at for at, _ in scan.confirmations] == [9]
+        assert [scan.confirmed_at(h) for h in (2, 3, 5, 6)] == [None, 9, 9, None]
+        refused = self.scan(root, code=1)
+        asyncio.run(refused._read(9))
+        assert refused.confirmations == []
+
+
+def test_a_late_call_takes_no_nonce_and_is_none_of_the_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = Load(
+        account=None,  # type: ignore[arg-type]
+        metadata=None,  # type: ignore[arg-type]
+        shard=b"s" * 32,  # type: ignore[arg-type]
+        shielding_key=_some_public_key(),
+        users=1,
+        scan=None,  # type: ignore[arg-type]
+    )
+    sealed: list[tuple[int, SealingKeys]] = []
+
+    def seal(
+        secret: bytes,
+        user: int,
+        nonce: int,
+        call: str,
+        args: dict[str, object],
+        *,
+        keys: SealingKeys,
+    ) -> tuple[SimpleNamespace, bytes]:
+        sealed.append((nonce, keys))
+        return SimpleNamespace(receipts=[]), b"envelope"
+
+    taken = [True, True, True, False]
+
+    async def carry(*_: object) -> bool:
+        load.send_failures.append("L1 took it not")
+        return taken.pop(0)
+
+    monkeypatch.setattr(load, "_seal", seal)
+    monkeypatch.setattr(load, "_carry", carry)
+    before = SealingKeys(Epoch(7), bytes(32))
+
+    async def story() -> None:
+        await load.send_as(b"secret", "a.b", {})
+        await load.send_late(b"secret", "a.b", {}, before)
+        await load.send_as(b"secret", "a.b", {})
+        with pytest.raises(LoadError, match="took it not"):
+            await load.send_as(b"secret", "a.b", {})
+
+    asyncio.run(story())
+    assert [nonce for nonce, _ in sealed] == [0, 1, 1, 2]
+    assert [keys for _, keys in sealed] == [load.keys, before, load.keys, load.keys]
+    assert len(load.calls) == 2
 
 
 def test_a_worker_that_refuses_a_read_is_a_load_error() -> None:
-    from sealift.cli._demo_load import Load  # noqa: PLC0415
-
     class Answer:
         status = 422
 

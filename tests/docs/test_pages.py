@@ -12,11 +12,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import sealift
-from sealift.base import ShardId
+from sealift.base import ChainId, ShardId
+from sealift.crypto import system_entropy
 from sealift.insecure_sim import SimIntel, SimMachine
 from sealift.ledger import DcapVerifier
 from sealift.node import LedgerApplication, SoloHome
 from sealift.node.abci import run_abci
+from sealift.node.cometbft import CometHome, NodePlan, make_network
+from sealift.relay import ConsensusParams
+from sealift.transport.clock import WallClock
 from sealift.worker import CONFIG_FILE, _api, load_config
 from sealift.worker._metrics import Metrics, Reading
 
@@ -302,20 +306,35 @@ def test_the_files_of_a_chains_home_are_told(tmp_path: Path) -> None:
     assert home.account_key("x").relative_to(tmp_path) == Path("keys/x.json")
 
 
-def test_the_files_of_a_ledger_behind_cometbft_are_told() -> None:
-    text = section("docs/files.md", "A ledger's home behind CometBFT")
+def test_the_files_of_a_cometbft_node_are_told() -> None:
+    text = section("docs/files.md", "The home of a CometBFT node")
 
-    async def serve(folder: Path) -> None:
+    async def serve(home: CometHome) -> None:
         ledger = LedgerApplication(DcapVerifier())
-        async with run_abci(folder, socket=folder / "s", application=ledger):
-            pass
+        with home.socket() as socket:
+            async with run_abci(home.ledger, socket=socket, application=ledger):
+                pass
 
     with TemporaryDirectory() as short:  # a unix socket's path is
-        asyncio.run(serve(Path(short)))
-        made = {path.name for path in Path(short).iterdir()}
-    assert made == {"state.sqlite", "lock"}
-    for name in made:
-        assert f"`{name}`" in text
+        (home,) = make_network(
+            Path(short),
+            [NodePlan(name="n", rpc_port=1, p2p_port=2)],
+            chain_id=ChainId("net"),
+            genesis_time=WallClock().now(),
+            consensus_params=ConsensusParams(app_version=1),
+            app_state=b"{}",
+            block_ms=1000,
+            entropy=system_entropy,
+        )
+        asyncio.run(serve(home))
+        made = {
+            str(path.relative_to(home.root))
+            for path in home.root.rglob("*")
+            if path.is_file()
+        }
+    assert {"ledger/state.sqlite", "ledger/lock", "config/config.toml"} <= made
+    for name in (*made, home.log.name, home.process.name):
+        assert f"`{name}`" in text, name
 
 
 def test_the_files_of_the_simulator_are_told(tmp_path: Path) -> None:

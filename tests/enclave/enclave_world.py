@@ -186,6 +186,8 @@ class FakePlatform:
 class FakeLedger:
     """An L1 state machine that writes what the test tells it to."""
 
+    fixed_validators = True
+
     def __init__(self) -> None:
         self.store = SimpleTreeStore()
         self.schedule: Schedule | None = None

@@ -139,21 +139,34 @@ def holders_upgrade(world: World, v1: Runtime, v2: Runtime) -> None:
     handed_over(world, old)
 
 
+def hosts_vote(world: World, order: Order, *instances: WorldWorker) -> None:
+    """The hosts of these instances are for an order; the first one proposes it."""
+    for operator, instance in zip(OPERATORS, instances, strict=True):
+        if instance is instances[0]:
+            world.act(
+                operator,
+                "council.propose",
+                order=order,
+                signing_key=instance.signing_key,
+            )
+            continue
+        world.act(
+            operator,
+            "council.vote",
+            shard=world.shard,
+            order=order.digest(),
+            signing_key=instance.signing_key,
+            aye=True,
+        )
+
+
 def hosts_upgrade(world: World, v1: Runtime, v2: Runtime) -> None:
     """Two of two platforms vote for it; the rules' authority is ``HOSTS``."""
     old = begun(world, v1, v2, operators=OPERATORS)
     second = second_of(world, old)
     config = world.config(world.releases[1], operators=OPERATORS)
     order = order_of(world, config=config)
-    world.act("operator", "council.propose", order=order, signing_key=old.signing_key)
-    world.act(
-        "operator-2",
-        "council.vote",
-        shard=world.shard,
-        order=order.digest(),
-        signing_key=second.signing_key,
-        aye=True,
-    )
+    hosts_vote(world, order, old, second)
     handed_over(world, old)
 
 

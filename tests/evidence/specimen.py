@@ -33,7 +33,16 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from ghosts import haunted
-from histories import HALF, HOSTS, OPERATORS, TENTH, handed_over, order_of, second_of
+from histories import (
+    HALF,
+    HOSTS,
+    OPERATORS,
+    TENTH,
+    handed_over,
+    hosts_vote,
+    order_of,
+    second_of,
+)
 from lineages import export, replace, trust_root
 
 from sealift.base import Height
@@ -85,15 +94,7 @@ def enclaves(world: World, runtime: Runtime) -> None:
     other = second_of(world, old)
     world.run_until(at + 1)
     order = order_of(world, config=world.config(second, operators=OPERATORS))
-    world.act("operator", "council.propose", order=order, signing_key=old.signing_key)
-    world.act(
-        "operator-2",
-        "council.vote",
-        shard=world.shard,
-        order=order.digest(),
-        signing_key=other.signing_key,
-        aye=True,
-    )
+    hosts_vote(world, order, old, other)
     handed_over(world, old)
 
 

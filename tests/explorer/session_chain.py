@@ -36,7 +36,13 @@ from sealift.protocol import (
 )
 from sealift.protocol.ecall import StateProof
 from sealift.provisioning import epoch_public
-from sealift.relay import Header, HeaderNotKeptError, Timestamp, TrustRoot
+from sealift.relay import (
+    Header,
+    HeaderNotKeptError,
+    RelayCheckpoint,
+    Timestamp,
+    TrustRoot,
+)
 from sealift.relay import header_hash as hash_of
 from sealift.relay._verified import SEAL, VerifiedHeader
 
@@ -275,3 +281,10 @@ class Shown:
         if height > BORN + len(self._acts) + 1:
             raise HeaderNotKeptError("not shown", got=height)
         return self._chain.header(self._acts, height)
+
+    def checkpoint_at(self, height: int) -> RelayCheckpoint:
+        return RelayCheckpoint(
+            trust_root=self.trust_root,
+            header=self.header_at(height).header,
+            next_validators=None,
+        )

@@ -26,6 +26,8 @@ from sealift.crypto import account_of, sha256
 from sealift.frame import SimpleTreeStore
 from sealift.ledger import (
     CODES,
+    FIRST_RUNTIME,
+    RUNTIME_VERSIONS,
     CollateralVerdict,
     FinalizedBlock,
     Ledger,
@@ -195,8 +197,13 @@ class World:
         verifier: Any = None,
         anchors: tuple[TrustAnchor, ...] = (),
         clock: int = 1_000,
+        runtime: int = FIRST_RUNTIME,
+        versions: Any = RUNTIME_VERSIONS,
         **params: Any,
     ) -> None:
+        self.versions = versions
+        #: Of every block: hash, time, transactions; and the app hash after it.
+        self.history: list[tuple[bytes, int, tuple[bytes, ...], bytes]] = []
         #: Digests of effects by block, for confirmations of words posted later.
         self.facts: dict[int, bytes] = {}
         self.clock = clock
@@ -212,11 +219,10 @@ class World:
             sudo=self.account("root"),
             anchors=anchors,
             params=LedgerParams(**params),
+            runtime=runtime,
         )
         self.store = SimpleTreeStore()
-        self.ledger = Ledger(
-            genesis=self.genesis, store=self.store, verifier=self.verifier
-        )
+        self.ledger = self.made(self.store)
         self.app_hash = self.ledger.init_chain()
         self.database = dict(self.store.items(b""))
         self.last: FinalizedBlock | None = None
@@ -269,6 +275,9 @@ class World:
         assert block.hook_failures == ()
         self.last = block
         self.app_hash = block.app_hash
+        self.history.append(
+            (self.hash_of(height), self.time_of(height), txs, block.app_hash)
+        )
         self.ledger.commit()
         for key, value in block.changes.items():
             if value is None:
@@ -301,9 +310,20 @@ class World:
         """Forget everything but the database."""
         self.store = SimpleTreeStore()
         self.store.apply(self.database)
-        self.ledger = Ledger(
-            genesis=self.genesis, store=self.store, verifier=self.verifier
+        self.ledger = self.made(self.store)
+
+    def made(self, store: SimpleTreeStore) -> Ledger:
+        return Ledger(
+            genesis=self.genesis,
+            store=store,
+            verifier=self.verifier,
+            versions=self.versions,
         )
+
+    def as_root(self, call: str, /, **arguments: Any) -> LedgerTxResult:
+        """A call by root, in a block of its own."""
+        inner = ledger_call(call, **arguments)
+        return self.call("sudo.sudo", by="root", call=inner)
 
     def read(self, kind: type, key: bytes) -> Any:
         raw, _ = self.ledger.query(key)
@@ -360,7 +380,11 @@ class World:
         return Instance(name, code, **fields)
 
     def collateral(self, **fields: Any) -> None:
-        self.call(
+        (result,) = self.block(self.collateral_tx(**fields))
+        self.told(result)
+
+    def collateral_tx(self, **fields: Any) -> bytes:
+        return self.tx(
             "teerex.register_collateral",
             collateral=encode(FakeCollateral(**fields)),
         )

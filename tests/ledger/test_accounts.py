@@ -6,13 +6,11 @@ import pytest
 
 from sealift.base import decode
 from sealift.frame import BadOriginError, DispatchDepthError, UnknownCallError
-from sealift.ledger import RUNTIME_VERSION, ledger_call
+from sealift.ledger import ledger_call
 from sealift.ledger._errors import (
     ExistentialDepositError,
     InsufficientFundsError,
     NotRootKeyError,
-    RuntimeUpgradeError,
-    UnknownRuntimeVersionError,
 )
 
 
@@ -93,53 +91,6 @@ def test_wrappers_in_wrappers_end(world: Any) -> None:
         call = ledger_call("sudo.sudo", call=call)
     with pytest.raises((BadOriginError, DispatchDepthError)):
         world.call(call.name, by="root", call=call)
-
-
-def plan(world: Any, *, version: Any, height: Any) -> None:
-    world.call(
-        "sudo.sudo",
-        by="root",
-        call=ledger_call("system.set_code", version=version, height=height),
-    )
-
-
-def test_a_runtime_upgrade_must_be_ahead_and_newer(world: Any) -> None:
-    with pytest.raises(RuntimeUpgradeError):
-        plan(world, version=RUNTIME_VERSION, height=50)
-    with pytest.raises(RuntimeUpgradeError):
-        plan(world, version=0, height=50)
-    with pytest.raises(RuntimeUpgradeError):
-        plan(world, version=2, height=world.next)
-
-
-def test_the_node_halts_by_name_at_a_version_it_does_not_have(world: Any) -> None:
-    plan(world, version=RUNTIME_VERSION + 1, height=10)
-    world.blocks_until(9)
-    for _ in range(2):
-        with pytest.raises(UnknownRuntimeVersionError):
-            world.block()
-    world.restart()
-    assert world.height == 9
-    with pytest.raises(UnknownRuntimeVersionError):
-        world.block()
-
-
-def test_a_withdrawn_runtime_upgrade_does_not_halt(world: Any) -> None:
-    plan(world, version=RUNTIME_VERSION + 1, height=10)
-    plan(world, version=RUNTIME_VERSION, height=0)
-    assert "system.RuntimeUpgradeCancelled" in world.events()
-    world.blocks_until(12)
-
-
-def test_a_planned_version_that_this_release_has_takes_over(
-    world: Any, monkeypatch: Any
-) -> None:
-    plan(world, version=RUNTIME_VERSION + 1, height=5)
-    world.blocks_until(4)
-    monkeypatch.setattr("sealift.ledger._system.RUNTIME_VERSION", RUNTIME_VERSION + 1)
-    world.block()
-    assert "system.RuntimeUpgraded" in world.events()
-    world.block()
 
 
 def test_only_the_last_256_block_hashes_are_kept(world: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the mempool remembers never lets a forgery in, nor a block trust it."""
+"""What was verified is remembered by its bytes, and never lets a forgery in."""
 
 from collections.abc import Callable
 from typing import Any
@@ -48,13 +48,30 @@ def test_a_recheck_verifies_no_signature_again(
     assert verified() == 3
 
 
-def test_a_block_verifies_what_the_mempool_has_verified(
+def test_each_signature_is_verified_once_on_its_way_into_a_block(
     world: Any, verified: Callable[[], int]
 ) -> None:
+    waiting, foreign = pay(world), pay(world)
+    limits = {"max_bytes": 10**6, "max_gas": 10**6}
+    assert world.ledger.check_tx(waiting).code == 0
+    assert world.ledger.prepare_proposal([waiting], **limits) == (waiting,)
+    assert verified() == 1
+    world.ledger.require_proposal([waiting, foreign], **limits)
+    assert verified() == 2
+    assert [one.ok for one in world.block(waiting, foreign)] == [True, True]
+    assert verified() == 2
+
+
+def test_a_block_verifies_what_nobody_has_verified_before(
+    world: Any, verified: Callable[[], int]
+) -> None:
+    """After a restart, or when blocks are fetched that others decided."""
     tx = pay(world)
     assert world.ledger.check_tx(tx).code == 0
+    world.restart()
     assert world.block(tx)[0].ok
     assert verified() == 2
+    assert world.block(forged(pay(world)))[0].error == "TransactionSignatureError"
 
 
 def test_a_forgery_of_a_known_transaction_is_refused(world: Any) -> None:

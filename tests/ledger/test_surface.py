@@ -93,6 +93,7 @@ NEVER_AN_OUTCOME = {
     "LedgerGenesisError",
     "LedgerHeightError",
     "LedgerQueryError",
+    "ProposalRefusedError",
     "UnknownRuntimeVersionError",
     "TransactionError",
     # building a runtime, taking over states, proofs
@@ -104,6 +105,7 @@ NEVER_AN_OUTCOME = {
     "ForeignStateError",
     "MigrationCheckError",
     "MigrationFailedError",
+    "RegistryQueueError",
     "ProofFormatError",
     "ProofInvalidError",
     "ProofUnavailableError",

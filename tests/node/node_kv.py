@@ -8,8 +8,9 @@ from pathlib import Path
 
 from sealift.base import Height
 from sealift.frame import SimpleTreeStore
+from sealift.ledger import NO_REPORT, EngineReport
 from sealift.node import ExecutedBlock, run_solo
-from sealift.relay import Timestamp
+from sealift.relay import Timestamp, ValidatorSet
 from sealift.relay.rpc import Event, EventAttribute, ExecTxResult, GenesisDoc
 from sealift.transport.clock import WallClock
 
@@ -21,6 +22,8 @@ class KvApplication:
         self.store = SimpleTreeStore()
         self.pending: dict[bytes, bytes | None] = {}
         self.max_block_gas = -1
+        self.next_validators: ValidatorSet | None = None
+        self.fixed_validators = True
         self.checked: list[tuple[bytes, bool]] = []
 
     def init_chain(self, genesis: GenesisDoc) -> ExecutedBlock:
@@ -45,6 +48,16 @@ class KvApplication:
             return ExecTxResult(code=2, log="AlreadySetError", codespace="kv")
         return ExecTxResult(gas_wanted=1)
 
+    def prepare_proposal(
+        self, txs: Sequence[bytes], *, max_bytes: int, max_gas: int
+    ) -> Sequence[bytes]:
+        return txs
+
+    def require_proposal(
+        self, txs: Sequence[bytes], *, max_bytes: int, max_gas: int
+    ) -> None:
+        return None
+
     def finalize_block(
         self,
         *,
@@ -53,6 +66,7 @@ class KvApplication:
         time: Timestamp,
         proposer: bytes,
         txs: Sequence[bytes],
+        report: EngineReport = NO_REPORT,
     ) -> ExecutedBlock:
         assert len(block_hash) == 32
         assert len(proposer) == 20

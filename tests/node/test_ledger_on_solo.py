@@ -25,6 +25,7 @@ from sealift.ledger import (
     LedgerGenesis,
     LedgerGenesisError,
     LedgerParams,
+    ProposalRefusedError,
     ledger_call,
     render_genesis,
     transaction,
@@ -35,6 +36,7 @@ from sealift.node import (
     LedgerApplication,
     SoloConfig,
     SoloHome,
+    ValidatorsNotFixedError,
     init_solo,
     ledger_consensus_params,
     run_solo,
@@ -285,6 +287,85 @@ def test_hook_that_fails_is_told_loudly(
     errors = [one for one in caplog.records if one.levelno >= logging.ERROR]
     (told,) = [one for one in errors if "block 2:" in one.getMessage()]
     assert "hook of pallet system failed in block 2" in told.getMessage()
+
+
+def test_a_genesis_whose_validators_may_change_is_refused_at_its_birth(
+    tmp_path: Path,
+) -> None:
+    """One key orders this chain: another would never sign, and it would stand."""
+    params = LedgerParams(max_validators=4)
+    with pytest.raises(ValidatorsNotFixedError, match="max_validators 0"):
+        init_solo(
+            tmp_path / "home",
+            chain_id=CHAIN,
+            genesis_time=WallClock().now(),
+            accounts={"faucet": None, "sudo": bytes(31) + b"s"},
+            app_state=lambda keys: app_state(dict(keys), params=params),
+            application=LedgerApplication(DcapVerifier()),
+            entropy=bytes,
+            config=SoloConfig(block_ms=0, port=0),
+            consensus_params=ledger_consensus_params(params),
+        )
+
+
+def test_root_cannot_add_a_validator_to_a_chain_of_one_key(home: SoloHome) -> None:
+    async def main() -> None:
+        async with run_solo(
+            home.root, application=LedgerApplication(DcapVerifier()), clock=WallClock()
+        ) as node:
+            call = ledger_call(
+                "sudo.sudo",
+                call=ledger_call(
+                    "validators.set_validator", public_key=b"k" * 32, power=1
+                ),
+            )
+            by_root = {"chain_id": CHAIN, "valid_until": Height(1000), "call": call}
+            secret = read_account_key(home.account_key("faucet"))
+            rich = transaction(
+                secret,
+                chain_id=CHAIN,
+                nonce=Nonce(0),
+                valid_until=Height(1000),
+                call=ledger_call(
+                    "balances.transfer",
+                    dest=account_of(bytes(31) + b"s"),
+                    amount=Amount(10**6),
+                ),
+            )
+            node.submit(rich)
+            await node.produce()
+            node.submit(transaction(bytes(31) + b"s", nonce=Nonce(0), **by_root))
+            block = await node.produce()
+            assert [one.info for one in block.results] == ["ValidatorsFixedError"]
+            header = (await node.produce()).block.header
+            assert header.next_validators_hash == header.validators_hash
+
+    asyncio.run(main())
+
+
+def test_solo_proposes_by_the_rule_of_the_network(
+    home: SoloHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a mempool holds by mistake never stands in a block of either engine."""
+    expected = transfers(home, [0, 1])
+    junk = [b"", b"garbage", transfers(home, [7])[0]]
+
+    async def main() -> None:
+        application = LedgerApplication(DcapVerifier())
+        async with run_solo(
+            home.root, application=application, clock=WallClock()
+        ) as node:
+            for tx in expected:
+                node.submit(tx)
+            held = (junk[0], expected[0], junk[1], expected[1], expected[0], junk[2])
+            monkeypatch.setattr(node.mempool, "reap", lambda **_: held)
+            limits = {"max_bytes": 10**6, "max_gas": -1}
+            with pytest.raises(ProposalRefusedError):
+                application.require_proposal(held, **limits)
+            application.require_proposal(expected, **limits)
+            assert list((await node.produce()).block.txs) == expected
+
+    asyncio.run(main())
 
 
 def test_application_without_state_and_foreign_genesis_are_refused() -> None:

@@ -23,6 +23,7 @@ from sealift.relay import (
     ChainRelay,
     RelayRules,
     Timestamp,
+    Validator,
     verify_block,
     verify_state,
 )
@@ -214,6 +215,18 @@ def test_another_key_cannot_order_this_chain(genesis: GenesisDoc) -> None:
             application=KvApplication(),
             tip=genesis_tip(genesis, bytes(32)),
         )
+
+
+def test_an_application_that_changes_fixed_validators_stops_the_chain(
+    make_chain: Callable[..., DurableChain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application = KvApplication()
+    chain = make_chain(application=application)
+    other = Validator(public_key=b"o" * 32, power=1)
+    outcome = ExecutedBlock(app_hash=bytes(32), changes={}, validator_updates=(other,))
+    monkeypatch.setattr(application, "finalize_block", lambda **_: outcome)
+    with pytest.raises(InvariantError, match="fixed validators"):
+        chain.produce(now=chain.genesis.genesis_time, txs=())
 
 
 def test_application_that_forgets_a_result_stops_the_chain(

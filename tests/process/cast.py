@@ -78,7 +78,7 @@ from sealift.worker._l1 import L1View
 
 ROOT = Path(__file__).resolve().parents[2]
 SEALIFT = (sys.executable, "-c", "from sealift.cli import main; main()")
-URL = r"https?://[0-9.]+:[0-9]+"
+READY = r"^ready (https?://[0-9.]+:[0-9]+)"
 PATIENCE = 60.0
 MIN_NOTICE = 4
 BLOCK_MS = 150
@@ -173,8 +173,8 @@ class Part:
             await self.start()
             assert self.child is not None
             with contextlib.suppress(SealiftError):
-                line = await self.child.wait_for_line(URL, within=PATIENCE)
-                self.url = line.group(0)
+                line = await self.child.wait_for_line(READY, within=PATIENCE)
+                self.url = line.group(1)
                 self.up.set()
             code = await self.child.wait()
             self.up.clear()
@@ -502,8 +502,6 @@ class Cast:
         last, root = None, None
         confirmed: dict[int, bytes] = {}
         for _, said in self.scan.confirmations:  # 1
-            if last is not None and said.last <= last:
-                continue  # said again by somebody else; L1 took no notice
             if last is not None:
                 assert said.first == last + 1, f"a gap after block {last}"
                 assert said.prev_root == root, f"the root chain breaks at {last}"

@@ -107,7 +107,6 @@ def test_where_two_platforms_must_agree_the_second_begins_at_genesis(
     make_stage: Callable[..., Stage],
 ) -> None:
     """Nobody else's word counts for the blocks before it came."""
-
     stage = make_stage(block_ms=400)
 
     async def story(cast: Cast) -> None:
@@ -126,11 +125,16 @@ def test_where_two_platforms_must_agree_the_second_begins_at_genesis(
         cast.run_worker("second", home)
         await cast.up("second")
         await cast.until_confirmed(cast.scan.height)
+        assert await cast.stop("second") == 0
+        cast.run_worker("second", home)
+        await cast.up("second")
+        await cast.until_confirmed(cast.scan.height)
         pump.cancel()
         last = cast.scan.height
         await cast.until_confirmed(last)
         for name in ("old", "second"):
             assert await cast.stop(name) == 0
+        await cast.judge("old", "second", upgrade_at=None, upto=last)
         receipts = [cast.receipts(name) for name in ("old", "second")]
         both = receipts[0].keys() & receipts[1].keys()
         assert len(both) > 10

@@ -50,6 +50,26 @@ def test_the_l1_node_goes_and_the_worker_says_so_and_goes_on(stage: Stage) -> No
     play(stage, story)
 
 
+def test_a_worker_that_is_up_before_its_l1_node_waits_for_it(stage: Stage) -> None:
+    """Started together, or again after a power cut: neither must be the first."""
+
+    async def story(cast: Cast) -> None:
+        await cast.give_birth()
+        assert await cast.stop("old") == 0
+        await cast.stop("chain")
+        part = cast.run_worker("old")
+        await asyncio.sleep(3)
+        assert not part.ended
+        assert not part.up.is_set()
+        await cast.start_chain()
+        await cast.up("old")
+        assert not part.ended
+        here = cast.scan.height
+        await cast.until_confirmed(here + 3)
+
+    play(stage, story)
+
+
 def test_two_workers_on_one_home_are_refused(stage: Stage) -> None:
     async def story(cast: Cast) -> None:
         await cast.give_birth()

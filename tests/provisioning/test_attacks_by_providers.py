@@ -18,7 +18,7 @@ from mura_world import (
     header_at,
 )
 
-from sealift.base import encode
+from sealift.base import decode, encode
 from sealift.crypto import HpkeSuite, hpke_seal, sha256
 from sealift.protocol import (
     AttestationPolicy,
@@ -31,7 +31,16 @@ from sealift.protocol import (
 )
 from sealift.protocol.ecall import Registration
 from sealift.provisioning import EntitledEpochs, ProvenState
-from sealift.relay import RelayCheckpoint, TrustRoot
+from sealift.relay import (
+    Commit,
+    ForkEvidence,
+    LightBlock,
+    RelayCheckpoint,
+    SignedHeader,
+    TrustRoot,
+    Validator,
+    ValidatorSet,
+)
 from sealift.relay import header_hash as hash_of
 
 
@@ -333,6 +342,28 @@ def checkpoint_of(height: int) -> bytes:
             next_validators=None,
         )
     )
+
+
+def test_validators_that_the_checkpoints_header_did_not_announce(talk: Talk) -> None:
+    """A trusted store with a set of the provider's own choice."""
+    honest = decode(RelayCheckpoint, checkpoint_of(HEAD))
+    mine = ValidatorSet(validators=(Validator(public_key=b"k" * 32, power=1),))
+    store = msgspec.structs.replace(honest, next_validators=mine)
+    talk.provider_node.package_changes = {"checkpoint": encode(store)}
+    refused_after_keys(talk, "CheckpointMismatchError")
+
+
+def test_a_provider_that_has_seen_a_fork(talk: Talk) -> None:
+    honest = decode(RelayCheckpoint, checkpoint_of(HEAD))
+    header = honest.header
+    conflicting = LightBlock(
+        signed_header=SignedHeader(header=header, commit=Commit()),
+        validators=ValidatorSet(validators=()),
+    )
+    seen = ForkEvidence(trusted=header, conflicting=conflicting)
+    store = msgspec.structs.replace(honest, evidence=seen)
+    talk.provider_node.package_changes = {"checkpoint": encode(store)}
+    refused_after_keys(talk, "CheckpointMismatchError")
 
 
 def test_a_checkpoint_of_another_height_than_the_challenge(talk: Talk) -> None:

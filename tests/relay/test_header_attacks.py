@@ -473,6 +473,91 @@ class TestSkipping:
                 workshop, workshop.with_commit(block, signatures=(one, one, *rest))
             )
 
+    @pytest.mark.parametrize(
+        ("power", "level", "vouching", "enough"),
+        [
+            # floor(10 · 1/3) = 3: four of ten is more, three is not
+            (1, (1, 3), 4, True),
+            (1, (1, 3), 3, False),
+            # exactly a third of nine is not more than a third
+            (3, (1, 3), 3, False),
+            (1, (2, 3), 7, True),
+            (1, (2, 3), 6, False),
+        ],
+    )
+    def test_the_boundary_is_floor_and_strict(
+        self,
+        workshop: Any,
+        power: int,
+        level: tuple[int, int],
+        vouching: int,
+        enough: bool,
+    ) -> None:
+        count = 9 if power == 3 else 10
+        trusted = workshop.others(f"boundary {power} {count}", count, power)
+        digest = validators_hash(trusted)
+        fields = {"validators_hash": digest, "next_validators_hash": digest}
+        start = root_of(workshop, workshop.sign(workshop.header(1, **fields), trusted))
+        new = ValidatorSet.sorted(
+            (
+                *trusted.validators[:vouching],
+                *workshop.others("fresh", 30, power).validators,
+            )
+        )
+        digest = validators_hash(new)
+        fields = {"validators_hash": digest, "next_validators_hash": digest}
+        block = workshop.sign(workshop.header(9, **fields), new)
+        rules = RelayRules(
+            trusting_period=DAY, trust_numerator=level[0], trust_denominator=level[1]
+        )
+        if enough:
+            verify_skipping(start, trusted, block, rules=rules, now=None)
+            return
+        with pytest.raises(NotEnoughTrustError):
+            verify_skipping(start, trusted, block, rules=rules, now=None)
+
+    def test_a_trusted_vote_at_the_index_of_another(self, workshop: Any) -> None:
+        """Counted for the trusted set, it must not count for a stranger too."""
+        block = self.mixed(workshop, 2, 2)
+        trusted = {one.public_key for one in workshop.validators.validators}
+        new = block.validators.validators
+        theirs = next(n for n, v in enumerate(new) if v.public_key in trusted)
+        other = next(n for n, v in enumerate(new) if v.public_key not in trusted)
+        sigs = list(block.commit.signatures)
+        sigs[theirs], sigs[other] = sigs[other], sigs[theirs]
+        with pytest.raises(CommitInvalidError, match="index"):
+            self.skip(workshop, workshop.with_commit(block, signatures=tuple(sigs)))
+
+    def test_a_small_order_vote_counts_in_a_skip(self, workshop: Any) -> None:
+        """ZIP-215 there too: else one validator could make relays bisect for ever."""
+        key = bytes.fromhex(
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"
+        )
+        odd = Validator(public_key=key, power=10)
+        trusted = ValidatorSet.sorted((*workshop.validators.validators[:1], odd))
+        digest = validators_hash(trusted)
+        first = workshop.header(next_validators_hash=digest)
+        start = root_of(workshop, workshop.sign(first))
+        new = ValidatorSet.sorted((*workshop.others("rest", 3).validators, odd))
+        digest = validators_hash(new)
+        header = workshop.header(9, validators_hash=digest, next_validators_hash=digest)
+        workshop.secrets[key] = workshop.secrets[
+            workshop.validators.validators[0].public_key
+        ]
+        block = workshop.sign(header, new)
+        index = new.validators.index(odd)
+        voted = workshop.with_sig(block, index, signature=key + bytes(32))
+        verify_skipping(start, trusted, voted, rules=workshop.rules, now=None)
+
+    def test_a_malformed_commit_is_refused_before_trust_is_missed(
+        self, workshop: Any
+    ) -> None:
+        """Else a host could make a relay ask for headers between, for nothing."""
+        far = self.mixed(workshop, 1, 3)
+        cut = workshop.with_commit(far, signatures=far.commit.signatures[:-1])
+        with pytest.raises(CommitInvalidError, match="not one signature"):
+            self.skip(workshop, cut)
+
     def test_a_trusted_nil_vote_neither_counts_nor_stalls(self, workshop: Any) -> None:
         block = workshop.sign(workshop.header(9))
         first = replace(block.commit.signatures[0], flag=FLAG_NIL)

@@ -73,6 +73,28 @@ def test_a_restart_between_xyz_and_the_rescue_loses_no_waiting_block(
     story.check_calls()
 
 
+@pytest.mark.parametrize("after", [1, 2, 5])
+def test_inv7_a_rescuer_that_is_killed_while_it_catches_up_goes_on(
+    story: Story, after: int
+) -> None:
+    """Its disk has blocks of a generation that its checkpoint has not heard of."""
+    world, old = story.world, story.old
+    entry = story.schedule()
+    xyz = entry.upgrade_at
+    rescued_at = xyz + world.schedule_now().rules.rescue_after
+    old.crash_before = f"keep block {xyz + after}"
+    story.business_until(rescued_at + 2)
+    assert not old.running
+    assert old.executions[-1] == xyz + after - 1
+    old.restart()
+    story.business(3)
+    story.settle()
+    assert not old.status().halted
+    story.check_calls()
+    story.check_chain_of_roots()
+    assert world.frontier().generation == entry.generation + 1
+
+
 @pytest.fixture
 def voided(new_story: Callable[..., Story]) -> Story:
     """The new one executed from XYZ on, but its host told nobody; then rescue."""

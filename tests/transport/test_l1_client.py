@@ -205,6 +205,38 @@ def test_a_node_that_is_busy_for_ever_is_given_up_by_name(
     tell(node, story)
 
 
+#: What CometBFT answers between a block and its results.
+NO_RESULTS = {
+    "error": {
+        "code": -32603,
+        "message": "Internal error",
+        "data": "could not find results for height #10",
+    }
+}
+
+
+def test_results_of_a_block_that_is_being_executed_are_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rpc, "_RESULTS_PAUSE", 0.001)
+    results = {"result": {"height": "10", "txs_results": None, "app_hash": ""}}
+    node = Node(lambda _m, _p: NO_RESULTS if len(node.calls) < 4 else results)
+
+    async def story(l1: L1Client) -> None:
+        assert (await l1.block_results(Height(10))).height == 10
+        assert len(node.calls) == 4
+
+    tell(node, story)
+    lost = Node(lambda _m, _p: NO_RESULTS)
+
+    async def in_vain(l1: L1Client) -> None:
+        with pytest.raises(RpcRemoteError, match="could not find results"):
+            await l1.block_results(Height(10))
+        assert len(lost.calls) == 30
+
+    tell(lost, in_vain)
+
+
 def test_state_without_proof_is_given_only_where_none_was_asked_for() -> None:
     async def story(l1: L1Client) -> None:
         entry = await l1.abci_query(b"key", prove=False)

@@ -89,3 +89,10 @@ def test_the_nine_steps_run_from_the_wheel(
     report = json.loads(said.stdout)
     assert report["ok"] is True
     assert list(empty.iterdir()) == []
+
+
+def test_the_manifest_template_for_gramine_is_package_data(wheel: Path) -> None:
+    name = "sealift.manifest.template"
+    with zipfile.ZipFile(wheel) as archive:
+        packed = archive.read(f"sealift/_data/gramine/{name}")
+    assert packed == (ROOT / "deploy" / "gramine" / name).read_bytes()

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+import msgspec
+
 from sealift.base import (
     AccountId,
     Digest,
@@ -20,6 +22,7 @@ from sealift.base import (
     decode,
     encode,
 )
+from sealift.ledger import SignedConfirmation
 from sealift.protocol import (
     BlockEffects,
     Confirmation,
@@ -121,12 +124,19 @@ class FakeL1:
         self.lost: SealiftError | None = None
         self.values: dict[bytes, bytes] = {}
         self.executed_effects: int | None = None
+        self.said: list[SignedConfirmation] = []
 
     async def confirmed(self, shard: ShardId) -> Height | None:
         assert shard == SHARD
         if self.lost is not None:
             raise self.lost
         return None if self.frontier is None else Height(self.frontier)
+
+    async def votes(self, shard: ShardId) -> tuple[SignedConfirmation, ...]:
+        assert shard == SHARD
+        if self.lost is not None:
+            raise self.lost
+        return tuple(self.said)
 
     async def effects_done(self, shard: ShardId) -> Height | None:
         assert shard == SHARD
@@ -187,6 +197,18 @@ def confirmation(first: int, last: int) -> Confirmation:
         receipts_root=Digest(bytes(32)),
         effects_root=Digest(bytes(32)),
         signing_key=ME,
+    )
+
+
+def vote(
+    first: int, last: int, *, key: AccountId = ME, platform: int = 0
+) -> SignedConfirmation:
+    """What an instance on a machine has said on L1, and others have not yet."""
+    said = msgspec.structs.replace(confirmation(first, last), signing_key=key)
+    return SignedConfirmation(
+        confirmation=said,
+        signature=SIGNATURE,
+        platform_id=PlatformId(bytes([platform]) * 32),
     )
 
 

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from doubles import (
     CODE,
+    ME,
     SHARD,
     FakeAccount,
     FakeEnclave,
@@ -76,6 +77,7 @@ class Front:
             store=self.store,
             outbox=Outbox(FakeAccount()),
             shard=SHARD,
+            me=ME,
         )
         self.api = Api(
             channel=channel,

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from doubles import (
     CODE,
+    ME,
     SHARD,
     FakeAccount,
     FakeEnclave,
@@ -16,9 +18,12 @@ from doubles import (
     executed,
     order,
     refusal,
+    vote,
 )
 
-from sealift.base import Height
+from sealift.base import AccountId, Height
+from sealift.ledger import SignedConfirmation
+from sealift.ledger._roots import add_vote
 from sealift.protocol.ecall import Confirm
 from sealift.worker import WorkerStore
 from sealift.worker._channel import EnclaveChannel
@@ -38,11 +43,20 @@ ORDER = "enclave_bridge.submit_order"
 class Desk:
     """A confirmer with everything around it."""
 
-    def __init__(self, path: Path, *, frontier: int | None = 0) -> None:
-        self.l1 = FakeL1(confirmed=frontier)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        frontier: int | None = 0,
+        l1: FakeL1 | None = None,
+        me: AccountId = ME,
+    ) -> None:
+        self.l1 = l1 or FakeL1(confirmed=frontier)
+        self.me = me
         self.account = FakeAccount()
         self.enclave = FakeEnclave(Confirm=self.sign)
         self.refuse_below = 0
+        self.refuse_to: set[int] = set()
         self.ends = False
         self.store = WorkerStore(path / "worker.db", shard=SHARD, fingerprint=CODE)
         self.outbox = Outbox(self.account)
@@ -52,12 +66,17 @@ class Desk:
             store=self.store,
             outbox=self.outbox,
             shard=SHARD,
+            me=me,
         )
 
     def sign(self, request: Confirm):
-        if request.after < self.refuse_below:
+        if request.after < self.refuse_below or request.durable in self.refuse_to:
             return refusal("ConfirmRangeError")
-        return confirmed(request.after + 1, request.durable, certificate=self.ends)
+        reply = confirmed(request.after + 1, request.durable, certificate=self.ends)
+        if reply.confirmation is None:
+            return reply
+        mine = msgspec.structs.replace(reply.confirmation, signing_key=self.me)
+        return msgspec.structs.replace(reply, confirmation=mine)
 
     async def settle(self) -> None:
         for _ in range(20):
@@ -236,6 +255,7 @@ def test_a_refused_certificate_is_said_again_but_not_for_ever(play) -> None:
         desk.ends = True
         desk.account.outcomes[CERTIFICATE] = refused
         await desk.execute(1, last_of_generation=True)
+        desk.l1.frontier = 1
         await desk.imported(20)
         assert len(desk.account.calls(CERTIFICATE)) == CERTIFICATE_TRIES
         assert desk.ranges() == [(1, 1)]
@@ -284,6 +304,7 @@ def test_an_order_survives_a_crash_before_l1_has_answered(play) -> None:
             store=desk.store,
             outbox=desk.outbox,
             shard=SHARD,
+            me=ME,
         )
         again.restored(Height(1))
         await desk.settle()
@@ -302,3 +323,226 @@ def test_an_order_that_l1_refuses_in_a_block_is_not_said_again(play) -> None:
         assert not desk.store.orders()
 
     play(scene)
+
+
+# --- where several platforms must agree (root_quorum) ---
+
+OTHERS = tuple(AccountId(bytes([n]) * 32) for n in (0x21, 0x22, 0x23))
+
+
+def by(number: int, first: int, last: int) -> SignedConfirmation:
+    """What one of the others, on a machine of its own, has said on L1."""
+    return vote(first, last, key=OTHERS[number], platform=number + 1)
+
+
+def test_a_round_begins_with_what_others_said_and_the_rest_follows(play) -> None:
+    async def scene(desk: Desk) -> None:
+        desk.l1.said = [by(0, 1, 3)]
+        await desk.execute(5)
+        assert desk.ranges() == [(1, 3), (4, 5)]
+
+    play(scene)
+
+
+def test_what_most_platforms_said_comes_first_and_of_equals_the_longest(play) -> None:
+    async def scene(desk: Desk) -> None:
+        desk.l1.said = [by(0, 1, 4), by(0, 1, 2), by(1, 1, 2), by(2, 1, 5)]
+        await desk.execute(6)
+        assert desk.ranges() == [(1, 2), (3, 6)]
+        desk.l1.said = [by(0, 1, 4), by(1, 1, 5), by(2, 1, 3)]
+        desk.confirmer._begin_round()
+        await desk.imported()
+        assert desk.ranges()[2:] == [(1, 5), (6, 6)]
+
+    play(scene)
+
+
+def test_two_instances_on_one_machine_are_one_voice(play) -> None:
+    async def scene(desk: Desk) -> None:
+        twin = vote(1, 2, key=OTHERS[1], platform=1)  # beside OTHERS[0]
+        desk.l1.said = [by(0, 1, 2), twin, by(2, 1, 3)]
+        await desk.execute(4)
+        assert desk.ranges() == [(1, 3), (4, 4)]
+
+    play(scene)
+
+
+def test_ranges_that_begin_elsewhere_or_go_beyond_the_disk_are_not_said(play) -> None:
+    async def scene(desk: Desk) -> None:
+        desk.l1.said = [by(0, 1, 9), by(1, 2, 3)]
+        await desk.execute(4)
+        assert desk.ranges() == [(1, 4)]
+
+    play(scene)
+
+
+def test_a_range_that_the_enclave_does_not_sign_keeps_nobody_from_the_next(
+    play,
+) -> None:
+    async def scene(desk: Desk) -> None:
+        desk.l1.said = [by(0, 1, 3), by(1, 1, 3), by(2, 1, 2)]
+        desk.refuse_to = {3}
+        await desk.execute(4)
+        assert desk.ranges() == [(1, 2), (3, 4)]
+
+    play(scene)
+
+
+def test_what_was_said_here_already_is_not_said_again(play) -> None:
+    async def scene(desk: Desk) -> None:
+        desk.l1.said = [vote(1, 3), by(0, 1, 3), by(0, 1, 2)]
+        await desk.execute(4)
+        assert desk.ranges() == [(1, 2), (3, 4)]
+        desk.l1.said = [vote(1, 4)]  # all of it: the others' turn
+        desk.confirmer._begin_round()
+        await desk.imported(5)
+        assert len(desk.ranges()) == 2
+
+    play(scene)
+
+
+def test_a_generations_last_word_is_said_beside_a_range_that_stands_already(
+    play,
+) -> None:
+    async def scene(desk: Desk) -> None:
+        desk.ends = True
+        desk.l1.said = [vote(1, 4)]
+        desk.confirmer.restored(Height(4))
+        await desk.imported(3)
+        assert desk.ranges() == []
+        assert len(desk.account.calls(CERTIFICATE)) == 1
+
+    play(scene)
+
+
+def test_a_certificate_is_not_owed_any_less_by_saying_what_others_said(play) -> None:
+    async def scene(desk: Desk) -> None:
+        desk.l1.said = [by(0, 1, 3)]
+        signed: list[Confirm] = []
+
+        def sign(request: Confirm):
+            signed.append(request)
+            desk.ends = request.durable == 5  # as the enclave gives it
+            return desk.sign(request)
+
+        desk.enclave.answers["Confirm"] = sign
+        await desk.execute(5, last_of_generation=True)
+        assert [(one.after, one.durable) for one in signed] == [(0, 3), (3, 5)]
+        assert len(desk.account.calls(CERTIFICATE)) == 1
+
+    play(scene)
+
+
+def test_without_the_others_words_the_whole_is_said(play) -> None:
+    async def scene(desk: Desk) -> None:
+        async def lost(_: object):
+            raise LostError("the node is away")
+
+        desk.l1.said = [by(0, 1, 1)]
+        desk.l1.votes = lost
+        await desk.execute(2)
+        assert desk.ranges() == [(1, 2)]
+        assert desk.confirmer.last_refusal == "the node is away"
+
+    play(scene)
+
+
+def test_a_word_that_nobody_joined_is_looked_after_again(play) -> None:
+    """The last block of a generation: nothing more is executed that would ask."""
+
+    async def scene(desk: Desk) -> None:
+        await desk.execute(5, calls=0)
+        assert desk.ranges() == [(1, 5)]
+        desk.l1.said = [vote(1, 5), by(0, 1, 4)]
+        await desk.imported(CONFIRM_EVERY + 1)
+        assert desk.ranges() == [(1, 5), (1, 4), (5, 5)]
+        desk.l1.frontier = 5
+        await desk.imported(3 * CONFIRM_EVERY)
+        assert len(desk.ranges()) == 3
+
+    play(scene)
+
+
+class Court(FakeL1):
+    """L1 as the ledger counts: a range is confirmed when ``quorum`` machines agree.
+
+    What is sent stands in the next block, and is heard of then.
+    """
+
+    def __init__(self, quorum: int) -> None:
+        super().__init__(confirmed=0)
+        self.quorum = quorum
+        self.history: list[tuple[int, int]] = []
+        self.waiting: list[tuple[SignedConfirmation, asyncio.Future[Included]]] = []
+
+    def make_block(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for said, heard in waiting:
+            heard.set_result(self.judge(said))
+
+    def seat(self, desk: Desk, number: int) -> None:
+        """Its worker is the one of this number, on a machine of its own."""
+
+        async def wait(tx_hash: bytes) -> Included:
+            _, args = desk.account.sent[int.from_bytes(tx_hash, "big")]
+            claim = args["confirmation"]
+            assert claim.signing_key == OTHERS[number]
+            heard = asyncio.get_running_loop().create_future()
+            self.waiting.append((by(number, claim.first, claim.last), heard))
+            return await heard
+
+        desk.account.wait = wait
+
+    def judge(self, said: SignedConfirmation) -> Included:
+        claim = said.confirmation
+        if claim.first != self.frontier + 1:
+            return refused(claim)
+        agreeing = {
+            one.platform_id for one in self.said if one.confirmation.last == claim.last
+        }
+        self.said = [*add_vote(tuple(self.said), said)]  # the oldest give way
+        if len(agreeing | {said.platform_id}) >= self.quorum:
+            self.frontier = int(claim.last)
+            self.history.append((int(claim.first), int(claim.last)))
+            self.said = []
+        return Included(height=Height(5), code=0, log="")
+
+
+BLOCKS = 60
+
+
+@pytest.mark.parametrize(
+    "comes", [(1, 20), (1, 21), (1, 22), (1, 23), (1, 20, 27), (1, 30, 31)]
+)
+def test_whoever_comes_late_and_who_was_there_agree_on_roots(
+    tmp_path: Path, comes: tuple[int, ...]
+) -> None:
+    """Each ends its ranges at its own newest block, at blocks of its own."""
+
+    async def whole() -> None:
+        court = Court(quorum=2)
+        desks = []
+        for number, _ in enumerate(comes):
+            (home := tmp_path / str(number)).mkdir()
+            desks.append(Desk(home, l1=court, me=OTHERS[number]))
+            court.seat(desks[-1], number)
+        outboxes = [asyncio.create_task(desk.outbox.run()) for desk in desks]
+        try:
+            for height in range(1, BLOCKS + 1):
+                court.make_block()
+                for desk, begins in zip(desks, comes, strict=True):
+                    for block in range(1, height + 1):
+                        if block == height >= begins or height == begins:
+                            await desk.execute(block)
+                    if height >= begins:
+                        await desk.imported()
+            assert court.history, "no root was ever confirmed"
+            assert BLOCKS - court.frontier <= 8, court.history
+        finally:
+            for task in outboxes:
+                task.cancel()
+            await asyncio.gather(*outboxes, return_exceptions=True)
+            for desk in desks:
+                desk.store.close()
+
+    asyncio.run(whole())

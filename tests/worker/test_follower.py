@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from doubles import (
     CODE,
+    ME,
     SHARD,
     FakeAccount,
     FakeEnclave,
@@ -20,14 +21,16 @@ from doubles import (
     status,
 )
 
-from sealift.base import Generation, Height, SealiftError
+from sealift.base import Digest, Generation, Height, SealiftError
 from sealift.protocol.ecall import (
     Confirm,
     DiffApply,
     Execute,
     Followed,
+    Genesis,
     Idle,
     ImportBlock,
+    SkipTo,
     SnapshotBegin,
     SnapshotChunk,
     SnapshotGet,
@@ -43,7 +46,7 @@ from sealift.worker import (
 from sealift.worker import _follower as follower_module
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._effects import POST_EFFECTS
-from sealift.worker._follower import Executions, Follower
+from sealift.worker._follower import HALTED_BY_FORK, Executions, Follower
 from sealift.worker._outbox import Outbox
 
 
@@ -54,6 +57,7 @@ class FakeFeed:
         self.lost: SealiftError | None = None
         self.lies = 0
         self.asked: list[int] = []
+        self.newest: tuple[Height, Digest] | None = None
 
     async def import_block(self, height: int) -> ImportBlock:
         self.asked.append(height)
@@ -100,6 +104,7 @@ class Scene:
             store=self.store,
             outbox=self.outbox,
             shard=SHARD,
+            me=ME,
         )
 
     def follow(self, request: ImportBlock):
@@ -362,6 +367,53 @@ def test_a_diff_is_kept_in_the_order_in_which_it_was_applied(play) -> None:
     play(story, follow=False)
 
 
+def test_no_block_is_durable_before_the_genesis_that_it_stands_on_is(play) -> None:
+    """Killed in between, a disk with diffs and no beginning would give nothing back."""
+
+    async def story(scene: Scene) -> None:
+        answered, call = asyncio.Event(), scene.enclave.call
+
+        async def slowly(payload: bytes) -> bytes:
+            reply = await call(payload)
+            if isinstance(scene.enclave.asked[-1], Genesis):
+                scene.ready = [1]  # there is a state now: the enclave would execute
+                answered.set()
+                for _ in range(20):  # its answer is on its way still
+                    await asyncio.sleep(0)
+            return reply
+
+        scene.enclave.call = slowly
+        scene.enclave.answers["Genesis"] = lambda _: StateReply(
+            height=Height(0), root=None
+        )
+        beginning = asyncio.create_task(scene.follower.begin_at_genesis(b"genesis"))
+        await answered.wait()
+        keep, seen = scene.store.commit_block, []
+
+        def commit(*given: object) -> None:
+            seen.append(scene.store.meta("born"))
+            keep(*given)
+
+        scene.store.commit_block = commit
+        await scene.follower.execute_ready()
+        assert seen == [b"\x01"]
+        assert await beginning is True
+
+    play(story, follow=False)
+
+
+def test_a_genesis_that_is_not_made_here_is_not_noted(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.enclave.answers["Genesis"] = lambda _: refusal("NoKeysError")
+        assert await scene.follower.begin_at_genesis(b"genesis") is False
+        scene.enclave.answers["Genesis"] = lambda _: refusal("GenesisError")
+        with pytest.raises(EnclaveRefusedError, match="GenesisError"):
+            await scene.follower.begin_at_genesis(b"another")
+        assert scene.store.meta("born") is None
+
+    play(story, follow=False)
+
+
 def test_a_disk_that_does_not_take_a_block_stops_before_it_is_confirmed(play) -> None:
     async def story(scene: Scene) -> None:
         scene.ready = [1]
@@ -398,3 +450,76 @@ def test_while_it_stands_still_no_block_is_imported(play) -> None:
         await scene.follower.reach(3)
 
     play(story)
+
+
+class Planner:
+    """Plans a skip to block 6, or does what it is told."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+        self.lost: SealiftError | None = None
+        self.none = False
+
+    async def plan(self, head: int, tip: int) -> tuple[Height, SkipTo] | None:
+        self.asked.append((head, tip))
+        if self.lost is not None:
+            raise self.lost
+        return None if self.none else (Height(6), SkipTo(path=(b"x",), proofs=()))
+
+
+def skipped(height: int) -> Followed:
+    return Followed(
+        height=Height(height),
+        runs=Generation(0),
+        mine=False,
+        waiting=0,
+        checkpoint=b"after the skip",
+    )
+
+
+@pytest.mark.parametrize("fault", ["", "none", "lost", "refused"])
+def test_a_long_gap_is_skipped_if_the_enclave_agrees_and_else_followed(
+    play, fault: str
+) -> None:
+    async def story(scene: Scene) -> None:
+        planner = Planner()
+        planner.none = fault == "none"
+        planner.lost = LostError("the node is away") if fault == "lost" else None
+        scene.enclave.answers["SkipTo"] = lambda _: (
+            refusal("SkipNotAllowedError", "a block of the gap is mine")
+            if fault == "refused"
+            else skipped(6)
+        )
+        scene.follower._skips = planner  # type: ignore[assignment]
+        scene.l1.head = 9
+        task = asyncio.create_task(scene.follower.run(Height(1)))
+        await scene.follower.reach(8)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert planner.asked == [(1, 9)]
+        assert scene.feed.asked[0] == (1 if fault else 7)
+        assert scene.feed.asked[-1] <= 9
+        if not fault:
+            assert scene.store.meta("checkpoint") is not None
+        assert scene.follower.progress.skipped_to == (None if fault else 6)
+
+    play(story, follow=False)
+
+
+def test_a_skip_into_a_fork_stops_the_follower(play) -> None:
+    async def story(scene: Scene) -> None:
+        kept: list[str] = []
+
+        async def forked() -> None:
+            kept.append("evidence")
+
+        scene.enclave.answers["SkipTo"] = lambda _: refusal("ForkDetectedError", "two")
+        scene.follower._skips = Planner()  # type: ignore[assignment]
+        scene.follower._forked = forked
+        scene.halted = HALTED_BY_FORK
+        scene.l1.head = 9
+        with pytest.raises(EnclaveGoneError, match="two chains"):
+            await scene.follower.run(Height(1))
+        assert kept == ["evidence"]
+
+    play(story, follow=False)

@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import pytest
+from doubles import SHARD, vote
 
-from sealift.base import Height
+from sealift.base import Height, encode
+from sealift.ledger._bridge import EnclaveBridge
 from sealift.relay import RpcRemoteError
 from sealift.worker import _l1 as l1_module
 from sealift.worker._l1 import L1View
@@ -41,3 +43,15 @@ def test_a_subscription_that_the_node_ends_is_made_again(
         assert client.subscribed >= 3
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("said", [(), (vote(1, 3),), (vote(1, 3), vote(1, 2))])
+def test_open_votes_are_read_where_the_bridge_keeps_them(said: tuple) -> None:
+    state = {} if not said else {EnclaveBridge.votes.key(SHARD): encode(said)}
+
+    class Client:
+        async def abci_query(self, key: bytes, *, prove: bool) -> SimpleNamespace:
+            assert not prove
+            return SimpleNamespace(value=state.get(key))
+
+    assert asyncio.run(L1View(Client()).votes(SHARD)) == said

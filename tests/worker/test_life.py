@@ -190,7 +190,10 @@ class Around:
     def genesis(self) -> bytes | None:
         return self.blob
 
-    async def ensure_collateral(self, outbox: Outbox) -> None:
+    def free_bytes(self) -> int | None:
+        return 5_000_000_000
+
+    async def ensure_collateral(self, outbox: Outbox, quote: bytes) -> None:
         if self.refuse_collateral is not None:
             raise self.refuse_collateral
 
@@ -713,6 +716,38 @@ def test_what_lies_ahead_is_in_status_and_metrics(play) -> None:
         scene.l1.values[schedule_key(SHARD)] = encode(schedule())
         scene.around.collateral_left = 10**9
         assert (await scene.life.reading()).policy_warnings == 0
+
+    play(story, live=False)
+
+
+def test_metrics_tell_what_an_operator_must_see_coming(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        empty = await scene.life.reading()
+        assert (empty.attestation_age_blocks, empty.attestation_remaining) == (
+            None,
+            None,
+        )
+        scene.standing(attested_at=4)
+        scene.l1.values[schedule_key(SHARD)] = encode(schedule())
+        scene.l1.frontier = 6
+        scene.around.collateral_left = 777
+        scene.life._troubles["the chain"] = "away"
+        now = await scene.life.reading()
+        most = entry().config.attestation.max_age_blocks
+        assert now.attestation_age_blocks == now.imported_height - 4
+        assert now.attestation_remaining == most - now.attestation_age_blocks
+        assert now.confirmed_height == 6
+        assert now.collateral_seconds_left == 777
+        assert now.disk_free == 5_000_000_000
+        assert now.waiting == {"chain"}
+        assert not now.fork_seen
+        scene.follower.progress.halted = "fork"
+        scene.follower.progress.l1_failure = "refused"
+        now = await scene.life.reading()
+        assert now.fork_seen
+        assert now.waiting == {"chain", "l1-node"}
+        assert now.confirmed_height is None  # nobody to ask
 
     play(story, live=False)
 

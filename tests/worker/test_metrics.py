@@ -5,7 +5,8 @@ import math
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from sealift.worker._metrics import Metrics, Reading
+from sealift.worker import _fetch, _life, _report, _rotation
+from sealift.worker._metrics import WAITS, Metrics, Reading
 
 NAMES = {
     "sealift_l1_block_height",
@@ -24,9 +25,18 @@ NAMES = {
     "sealift_staged_epoch_holders",
     "sealift_rotation_due_blocks",
     "sealift_policy_warnings",
+    "sealift_witnesses",
+    "sealift_witnesses_agreeing",
     "sealift_enclave_halted",
     "sealift_calls_executed",
     "sealift_enclave_labels",
+    "sealift_fork_seen",
+    "sealift_confirmed_block_height",
+    "sealift_confirmation_lag",
+    "sealift_attestation_remaining_blocks",
+    "sealift_collateral_seconds_left",
+    "sealift_disk_free_bytes",
+    "sealift_waiting",
 }
 
 
@@ -49,7 +59,7 @@ def reading(**changes: object) -> Reading:
     return Reading(**fields)
 
 
-def scrape(*readings: Reading) -> dict[str, float]:
+def raw(*readings: Reading) -> str:
     async def whole() -> bytes:
         left = iter(readings)
 
@@ -62,8 +72,12 @@ def scrape(*readings: Reading) -> dict[str, float]:
             text = await metrics.render()
         return text
 
-    text = asyncio.run(whole()).decode()
+    return asyncio.run(whole()).decode()
+
+
+def scrape(*readings: Reading) -> dict[str, float]:
     found = {}
+    text = raw(*readings)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if not sample.name.endswith("_created"):
@@ -74,6 +88,13 @@ def scrape(*readings: Reading) -> dict[str, float]:
 
 def test_the_names_are_those_that_are_documented() -> None:
     assert set(scrape(reading())) == NAMES
+
+
+def test_witnesses_are_counted_and_named() -> None:
+    witnesses = {"a": "agrees", "b": "behind", "c": "unreachable", "d": "conflict"}
+    found = scrape(reading(witnesses={"gone": "agrees"}), reading(witnesses=witnesses))
+    assert (found["sealift_witnesses"], found["sealift_witnesses_agreeing"]) == (4, 2)
+    assert found["sealift_witness_state"] == 1
 
 
 def test_what_is_not_known_is_not_a_number() -> None:
@@ -99,6 +120,11 @@ def test_what_is_not_known_is_not_a_number() -> None:
         "sealift_key_epoch",
         "sealift_staged_epoch",
         "sealift_policy_warnings",
+        "sealift_confirmed_block_height",
+        "sealift_confirmation_lag",
+        "sealift_attestation_remaining_blocks",
+        "sealift_collateral_seconds_left",
+        "sealift_disk_free_bytes",
     }
 
 
@@ -108,3 +134,28 @@ def test_calls_are_counted_once_and_the_lag_is_never_negative() -> None:
     assert found["sealift_block_lag"] == 2
     assert scrape(reading(imported_height=12))["sealift_block_lag"] == 0
     assert scrape(reading(halted=True))["sealift_enclave_halted"] == 1
+
+
+def test_confirmation_lags_behind_what_was_verified() -> None:
+    assert scrape(reading(confirmed_height=4))["sealift_confirmation_lag"] == 5
+    assert scrape(reading(confirmed_height=11))["sealift_confirmation_lag"] == 0
+
+
+def test_each_thing_that_is_waited_for_is_a_series_of_its_own() -> None:
+    waits = {"state", "l1-node"}
+    text = raw(reading(waiting=frozenset(waits)), reading(waiting=frozenset({"state"})))
+    found = {
+        sample.labels["what"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "sealift_waiting"
+    }
+    assert set(found) == set(WAITS)
+    assert {what for what, value in found.items() if value} == {"state"}
+
+
+def test_every_topic_of_health_has_its_name_in_the_metrics() -> None:
+    topics = {_life.L1, _life.ANNOUNCEMENT, _life.ATTESTATION, _life.SNAPSHOT}
+    topics |= {_report.KEYS, _fetch.STATE, _rotation.ROTATION}
+    named = {_report._NAMES.get(topic, topic) for topic in topics}
+    assert named | {"l1-node"} == set(WAITS)

@@ -9,7 +9,7 @@ import pytest
 from doubles import CODE, ME, SHARD, FakeEnclave, LostError, refusal
 from test_config import RIGHT, home_with
 
-from sealift.attestation import parse_collateral
+from sealift.attestation import TrustAnchor, parse_collateral
 from sealift.base import Digest, Height, UnixSeconds, encode
 from sealift.insecure_sim import (
     COLLATERAL_SECONDS,
@@ -29,8 +29,9 @@ from sealift.worker import (
 )
 from sealift.worker import _run as run_module
 from sealift.worker._channel import EnclaveChannel
+from sealift.worker._collateral import seconds_left
 from sealift.worker._config import load_config
-from sealift.worker._platform import InsecureSim, seconds_left
+from sealift.worker._platform import InsecureSim
 from sealift.worker._run import HomeDisk
 from sealift.worker._store import WholeSnapshot
 
@@ -57,9 +58,40 @@ class FakeNode:
 
 def test_a_node_of_another_chain_is_refused_by_name() -> None:
     with pytest.raises(WrongChainError, match="another chain") as caught:
-        asyncio.run(run_module._check_chain(FakeNode("other"), "test"))
+        asyncio.run(run_module._check_chain(FakeNode("other"), "test", within=0))
     assert (caught.value.got, caught.value.expected) == ("other", "test")
-    asyncio.run(run_module._check_chain(FakeNode("test"), "test"))
+    asyncio.run(run_module._check_chain(FakeNode("test"), "test", within=0))
+
+
+def test_a_node_that_is_coming_up_is_waited_for_and_one_that_does_not_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_module, "_LOOK_AGAIN_SECONDS", 0.001)
+    node, looks = FakeNode("test"), []
+
+    def slow(come: int):
+        async def status():
+            looks.append(1)
+            if len(looks) < come:
+                raise NodeUnreachableError("refused")
+            return await FakeNode.status(node)
+
+        return status
+
+    node.status = slow(4)
+    asyncio.run(run_module._check_chain(node, "test", within=5))
+    assert len(looks) == 4
+    looks.clear()
+    node.status = slow(10**9)
+    with pytest.raises(NodeUnreachableError):
+        asyncio.run(run_module._check_chain(node, "test", within=0.02))
+    assert len(looks) > 1
+    node.status = slow(0)
+    node.network = "other"  # it answers: another chain is none to wait for
+    looks.clear()
+    with pytest.raises(WrongChainError):
+        asyncio.run(run_module._check_chain(node, "test", within=5))
+    assert len(looks) == 1
 
 
 def trusted(node: FakeNode, *, required: bool):
@@ -173,6 +205,15 @@ def test_a_new_home_begins_without_a_key_store(home: Path) -> None:
     assert (home / "key_store.sealed").read_bytes() == b"new"
 
 
+def test_what_is_free_is_told_and_a_home_that_is_gone_is_not_known(home: Path) -> None:
+    disk = HomeDisk(load_config(home))
+    free = disk.free_bytes()
+    assert free is not None
+    assert free > 0
+    home.rename(home.with_name("gone"))
+    assert disk.free_bytes() is None
+
+
 def test_a_genesis_that_is_named_and_missing_is_told(home: Path) -> None:
     disk = HomeDisk(load_config(home))
     assert disk.key_store() is None
@@ -200,7 +241,7 @@ def test_a_worker_starts_on_no_machine_that_was_not_made_before(
     home.mkdir()
     config = load_config(home_with(home, text))
     with pytest.raises(SimStateError, match=words):
-        InsecureSim(config, clock=None)
+        InsecureSim(config)
     assert SimIntel(tmp_path / "sim").machines() == ["alpha"]
     assert not (tmp_path / "elsewhere").exists()
 
@@ -222,15 +263,20 @@ def test_collateral_that_holds_says_for_how_long_and_else_nothing(
         root_crl_number=1,
     )
 
+    root = TrustAnchor(root_der=intel.root_der, kind="insecure-sim")
+
     def left(at: int, record: CollateralRecord = known) -> int | None:
-        return seconds_left(record, root_der=intel.root_der, now=UnixSeconds(at))
+        return seconds_left(record, roots=(root,), now=UnixSeconds(at))
 
     assert left(now) == COLLATERAL_SECONDS
     assert left(now + 86_400) == COLLATERAL_SECONDS - 86_400
     assert left(now + COLLATERAL_SECONDS + 1) is None
     assert left(now, msgspec.structs.replace(known, collateral=b"\xc1")) is None
     other = SimIntel(tmp_path / "other")
-    assert seconds_left(known, root_der=other.root_der, now=now) is None
+    foreign = TrustAnchor(root_der=other.root_der, kind="insecure-sim")
+    assert seconds_left(known, roots=(foreign,), now=now) is None
+    assert seconds_left(known, roots=(), now=now) is None
+    assert seconds_left(known, roots=(foreign, root), now=now) == COLLATERAL_SECONDS
 
 
 def dead(home: Path, words: str, *, limit: int = 0) -> str:

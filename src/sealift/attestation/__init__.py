@@ -15,7 +15,7 @@ from ._collateral import (
     verify_collateral,
     verify_not_older,
 )
-from ._fmspc import quote_fmspc
+from ._fmspc import quote_fmspc, quote_pck_ca
 from ._policy import (
     Attested,
     AttestedHeights,
@@ -58,6 +58,7 @@ from ._rules import (
     RatlsRefusedError,
     Rule,
     TrustAnchorError,
+    failure,
 )
 from ._session import (
     PeerRefusedError,
@@ -119,6 +120,7 @@ __all__ = [
     "VerifiedQuote",
     "VerifiedTdQuote",
     "attest_verdict",
+    "failure",
     "generate_tls_key",
     "judge",
     "make_session_certificate",
@@ -130,6 +132,7 @@ __all__ = [
     "platform_id_of",
     "policy_failures",
     "quote_fmspc",
+    "quote_pck_ca",
     "render_collateral",
     "verify_collateral",
     "verify_evidence",

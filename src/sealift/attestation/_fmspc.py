@@ -1,9 +1,12 @@
 """Which collateral a quote needs: its model of processor, before anything is known."""
 
+from typing import Literal
+
 import dcap_qvl
 
+from ._certificates import common_name, parse_pem_chain
 from ._quote import parse_quote
-from ._rules import QuoteFormatError, Rule, failure
+from ._rules import AttestationError, QuoteFormatError, Rule, failure
 
 _FMSPC_BYTES = 6
 
@@ -26,6 +29,22 @@ def quote_fmspc(quote: bytes) -> bytes:
     if len(fmspc) != _FMSPC_BYTES:
         raise _no_model(f"an FMSPC of {len(fmspc)} B")
     return fmspc
+
+
+def quote_pck_ca(quote: bytes) -> Literal["platform", "processor"]:
+    """Which of Intel's CAs issued a quote's PCK certificate; **nothing is verified**.
+
+    Only for asking for the right revocation list.
+
+    Raises:
+        QuoteFormatError: Not a quote, or its chain is not of the SGX profile.
+    """
+    chain = parse_quote(quote).pck_chain
+    try:
+        name = common_name(parse_pem_chain(chain, length=3)[1])
+    except AttestationError as error:
+        raise QuoteFormatError("the quote names no CA", error.failures) from error
+    return "processor" if "Processor" in name else "platform"
 
 
 def _no_model(got: str) -> QuoteFormatError:

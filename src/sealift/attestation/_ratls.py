@@ -170,7 +170,8 @@ def parse_ratls_certificate(der: bytes) -> RatlsEvidence:
     """Read the evidence of an RA-TLS certificate; total, nothing is verified.
 
     Extension 2.23.133.5.4.9 is preferred: if it is present and bad, there is no
-    fallback to another. The certificate's own signature is not looked at (TLS
+    fallback to another. Gramine's older one counts under either of its two spellings,
+    not under both. The certificate's own signature is not looked at (TLS
     proves possession of the key, and Gramine's has an encoding of its own).
 
     Raises:
@@ -193,19 +194,21 @@ def parse_ratls_certificate(der: bytes) -> RatlsEvidence:
             nonce=_optional_bytes(fields, _NONCE),
             binding=_optional_bytes(fields, _BINDING),
         )
-    for oid in _GRAMINE_OIDS:
-        if oid in extensions:
-            return RatlsEvidence(
-                form="gramine",
-                certificate=der,
-                public_key=public_key,
-                quote=extensions[oid],
-                claims=b"",
-                key_hash_id=_SHA256_ID,
-                key_hash=sha256(public_key),
-                nonce=None,
-                binding=None,
-            )
+    older = [extensions[oid] for oid in _GRAMINE_OIDS if oid in extensions]
+    if len(older) > 1:
+        raise _format_error("Gramine's older extension twice", "one quote")
+    if older:
+        return RatlsEvidence(
+            form="gramine",
+            certificate=der,
+            public_key=public_key,
+            quote=older[0],
+            claims=b"",
+            key_hash_id=_SHA256_ID,
+            key_hash=sha256(public_key),
+            nonce=None,
+            binding=None,
+        )
     raise _format_error("no evidence extension", DICE_OID)
 
 

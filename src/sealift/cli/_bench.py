@@ -13,12 +13,17 @@ from sealift.base import SealiftError
 NAMES = (
     "exec",
     "relay",
+    "bisection",
     "quote",
     "provisioning",
     "handover",
     "rotation",
     "votes",
     "tally",
+    "cost",
+    "abci",
+    "invoke_1",
+    "invoke_4",
 )
 #: DESIGN §15, where it names a budget.
 _BUDGETS = {

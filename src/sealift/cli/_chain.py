@@ -3,16 +3,14 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 import msgspec
 
-from sealift.attestation import TrustAnchor, parse_trust_anchor
-from sealift.base import AccountId, Amount, ChainId, Height
+from sealift.base import ChainId, Height
 from sealift.crypto import system_entropy
-from sealift.ledger import DcapVerifier, LedgerGenesis, LedgerParams, render_genesis
+from sealift.ledger import FIRST_RUNTIME, NEWEST_RUNTIME, DcapVerifier, LedgerParams
 from sealift.node import (
     SOLO_NOTICE,
     LedgerApplication,
@@ -23,26 +21,15 @@ from sealift.node import (
     run_solo,
 )
 from sealift.relay import TrustRoot, header_hash
-from sealift.transport.clock import format_time
-from sealift.transport.files import read_or_explain, write_durably
+from sealift.transport.files import write_durably
 from sealift.transport.process import wait_for_stop
 
+from ._chain_runtime import set_code, status
+from ._chain_validators import set_validator, validators
 from ._errors import EXIT_INTERRUPTED
+from ._genesis import FIRST_ACCOUNTS, anchor_options, chosen_anchors, first_state
 from ._output import emit, json_option, say
-from ._params import DEFAULT_RPC, PATH, open_l1, run, wall_clock
-from ._sim import existing_intel
-
-#: What the accounts of a new chain have.
-_FUNDS = Amount(10**15)
-_NAMES = ("sudo", "faucet")
-
-rpc_option = click.option(
-    "--rpc",
-    default=DEFAULT_RPC,
-    show_default=True,
-    envvar="SEALIFT_RPC",
-    help="RPC of an L1 node.",
-)
+from ._params import PATH, open_l1, run, wall_clock
 
 
 @click.group()
@@ -57,13 +44,16 @@ def chain() -> None:
     """
 
 
+chain.add_command(status)
+chain.add_command(set_code)
+chain.add_command(validators)
+chain.add_command(set_validator)
+
+
 @chain.command()
 @click.argument("home", type=PATH)
 @click.option("--chain-id", default="sealift-local", show_default=True)
-@click.option("--sim", type=PATH, help="Accept this simulated Intel's evidence.")
-@click.option(
-    "--root", "roots", type=PATH, multiple=True, help="Attestation root to accept."
-)
+@anchor_options
 @click.option(
     "--account", "names", multiple=True, help="Make one more funded account key."
 )
@@ -73,6 +63,13 @@ def chain() -> None:
     default=1000,
     show_default=True,
     help="Milliseconds between blocks.",
+)
+@click.option(
+    "--runtime",
+    type=click.IntRange(FIRST_RUNTIME, NEWEST_RUNTIME),
+    default=NEWEST_RUNTIME,
+    show_default=True,
+    help="The version of the L1 runtime to begin with.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option(
@@ -87,6 +84,7 @@ def init(
     roots: tuple[Path, ...],
     names: tuple[str, ...],
     block_ms: int,
+    runtime: int,
     host: str,
     port: int,
     as_json: bool,
@@ -99,35 +97,17 @@ def init(
     Example:
       sealift chain init chain --sim sim --block-ms 500
     """
-    anchors = [
-        parse_trust_anchor(read_or_explain(path, what="attestation root"))
-        for path in roots
-    ]
-    if sim is not None:
-        anchors.append(
-            TrustAnchor(root_der=existing_intel(sim).root_der, kind="insecure-sim")
-        )
-    if not anchors:
-        raise click.UsageError("Whose evidence counts? Give --sim, or --root.")
+    anchors = chosen_anchors(sim, roots)
     params = LedgerParams()
-
-    def app_state(keys: Mapping[str, AccountId]) -> bytes:
-        return render_genesis(
-            LedgerGenesis(
-                chain_id=ChainId(chain_id),
-                accounts=tuple((key, _FUNDS) for key in keys.values()),
-                sudo=keys["sudo"],
-                anchors=tuple(anchors),
-                params=params,
-            )
-        )
 
     root = init_solo(
         home,
         chain_id=ChainId(chain_id),
         genesis_time=wall_clock().now(),
-        accounts=dict.fromkeys((*_NAMES, *names)),
-        app_state=app_state,
+        accounts=dict.fromkeys((*FIRST_ACCOUNTS, *names)),
+        app_state=lambda keys: first_state(
+            ChainId(chain_id), keys, anchors=anchors, params=params, runtime=runtime
+        ),
         application=LedgerApplication(DcapVerifier()),
         entropy=system_entropy,
         config=SoloConfig(block_ms=block_ms, host=host, port=port),
@@ -143,6 +123,7 @@ def init(
             "header_hash": root.header_hash,
             "faucet_key": str(place.account_key("faucet")),
             "attestation_roots": [anchor.kind for anchor in anchors],
+            "runtime_version": runtime,
         },
         as_json=as_json,
     )
@@ -165,19 +146,6 @@ def start(ctx: click.Context, *, home: Path, verbose: bool) -> None:
         level=logging.INFO if verbose else logging.WARNING, format="%(message)s"
     )
     ctx.exit(run(_serve(home)))
-
-
-@chain.command()
-@rpc_option
-@json_option
-def status(*, rpc: str, as_json: bool) -> None:
-    r"""How far an L1 node is, as it says itself.
-
-    \b
-    Example:
-      sealift chain status --rpc http://127.0.0.1:26657
-    """
-    emit(run(_status(rpc)), as_json=as_json)
 
 
 @chain.command("trust-root")
@@ -233,20 +201,6 @@ async def _serve(home: Path) -> int:
 def stop_code(signal_number: int) -> int:
     """Exit code of a service that was asked to end: Ctrl-C 130, SIGTERM 0."""
     return EXIT_INTERRUPTED if signal_number == signal.SIGINT else 0
-
-
-async def _status(rpc: str) -> dict[str, object]:
-    async with open_l1(rpc) as l1:
-        found = await l1.status()
-    info = found.sync_info
-    return {
-        "chain_id": found.node_info.network,
-        "height": info.latest_block_height,
-        "time": format_time(info.latest_block_time),
-        "block_hash": info.latest_block_hash,
-        "app_hash": info.latest_app_hash,
-        "node": f"{found.node_info.moniker} {found.node_info.version}",
-    }
 
 
 async def _ask_root(rpc: str, height: Height | None) -> TrustRoot:

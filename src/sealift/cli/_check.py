@@ -4,7 +4,14 @@ import shutil
 from dataclasses import dataclass
 from typing import Final
 
-from sealift.base import AccountId, Height, SealiftError, canonical_decode
+from sealift.attestation import TrustAnchor
+from sealift.base import (
+    AccountId,
+    Height,
+    SealiftError,
+    UnixSeconds,
+    canonical_decode,
+)
 from sealift.bundle import verify_bundle
 from sealift.crypto import account_of
 from sealift.insecure_sim import SimStateError
@@ -23,11 +30,19 @@ from sealift.protocol import (
 )
 from sealift.transport.account import free_balance
 from sealift.transport.clock import unix_seconds
+from sealift.transport.gramine import gramine_fingerprint
 from sealift.transport.keys import read_account_key
 from sealift.transport.rpc import L1Client
-from sealift.worker import Risk, WorkerConfig, collateral_risk, forecast, seconds_left
+from sealift.worker import (
+    Risk,
+    WorkerConfig,
+    collateral_risk,
+    few_witnesses,
+    forecast,
+    seconds_left,
+)
 
-from ._cards import SIM_KIND, read_bundle
+from ._cards import read_bundle
 from ._params import open_l1, wall_clock
 from ._sim import existing_intel
 from ._worker_http import ask_status
@@ -60,7 +75,7 @@ async def examine(
         for_upgrade: Whether the next generation's code must be this worker's.
         min_funds: What the operator's account must have.
     """
-    found = [_disk(config)]
+    found = [_disk(config), *_chain_seen(config)]
     mine, checks = _bundle(config)
     found += checks
     status, checks = await _running(url)
@@ -72,6 +87,24 @@ async def examine(
     except SealiftError as error:
         found.append(Check(name="l1", ok=False, detail=str(error)))
     return found
+
+
+def _chain_seen(config: WorkerConfig) -> list[Check]:
+    """Whether a fork would be seen, and whether one was."""
+    checks = []
+    if config.fork_evidence.exists():
+        checks.append(
+            Check(
+                name="fork",
+                ok=False,
+                detail=f"this enclave has seen two chains: {config.fork_evidence}",
+            )
+        )
+    # Advice and no failure: a laptop's chain has one node.
+    wanted = few_witnesses(len(config.l1.witnesses))
+    detail = wanted or f"{len(config.l1.witnesses)} in worker.toml"
+    checks.append(Check(name="witnesses", ok=True, detail=detail))
+    return checks
 
 
 def _disk(config: WorkerConfig) -> Check:
@@ -89,8 +122,14 @@ def _bundle(config: WorkerConfig) -> tuple[bytes, list[Check]]:
         verified = verify_bundle(read_bundle(config.bundle))
     except SealiftError as error:
         return b"", [Check(name="bundle", ok=False, detail=str(error))]
-    detail = f"MRENCLAVE {verified.fingerprint.hex()}"
-    return verified.fingerprint, [Check(name="bundle", ok=True, detail=detail)]
+    mine = verified.fingerprint
+    if config.platform == "gramine-sgx":
+        try:
+            mine = gramine_fingerprint(config.gramine)
+        except SealiftError as error:
+            return b"", [Check(name="gramine", ok=False, detail=str(error))]
+    detail = f"MRENCLAVE {mine.hex()}"
+    return mine, [Check(name="bundle", ok=True, detail=detail)]
 
 
 async def _running(url: str) -> tuple[dict[str, object], list[Check]]:
@@ -155,6 +194,14 @@ async def _standing(
     checks.append(_attestation(schedule, target, record, head))
     risks = () if record is None else forecast(record, schedule, head)
     checks += _told("ahead", risks, "nothing on L1 will drop this instance out")
+    if config.platform != "insecure-sim":
+        # Only the enclave's own quote says what it runs on.
+        return [
+            *checks,
+            *_told(
+                "collateral", _own_warnings(status), "the running worker warns of none"
+            ),
+        ]
     try:
         risks = collateral_risk(await _collateral_left(config, l1))
     except SimStateError as error:
@@ -162,7 +209,18 @@ async def _standing(
     return [*checks, *_told("collateral", risks, "L1's lasts for more than a week")]
 
 
-def _told(name: str, risks: tuple[Risk, ...], well: str) -> list[Check]:
+def _own_warnings(status: dict[str, object]) -> tuple[str, ...]:
+    """What the running worker says of its collateral itself."""
+    if not status:
+        return ("the worker does not run, so its platform is not known",)
+    said = status.get("warnings")
+    words = [str(one) for one in said] if isinstance(said, list) else []
+    return tuple(one for one in words if "collateral" in one)
+
+
+def _told(
+    name: str, risks: tuple[Risk, ...] | tuple[str, ...], well: str
+) -> list[Check]:
     """A row for each risk, or one that says that there is none."""
     if not risks:
         return [Check(name=name, ok=True, detail=well)]
@@ -177,7 +235,8 @@ async def _collateral_left(config: WorkerConfig, l1: L1Client) -> int | None:
         return None
     known = canonical_decode(CollateralRecord, entry.value)
     now = unix_seconds(wall_clock())
-    return seconds_left(known, root_der=intel.root_der, now=now)
+    root = TrustAnchor(root_der=intel.root_der, kind="insecure-sim")
+    return seconds_left(known, roots=(root,), now=UnixSeconds(now))
 
 
 async def _record(l1: L1Client, status: dict[str, object]) -> EnclaveRecord | None:
@@ -189,7 +248,7 @@ async def _record(l1: L1Client, status: dict[str, object]) -> EnclaveRecord | No
 
 
 def _runs(entry: ScheduleEntry, mine: bytes) -> bool:
-    return entry.config.code.get(SIM_KIND) == mine
+    return mine in entry.config.code.values()
 
 
 def _generation(
@@ -216,7 +275,8 @@ def _upgrade(
         return Check(
             name="upgrade", ok=True, detail=f"this code takes over in {left} blocks"
         )
-    digest = ahead.config.code.get(SIM_KIND, b"").hex() or "no code for insecure-sim"
+    named = (f"{code.hex()} on {kind}" for kind, code in ahead.config.code.items())
+    digest = ", ".join(sorted(named))
     return Check(
         name="upgrade",
         ok=not for_upgrade,

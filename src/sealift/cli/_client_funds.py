@@ -10,10 +10,9 @@ from sealift.transport.account import L1Account, free_balance
 from sealift.transport.keys import read_account_key
 
 from ._cards import card_option, key_option, open_user, payer_option
-from ._chain import rpc_option
 from ._client_words import show_result, within_option, worker_option
 from ._output import emit, json_option
-from ._params import ACCOUNT, AMOUNT, PATH, open_l1, run
+from ._params import ACCOUNT, AMOUNT, PATH, open_l1, rpc_option, run
 
 
 @click.command()

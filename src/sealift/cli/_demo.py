@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import tempfile
 import time
@@ -17,8 +18,10 @@ from rich.text import Text
 
 from sealift.base import decode
 from sealift.frame import RuntimeMetadata
+from sealift.node.cometbft import find_engine
 from sealift.transport.clock import WallClock
 
+from ._demo_engine import ENGINES, EngineName
 from ._demo_report import make_report, print_report
 from ._demo_stage import AUTHORITIES, AuthorityName, DemoOptions, set_stage
 from ._demo_story import Story
@@ -43,6 +46,18 @@ _REFRESH_SECONDS = 0.25
     help="Who decides on the upgrade, by its real process.",
 )
 @click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="solo",
+    show_default=True,
+    help="What orders the chain.",
+)
+@click.option(
+    "--validators",
+    type=click.IntRange(1, 16),
+    help="With --engine cometbft: how many (default: 4).",
+)
+@click.option(
     "--rotate", is_flag=True, help="Afterwards it has the shard's keys rotated, too."
 )
 @click.option(
@@ -57,15 +72,17 @@ def demo(
     rate: float,
     block_ms: int,
     authority: AuthorityName,
+    engine: EngineName,
+    validators: int | None,
     rotate: bool,
     keep: Path | None,
     as_json: bool,
 ) -> None:
     r"""Upgrade an enclave under load, in nine steps, on real processes.
 
-    Everything runs on this machine: the solo L1 engine, two workers of each
-    generation, and the insecure simulator, which protects nobody. Exits with 0
-    only if every check held.
+    Everything runs on this machine: the L1 (one embedded node, or a network of
+    CometBFT validators), two workers of each generation, and the insecure
+    simulator, which protects nobody. Exits with 0 only if every check held.
 
     Who decides: `sudo`, one key by a call to the enclave; `stake`, a secret vote of
     the shard's holders in the enclave; `workers`, a vote of the hosts on L1;
@@ -76,14 +93,20 @@ def demo(
     Examples:
       sealift demo --accounts 1000 --rate 20
       sealift demo --authority stake --rotate
+      sealift demo --engine cometbft --validators 4 --block-ms 1500
     """
     _refuse_bad_numbers(accounts, rate, block_ms)
+    if engine == "solo" and validators is not None:
+        raise click.UsageError("--validators goes with --engine cometbft.")
+    if engine == "cometbft":
+        find_engine(os.environ)  # before anything is made
     options = DemoOptions(
         accounts=accounts,
         rate=rate,
         block_ms=block_ms,
         authority=authority,
         rotate=rotate,
+        validators=(validators or 4) if engine == "cometbft" else 0,
     )
     console = Console(stderr=as_json)
     with _folder(keep) as folder:

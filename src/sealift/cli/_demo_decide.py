@@ -85,7 +85,7 @@ def final_authority(stage: Stage, name: str) -> Authority:
     """Who decides on the upgrade."""
     sudo = SudoAuthority(key=account_of(stage.keys["authority"]))
     signer = SignerAuthority(
-        mr_signer=stage.mr_signer,
+        mr_signer=stage.old.mr_signer,
         prod_id=stage.old.isv_prod_id,
         min_svn=stage.old.isv_svn,
     )
@@ -212,7 +212,7 @@ class Government:
         if any(isinstance(one, SignerAuthority) for one in members):
             config = msgspec.structs.replace(
                 config,
-                mr_signer=self.stage.mr_signer,
+                mr_signer=bundle.mr_signer,
                 isv_prod_id=bundle.isv_prod_id,
             )
         return config

@@ -50,6 +50,8 @@ from ._demo_stage import CHAIN_ID, user_secret
 LOTS = 20
 _VALID_BLOCKS = 400
 _CONFIRM = "enclave_bridge.confirm"
+#: What L1 says once as many as the shard's rules want have said the same.
+_CONFIRMED = "enclave_bridge.RootConfirmed"
 _REGISTER = "teerex.register_sgx_enclave"
 
 
@@ -96,16 +98,15 @@ class ChainScan:
 
     Args:
         l1: The node.
-        quorum: Instances that must agree on a root.
     """
 
-    def __init__(self, l1: L1Client, *, quorum: int = 1) -> None:
+    def __init__(self, l1: L1Client) -> None:
         self._l1 = l1
-        self._quorum = quorum
         self.height = 0
         self.hashes: dict[int, Digest] = {}
         self.times: dict[int, float] = {}
         self.calls: dict[Digest, tuple[int, int]] = {}
+        #: Of those by which a root was confirmed: that so many agree now.
         self.confirmations: list[tuple[int, Confirmation]] = []
         self.acts: list[tuple[int, str]] = []
         #: Who has brought a registration to L1, in order.
@@ -147,7 +148,9 @@ class ChainScan:
             if body.call == INVOKE:
                 args = canonical_decode(InvokeArgs, body.args)
                 self.calls[sha256(args.ciphertext)] = (height, place)
-            elif body.call == _CONFIRM:
+            elif body.call == _CONFIRM and any(
+                one.kind == _CONFIRMED for one in result.events
+            ):
                 confirmation, _, _ = decode(
                     tuple[Confirmation, bytes, tuple[EffectsFact, ...]], body.args
                 )
@@ -159,12 +162,9 @@ class ChainScan:
 
     def confirmed_at(self, height: int) -> int | None:
         """The block in which enough had confirmed block ``height``."""
-        agreeing = set()
         for at, confirmation in self.confirmations:
             if confirmation.first <= height <= confirmation.last:
-                agreeing.add(confirmation.signing_key)
-                if len(agreeing) >= self._quorum:
-                    return at
+                return at
         return None
 
     def confirmation_of(self, height: int) -> Confirmation | None:
@@ -274,7 +274,7 @@ class Load:
     async def send(self, user: int, call: str, args: dict[str, object]) -> bool:
         """Sign, seal and carry one call of a user; whether L1 took it."""
         sent, envelope = self._seal(
-            self._secrets[user], user, self._nonces[user], call, args
+            self._secrets[user], user, self._nonces[user], call, args, keys=self._keys
         )
         if not await self._carry(sent, envelope):
             return False
@@ -290,10 +290,7 @@ class Load:
         Raises:
             LoadError: L1 did not take it.
         """
-        nonce = self._nonces_of_others[secret]
-        sent, envelope = self._seal(secret, -1, nonce, call, args)
-        if not await self._carry(sent, envelope):
-            raise LoadError(self.send_failures[-1])
+        sent = await self.send_late(secret, call, args, self._keys)
         self.calls.append(sent)
         self._nonces_of_others[secret] += 1
         return sent
@@ -301,7 +298,7 @@ class Load:
     async def send_late(
         self, secret: bytes, call: str, args: dict[str, object], keys: SealingKeys
     ) -> SentCall:
-        """A call sealed to keys whose time is over; it is not one of the load's.
+        """A call of somebody else, sealed to these keys; it is not one of the load's.
 
         Raises:
             LoadError: L1 did not take it.
@@ -320,7 +317,7 @@ class Load:
         call: str,
         args: dict[str, object],
         *,
-        keys: SealingKeys | None = None,
+        keys: SealingKeys,
     ) -> tuple[SentCall, bytes]:
         encoded = self._metadata.encode_call(call, args)
         reply_key = system_entropy(32)
@@ -335,7 +332,6 @@ class Load:
             reply_key=reply_key,
         )
         signed = TrustedCall(body=body, signature=body.sign(secret))
-        keys = keys or self._keys
         envelope = encode(
             seal_message(signed, shielding_key=keys.shielding_key, epoch=keys.epoch)
         )

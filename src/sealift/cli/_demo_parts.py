@@ -22,6 +22,7 @@ STEPS = (
     "at XYZ the old enclave stops by itself",
     "the new enclave executes from XYZ",
 )
+_READY = r"^ready (https?://[0-9.]+:[0-9]+)"
 #: Seconds before the demo gives up waiting for something.
 PATIENCE = 120.0
 #: How the parts of Sealift are started.
@@ -104,8 +105,8 @@ class Processes:
             )
         )
         self._running[name] = child
-        line = await child.wait_for_line(r"https?://[0-9.]+:[0-9]+", within=PATIENCE)
-        return line.group(0)
+        line = await child.wait_for_line(_READY, within=PATIENCE)
+        return line.group(1)
 
     async def finish(self, name: str, *words: str) -> None:
         """Run a command of Sealift to its end; it must succeed.

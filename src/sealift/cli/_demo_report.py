@@ -31,6 +31,7 @@ class Report:
     latency_ms: float
     authority: str
     decision: tuple[str, ...]
+    validators: int
 
     def as_json(self) -> dict[str, object]:
         """One object, for ``--json``."""
@@ -38,6 +39,8 @@ class Report:
             "ok": self.ok,
             "mrenclave_old": self.mrenclave_old,
             "mrenclave_new": self.mrenclave_new,
+            "engine": "cometbft" if self.validators else "solo",
+            "validators": self.validators or 1,
             "authority": self.authority,
             "decision": list(self.decision),
             "upgrade_at": self.upgrade_at,
@@ -132,6 +135,7 @@ def make_report(story: Story) -> Report:
         latency_ms=ordinary,
         authority=story.options.authority,
         decision=tuple(progress.decision),
+        validators=story.options.validators,
     )
 
 

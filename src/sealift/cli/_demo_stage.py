@@ -1,7 +1,7 @@
 """The demo's stage: everything that must exist before the nine steps.
 
 All of it lies in one folder: a simulated Intel with a machine for each worker, a
-solo chain, two signed bundles of the example, and the workers' homes.
+chain, two signed bundles of the example, and the workers' homes.
 """
 
 import datetime as dt
@@ -19,11 +19,10 @@ from sealift.base import (
     ShardId,
     encode,
 )
-from sealift.bundle import encode_bundle, measure
+from sealift.bundle import encode_bundle, verify_bundle
 from sealift.crypto import (
     account_of,
     rsa_generate,
-    rsa_public_modulus,
     sha256,
     system_entropy,
 )
@@ -57,6 +56,7 @@ from ._application import (
     read_application,
     sign_bundle,
 )
+from ._demo_engine import make_comet_chain
 
 CHAIN_ID = ChainId("sealift-demo")
 #: So many accounts of the demo have keys and make calls; the rest only exist.
@@ -83,14 +83,20 @@ class DemoOptions:
     block_ms: int
     authority: AuthorityName = "sudo"
     rotate: bool = False
+    #: Validators of a CometBFT network; 0 is the embedded engine.
+    validators: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltBundle:
-    """A signed bundle on disk, its MRENCLAVE and its runtime's metadata."""
+    """A signed bundle on disk, what it is known by and its runtime's metadata.
+
+    MRENCLAVE and MRSIGNER are those of its verified SIGSTRUCT.
+    """
 
     path: Path
     fingerprint: Fingerprint
+    mr_signer: MrSigner
     isv_prod_id: int
     isv_svn: int
     metadata: bytes
@@ -110,14 +116,8 @@ class Stage:
     vendor: bytes
 
     @property
-    def mr_signer(self) -> MrSigner:
-        """Whose both bundles are."""
-        modulus = rsa_public_modulus(self.vendor).to_bytes(384, "little")
-        return MrSigner(sha256(modulus))
-
-    @property
     def chain(self) -> Path:
-        """The solo chain's home."""
+        """The chain's home, or the folder of its validators' homes."""
         return self.folder / "chain"
 
     @property
@@ -189,6 +189,16 @@ def _make_chain(
             )
         )
 
+    if options.validators:
+        return make_comet_chain(
+            home,
+            validators=options.validators,
+            chain_id=CHAIN_ID,
+            accounts=_ACCOUNTS,
+            app_state=lambda accounts: app_state(dict(accounts)),
+            block_ms=options.block_ms,
+            clock=clock,
+        )
     return init_solo(
         home,
         chain_id=CHAIN_ID,
@@ -210,11 +220,13 @@ def _build(
     path = folder / f"auction-{version}.bundle"
     write_bundle(path, encode_bundle(bundle))
     application = read_application(source)
+    signed = verify_bundle(bundle).sigstruct
     return BuiltBundle(
         path=path,
-        fingerprint=measure(bundle.files).mrenclave,
-        isv_prod_id=application.isv_prod_id,
-        isv_svn=application.isv_svn,
+        fingerprint=signed.mrenclave,
+        mr_signer=signed.mrsigner,
+        isv_prod_id=signed.isv_prod_id,
+        isv_svn=signed.isv_svn,
         metadata=application_metadata(source, application.runtime),
     )
 

@@ -24,7 +24,8 @@ from sealift.protocol import (
 from sealift.transport.account import L1Account
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
 
-from ._demo_decide import GRACE, QUORUM, Government, Hall
+from ._demo_decide import GRACE, Government, Hall
+from ._demo_engine import start_chain
 from ._demo_load import ChainScan, Load, SealingKeys
 from ._demo_parts import PATIENCE, STEPS, DemoError, Processes, Progress
 from ._demo_stage import (
@@ -65,7 +66,7 @@ class Story:
         self._load: Load | None = None
         self._l1: L1Client
         self._http: aiohttp.ClientSession
-        self._l1_url = ""
+        self._l1_urls: list[str] = []
         self._beside: Callable[[Coroutine[Any, Any, None]], None]
         self._urls: dict[str, str] = {}
 
@@ -98,19 +99,22 @@ class Story:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                url = await self.processes.start(
-                    "chain", "chain", "start", str(self.stage.chain)
+                self._l1_urls = await start_chain(
+                    self.processes, self.stage.chain, self.options.validators
                 )
+                url = self._l1_urls[0]
                 async with (
                     L1Client(url, backoff=Backoff(jitter=system_jitter)) as l1,
                     aiohttp.ClientSession() as http,
                 ):
                     self._l1, self._http = l1, http
                     self.progress.ports["L1"] = url
-                    self._scan = ChainScan(l1, quorum=QUORUM)
+                    for number, other in enumerate(self._l1_urls[1:], 2):
+                        self.progress.ports[f"L1, validator {number}"] = other
+                    self._scan = ChainScan(l1)
                     tasks = [group.create_task(self.scan.run(), name="scan")]
                     try:
-                        await self._play(url, group, tasks)
+                        await self._play(group, tasks)
                     finally:
                         for task in tasks:
                             task.cancel()
@@ -121,9 +125,8 @@ class Story:
             await self.processes.stop_all()
 
     async def _play(
-        self, l1_url: str, group: asyncio.TaskGroup, tasks: list[asyncio.Task[None]]
+        self, group: asyncio.TaskGroup, tasks: list[asyncio.Task[None]]
     ) -> None:
-        self._l1_url = l1_url
         self._beside = lambda work: tasks.append(group.create_task(work))
         async with self.progress.step(1):
             await self.government.create_shard(self._l1)
@@ -215,7 +218,10 @@ class Story:
         await self._run_worker(NEW[1])
 
     def _write_home(self, name: str, upstream: str) -> None:
-        write_worker_home(self.stage, name, l1_url=self._l1_url, upstream=upstream)
+        # Each worker follows another node, where there are several.
+        place = (*OLD, *NEW).index(name)
+        l1_url = self._l1_urls[place % len(self._l1_urls)]
+        write_worker_home(self.stage, name, l1_url=l1_url, upstream=upstream)
 
     async def _run_worker(self, name: str, home: Path | None = None) -> None:
         where = home or self.stage.worker(name)

@@ -49,6 +49,10 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "AddressInUseError": EXIT_UNREACHABLE,
     "ProcessNotReadyError": EXIT_UNREACHABLE,
     "ProcessStartError": EXIT_UNREACHABLE,
+    "EngineMissingError": EXIT_UNREACHABLE,
+    "EngineVersionError": EXIT_UNREACHABLE,
+    "EngineStoppedError": EXIT_UNREACHABLE,
+    "NodePortError": EXIT_UNREACHABLE,
     "WheelFetchError": EXIT_UNREACHABLE,
     "BundleUnreachableError": EXIT_UNREACHABLE,
     # files

@@ -1,5 +1,6 @@
 """``sealift gov forecast | review``: what an act would do, before it is decided."""
 
+import asyncio
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from ._cards import SIM_KIND, card_option, code_of_bundle, open_chain, read_poli
 from ._endorse import read_order
 from ._errors import EXIT_REFUSED
 from ._forecast import NextCode, forecast_rows, forecast_summary, registered
+from ._gramine_check import gramine_row
 from ._orders import StatusWords, last_standing, status_order
 from ._output import emit_sections, json_option
 from ._params import HEX32, NUMBER, PATH, run
@@ -46,6 +48,7 @@ blocks_option = click.option(
     show_default=True,
     help="How many blocks to look through for registrations.",
 )
+GRAMINE: Final = "gramine-sgx"
 _GENERATION: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
@@ -154,6 +157,12 @@ def forecast_command(
     type=PATH,
     help="Build the application in this folder and compare. Runs its code.",
 )
+@click.option(
+    "--unchecked",
+    type=click.Choice(["gramine-sgx"]),
+    multiple=True,
+    help="Take that platform's fingerprint on trust, if it can't be recomputed here.",
+)
 @blocks_option
 @json_option
 @click.pass_context
@@ -167,6 +176,7 @@ def review(
     poll: int | None,
     against: Path | None,
     source: Path | None,
+    unchecked: tuple[str, ...],
     blocks: int,
     as_json: bool,
 ) -> None:
@@ -174,7 +184,8 @@ def review(
 
     WHAT is a pending generation, or the digest of an open order or a motion. The
     bundle comes from --bundle or from where the order says; its hash is compared
-    before anything of it is read. Exit code 1 if a check fails.
+    before anything of it is read. A fingerprint under Gramine is recomputed where
+    Gramine is installed. Exit code 1 if a check fails.
 
     \b
     Examples:
@@ -199,7 +210,14 @@ def review(
             else:
                 proposed = _proposed(now, what, order_file)
             return await _review(
-                chain, now, proposed, bundle, against, source=source, blocks=blocks
+                chain,
+                now,
+                proposed,
+                bundle,
+                against,
+                source=source,
+                blocks=blocks,
+                unchecked=frozenset(unchecked),
             )
 
     found = run(look())
@@ -248,6 +266,7 @@ async def _review(
     *,
     source: Path | None,
     blocks: int,
+    unchecked: frozenset[str],
 ) -> Report:
     """Find, verify, rebuild, compare, forecast.
 
@@ -260,6 +279,12 @@ async def _review(
     digest = require_hash(data, proposed.bundle)
     bundle = parse_bundle(data)
     checks = _identity_checks(bundle, proposed)  # 2
+    gramine = None if proposed.config is None else proposed.config.code.get(GRAMINE)
+    if gramine is not None:
+        ok, detail = await asyncio.to_thread(
+            gramine_row, bundle, gramine, trusted=GRAMINE in unchecked
+        )
+        checks.append(_check(f"fingerprint on {GRAMINE}", ok=ok, detail=detail))
     if source is not None:
         checks.append(_rebuilt(bundle, source))  # 3
     changes = None
@@ -342,20 +367,18 @@ def _identity_checks(bundle: Bundle, proposed: Proposed) -> list[dict[str, objec
     checks = []
     if proposed.config is not None:
         wanted = proposed.config.code.get(SIM_KIND)
-        checks += [
+        checks.append(
             _check(
                 "hash",
                 ok=True,
                 detail="the order's SHA-256"
                 if proposed.bundle
                 else "the order names none: the fingerprint alone binds",
-            ),
-            _check(
-                "fingerprint",
-                ok=measured == wanted,
-                detail=f"is {measured.hex()}, the order's {(wanted or b'').hex()}",
-            ),
-        ]
+            )
+        )
+        if wanted is not None or GRAMINE not in proposed.config.code:
+            detail = f"is {measured.hex()}, the order's {(wanted or b'').hex()}"
+            checks.append(_check("fingerprint", ok=measured == wanted, detail=detail))
     try:
         signed = verify_bundle(bundle).sigstruct
     except SealiftError as error:

@@ -31,6 +31,13 @@ T = TypeVar("T")
 PATH: Final = click.Path(path_type=Path)
 #: Where a local chain answers unless told otherwise.
 DEFAULT_RPC: Final = "http://127.0.0.1:26657"
+rpc_option = click.option(
+    "--rpc",
+    default=DEFAULT_RPC,
+    show_default=True,
+    envvar="SEALIFT_RPC",
+    help="RPC of an L1 node.",
+)
 _MOST: Final = 2**63 - 1
 _ATTEMPTS: Final = 3
 

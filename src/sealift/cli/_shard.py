@@ -50,9 +50,8 @@ from ._cards import (
     read_policy,
     vendor_identity,
 )
-from ._chain import rpc_option
 from ._output import emit, json_option, say
-from ._params import ACCOUNT, HEX32, PATH, open_l1, run
+from ._params import ACCOUNT, HEX32, PATH, open_l1, rpc_option, run
 from ._rules import RulesWords, alone_pays, rules_options, vendor_member
 
 _CREATED = "enclave_bridge.ShardCreated"

@@ -1,17 +1,27 @@
 """``sealift insecure-sim``: the simulated platform. It protects nobody."""
 
+import asyncio
 from pathlib import Path
 from typing import get_args
 
 import click
 
 from sealift.crypto import system_entropy
-from sealift.insecure_sim import SimIntel, SimMachine, SimStateError, SimTcbStatus
+from sealift.insecure_sim import (
+    SimIntel,
+    SimMachine,
+    SimStateError,
+    SimTcbStatus,
+    pccs_app,
+)
 from sealift.transport.clock import unix_seconds
 from sealift.transport.files import write_durably
+from sealift.transport.http import serve
+from sealift.transport.process import wait_for_stop
 
+from ._errors import EXIT_INTERRUPTED
 from ._output import emit, emit_rows, json_option, say
-from ._params import PATH, wall_clock
+from ._params import PATH, run, wall_clock
 
 _NOTICE = "insecure-sim protects nobody: it is for laptops, tests and rehearsals."
 
@@ -154,6 +164,37 @@ def revoke(
         },
         as_json=as_json,
     )
+
+
+@insecure_sim.command()
+@click.argument("folder", type=PATH)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=0, help="0: a free one."
+)
+@click.pass_context
+def pccs(ctx: click.Context, *, folder: Path, host: str, port: int) -> None:
+    r"""Serve the simulated Intel's collateral as a PCCS does, until Ctrl-C.
+
+    Prints one line when it answers: "ready URL".
+
+    \b
+    Example:
+      sealift insecure-sim pccs sim --port 8081
+    """
+    intel = existing_intel(folder)
+    say(_NOTICE)
+    run(_serve_pccs(intel, host, port))
+    ctx.exit(EXIT_INTERRUPTED)
+
+
+async def _serve_pccs(intel: SimIntel, host: str, port: int) -> None:
+    clock = wall_clock()
+    app = pccs_app(intel, now=lambda: unix_seconds(clock))
+    stopped = asyncio.create_task(wait_for_stop())
+    async with serve(app, host=host, port=port) as where:
+        click.echo(f"ready {where.url}")
+        await stopped
 
 
 def existing_intel(folder: Path) -> SimIntel:

@@ -23,16 +23,21 @@ from sealift.base import UnixSeconds, decode
 from sealift.bundle import measure
 from sealift.client import WorkerAnswerError, Workers, read_card
 from sealift.crypto import system_entropy
+from sealift.protocol import PLATFORM_KINDS
 from sealift.transport.files import (
     create_durably,
     make_folder,
     write_durably,
 )
+from sealift.transport.gramine import gramine_fingerprint
 from sealift.transport.keys import write_account_key
+from sealift.transport.pccs import pccs_url
 from sealift.transport.process import wait_for_stop
 from sealift.worker import (
     CONFIG_FILE,
+    GRAMINE_TEMPLATE,
     TEMPLATE,
+    Platform,
     Ready,
     existing_machine,
     load_config,
@@ -41,11 +46,11 @@ from sealift.worker import (
 )
 
 from ._cards import open_chain, read_bundle
-from ._chain import rpc_option, stop_code
+from ._chain import stop_code
 from ._check import examine
 from ._errors import EXIT_REFUSED
 from ._output import emit, emit_rows, json_option, say
-from ._params import HEX32, PATH, run, wall_clock
+from ._params import HEX32, PATH, rpc_option, run, wall_clock
 from ._worker_http import URL_FILE, ask_status, worker_url
 
 _SEED = 32
@@ -59,6 +64,7 @@ _LONELY = (
 url_option = click.option(
     "--url", help="The running worker's URL (default: from HOME)."
 )
+pccs_option = click.option("--pccs", help="URL of a PCCS to take collateral from.")
 home_argument = click.argument("home", type=PATH)
 
 
@@ -80,8 +86,16 @@ def worker() -> None:
 @click.option("--shard", type=HEX32, help="The shard, if there is no card.")
 @rpc_option
 @click.option("--bundle", type=PATH, required=True, help="The bundle to run.")
-@click.option("--sim", type=PATH, required=True, help="Folder of the simulated Intel.")
-@click.option("--machine", required=True, help="Name of the simulated machine.")
+@click.option(
+    "--platform",
+    type=click.Choice(PLATFORM_KINDS),
+    default="insecure-sim",
+    show_default=True,
+)
+@click.option("--sim", type=PATH, help="insecure-sim: folder of the simulated Intel.")
+@click.option("--machine", help="insecure-sim: name of the simulated machine.")
+@click.option("--gramine", type=PATH, help="gramine-sgx: the folder that was signed.")
+@pccs_option
 @click.option("--genesis", type=PATH, help="Genesis blob, for the first worker.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=0)
 @click.option("--upstream", default="", help="URL of a worker that has the keys.")
@@ -95,8 +109,11 @@ def init(
     shard: bytes | None,
     rpc: str,
     bundle: Path,
-    sim: Path,
-    machine: str,
+    platform: str,
+    sim: Path | None,
+    machine: str | None,
+    gramine: Path | None,
+    pccs: str | None,
     genesis: Path | None,
     port: int,
     upstream: str,
@@ -105,28 +122,38 @@ def init(
     r"""Make a worker's HOME: a commented worker.toml and an operator's key.
 
     \b
-    Example:
+    Examples:
       sealift worker init w1 --card card.json --bundle auction-v1.bundle \
         --sim sim --machine alpha --genesis genesis.bin --port 7000
+      sealift worker init w1 --card card.json --bundle auction-v1.bundle \
+        --platform gramine-sgx --gramine auction-v1.gramine --pccs URL
     """
     known = None if card is None else read_card(card)
     if known is None and shard is None:
         raise click.UsageError("Which shard? Give --card, or --shard.")
-    existing_machine(sim, machine)
+    words = _platform_words(platform, sim, machine, gramine)
+    mrenclave = (
+        measure(read_bundle(bundle).files).mrenclave
+        if gramine is None
+        else gramine_fingerprint(gramine)
+    )
     explicit = ctx.get_parameter_source("rpc") is not click.core.ParameterSource.DEFAULT
     node = known.l1[0] if known is not None and not explicit else rpc
     shard_text = shard.hex() if shard is not None else known.shard if known else ""
-    mrenclave = measure(read_bundle(bundle).files).mrenclave
-    text = TEMPLATE.format(
+    template = TEMPLATE if gramine is None else GRAMINE_TEMPLATE
+    text = template.format(
         rpc=_toml(node),
         shard=shard_text,
         genesis="" if genesis is None else _toml(str(genesis.resolve())),
         bundle=_toml(str(bundle.resolve())),
-        sim=_toml(str(sim.resolve())),
-        machine=_toml(machine),
         port=port,
         upstream=_toml(upstream),
+        **words,
+        **({} if gramine is None else {"pccs": ""}),
     )
+    if pccs is not None:
+        named = f'\npccs = "{_toml(pccs_url(pccs))}"\n'
+        text = text.replace('\npccs = ""\n', named)
     make_folder(home, mode=0o700)
     create_durably(home / CONFIG_FILE, text.encode())
     config = load_config(home)
@@ -150,21 +177,49 @@ def init(
 
 @worker.command("run")
 @home_argument
+@click.option(
+    "--platform",
+    type=click.Choice(PLATFORM_KINDS),
+    help="Instead of worker.toml's, which must name what that platform needs.",
+)
+@pccs_option
+@click.option(
+    "--witness",
+    "witnesses",
+    multiple=True,
+    metavar="URL",
+    help="RPC of another L1 node to compare headers with; repeatable.",
+)
 @click.option("--verbose", is_flag=True, help="Say more on stderr.")
 @click.pass_context
-def run_command(ctx: click.Context, *, home: Path, verbose: bool) -> None:
+def run_command(
+    ctx: click.Context,
+    *,
+    home: Path,
+    platform: Platform | None,
+    pccs: str | None,
+    witnesses: tuple[str, ...],
+    verbose: bool,
+) -> None:
     r"""Run the worker of HOME in the foreground, until Ctrl-C.
 
     Prints one line when it answers: "ready URL mrenclave=… signing_key=…".
 
+    Witnesses are L1 nodes of others. A second chain that the validators decided
+    on stops the enclave for good; both headers are kept in HOME
+    (`sealift relay evidence`). It takes at least two to see a fork that one hides.
+
     \b
-    Example:
+    Examples:
       sealift worker run w1
+      sealift worker run w1 --platform gramine-sgx --pccs URL
+      sealift worker run w1 --witness http://127.0.0.1:26657 \
+        --witness http://127.0.0.1:36657
     """
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(message)s"
     )
-    ctx.exit(run(_serve(home)))
+    ctx.exit(run(_serve(home, platform=platform, pccs=pccs or "", witnesses=witnesses)))
 
 
 @worker.command("request-keys")
@@ -216,17 +271,21 @@ def signing_key(*, home: Path, url: str | None, as_json: bool) -> None:
 @home_argument
 @json_option
 def mrenclave(*, home: Path, as_json: bool) -> None:
-    r"""The MRENCLAVE of the bundle that HOME runs, measured now.
+    r"""The MRENCLAVE of what HOME runs: measured now, or as signed for Gramine.
 
     \b
     Example:
       sealift worker mrenclave w1
     """
-    measured = measure(read_bundle(load_config(home).bundle).files)
-    if as_json:
-        emit({"mrenclave": measured.mrenclave}, as_json=True)
+    config = load_config(home)
+    if config.platform == "gramine-sgx":
+        mine = gramine_fingerprint(config.gramine)
     else:
-        click.echo(measured.mrenclave.hex())
+        mine = measure(read_bundle(config.bundle).files).mrenclave
+    if as_json:
+        emit({"mrenclave": mine}, as_json=True)
+    else:
+        click.echo(mine.hex())
 
 
 @worker.command()
@@ -312,7 +371,9 @@ def dump_ra(
     emit(answer, as_json=as_json)
 
 
-async def _serve(home: Path) -> int:
+async def _serve(
+    home: Path, *, platform: Platform | None, pccs: str, witnesses: tuple[str, ...]
+) -> int:
     def ready(what: Ready) -> None:
         write_durably(home / URL_FILE, what.url.encode() + b"\n")
         click.echo(
@@ -321,7 +382,16 @@ async def _serve(home: Path) -> int:
         )
 
     stopped = asyncio.create_task(wait_for_stop())
-    serving = asyncio.create_task(run_worker(home, clock=wall_clock(), ready=ready))
+    serving = asyncio.create_task(
+        run_worker(
+            home,
+            clock=wall_clock(),
+            ready=ready,
+            platform=platform,
+            pccs=pccs,
+            witnesses=witnesses,
+        )
+    )
     try:
         await asyncio.wait((stopped, serving), return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
@@ -397,6 +467,24 @@ async def _verified(quote: bytes, path: Path) -> dict[str, object]:
             "platform_id": found.platform_id,
         }
     return {"verified": False, "why_not": "; ".join(refusals) or "the card has no root"}
+
+
+def _platform_words(
+    platform: str, sim: Path | None, machine: str | None, gramine: Path | None
+) -> dict[str, str]:
+    """What worker.toml says of a platform.
+
+    Raises:
+        SimStateError: There is no such simulated machine.
+    """
+    if platform == "gramine-sgx":
+        if gramine is None or sim is not None or machine is not None:
+            raise click.UsageError("--platform gramine-sgx takes --gramine alone.")
+        return {"gramine": _toml(str(gramine.resolve()))}
+    if sim is None or machine is None or gramine is not None:
+        raise click.UsageError("--platform insecure-sim takes --sim and --machine.")
+    existing_machine(sim, machine)
+    return {"sim": _toml(str(sim.resolve())), "machine": _toml(machine)}
 
 
 def _toml(text: str) -> str:

@@ -9,6 +9,7 @@ from sealift.base import (
     AccountId,
     Digest,
     Height,
+    SealiftError,
     ShardId,
     canonical_decode,
 )
@@ -32,17 +33,19 @@ from sealift.protocol import (
 )
 from sealift.relay import (
     ChainRelay,
+    ForkDetectedError,
     Header,
     HeaderNotKeptError,
     LightBlock,
-    NotEnoughTrustError,
     RelayRules,
+    RpcRemoteError,
     TrustRoot,
     TrustRootMismatchError,
     VerifiedHeader,
     header_hash,
     verify_state,
 )
+from sealift.transport.bisection import bisect_with
 from sealift.transport.clock import Clock
 from sealift.transport.rpc import L1Client, NodeUnreachableError
 
@@ -51,6 +54,9 @@ from ._errors import EnclaveNotTrustedError, ShardUnbornError, UnknownShardOnCha
 #: Longest jump between two headers, and oldest trust root: as the enclave's.
 CLIENT_RULES: Final = RelayRules(trusting_period=180 * 24 * 3600)
 _POLL_SECONDS: Final = 0.2
+#: So long a witness may take, and so long it is left alone if it took longer.
+_WITNESS_SECONDS: Final = 3.0
+_WITNESS_PAUSE: Final = 30.0
 #: The first header that commits to a state. The head commits to the state before
 #: it: what is sent now stands so many blocks above the newest proven state.
 _FIRST_PROVING: Final = 2
@@ -75,7 +81,11 @@ class ProvenChain:
 
     Args:
         trust_root: From a place the user trusts.
-        nodes: Nodes to ask; the first that answers serves, none is believed.
+        nodes: Nodes to ask; the first that answers serves, none is believed. The
+            others are witnesses: their header at every new head is compared, and
+            a second chain that the validators decided on ends every reading
+            (:class:`~sealift.relay.ForkDetectedError`). One that lags, lies or is
+            down ends nothing.
         clock: The wall clock: a header from the future is refused, and so is a
             trust root that is too old.
     """
@@ -89,6 +99,7 @@ class ProvenChain:
         self._relay: ChainRelay | None = None
         self._turn = asyncio.Lock()
         self._older: dict[int, Digest] = {}
+        self._silent: dict[L1Client, float] = {}
 
     @property
     def node(self) -> L1Client:
@@ -260,23 +271,44 @@ class ProvenChain:
         target = to
         if target is None:
             target = await self._ask(lambda node: node.height())
-        while relay.head.height < target:
-            await self._step(relay, target)
+        if relay.head.height < target:
+            before = relay.head.height
+            await bisect_with(
+                self._light_block, relay, Height(target), now=self._clock.now()
+            )
+            await asyncio.gather(
+                *(self._compare(relay, node, before) for node in self._nodes[1:])
+            )
         return relay.head
 
-    async def _step(self, relay: ChainRelay, target: int) -> None:
-        """One skip towards a height; by halves while trust is not enough."""
-        while True:
-            block = await self._light_block(target)
+    async def _compare(self, relay: ChainRelay, node: L1Client, before: Height) -> None:
+        """Ask a witness for the head; judge it where it is another.
+
+        Raises:
+            ForkDetectedError: The validators decided on both.
+        """
+        if self._clock.monotonic() < self._silent.get(node, float("-inf")):
+            return
+        head = relay.head
+        try:
+            async with asyncio.timeout(_WITNESS_SECONDS):
+                found = (await node.commit(head.height)).signed_header.header
+                if header_hash(found) == head.hash:
+                    return
+                shown = await node.light_block(head.height)
+                common = await node.light_block(before)
+        except RpcRemoteError:
+            return  # it has no such block yet
+        except (SealiftError, TimeoutError):
+            self._silent[node] = self._clock.monotonic() + _WITNESS_PAUSE
+            return
+        for path in ((shown,), (common, shown)):
             try:
-                relay.skip(block, now=self._clock.now())
-            except NotEnoughTrustError:
-                middle = (relay.head.height + target) // 2
-                if middle <= relay.head.height:
-                    raise
-                target = middle
-            else:
-                return
+                relay.judge(path, now=self._clock.now())
+            except ForkDetectedError:
+                raise
+            except SealiftError:
+                continue  # not decided: a lie, or seen better from the common one
 
     async def _hash_below(self, relay: ChainRelay, height: Height) -> Digest:
         try:

@@ -20,6 +20,7 @@ from ._errors import (
     HaltedError,
     KeysContradictedError,
     KeyStoreForeignError,
+    KeyStoreLevelError,
     KeyStoreUnreadableError,
     NoKeysError,
     NoRotationDueError,
@@ -37,8 +38,11 @@ from ._errors import (
     RepeatedBlockError,
     RotationTooEarlyError,
     ScheduleNotBroughtError,
+    SealingLevelError,
     SessionLimitError,
     ShardBornError,
+    SkipIncompleteError,
+    SkipNotAllowedError,
     SkippedBlockError,
     SnapshotForgedError,
     SnapshotOrderError,
@@ -54,6 +58,7 @@ from ._errors import (
     WrongScheduleError,
 )
 from ._follow import MAX_WAITING_BLOCKS
+from ._gramine import GramineSgx
 from ._platform import PlatformClient, PlatformPort
 
 __all__ = [
@@ -69,8 +74,10 @@ __all__ = [
     "EnclaveError",
     "ForeignSnapshotError",
     "GenesisMismatchError",
+    "GramineSgx",
     "HaltedError",
     "KeyStoreForeignError",
+    "KeyStoreLevelError",
     "KeyStoreUnreadableError",
     "KeysContradictedError",
     "NoKeysError",
@@ -91,8 +98,11 @@ __all__ = [
     "RepeatedBlockError",
     "RotationTooEarlyError",
     "ScheduleNotBroughtError",
+    "SealingLevelError",
     "SessionLimitError",
     "ShardBornError",
+    "SkipIncompleteError",
+    "SkipNotAllowedError",
     "SkippedBlockError",
     "SnapshotForgedError",
     "SnapshotOrderError",

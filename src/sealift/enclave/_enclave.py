@@ -32,6 +32,7 @@ from sealift.protocol.ecall import (
     Execute,
     FeedSession,
     Genesis,
+    GetEvidence,
     GetStatus,
     Hello,
     HelloReply,
@@ -42,6 +43,8 @@ from sealift.protocol.ecall import (
     Refused,
     Register,
     Request,
+    ShowConflict,
+    SkipTo,
     SnapshotBegin,
     SnapshotChunk,
     SnapshotGet,
@@ -61,10 +64,12 @@ from ._reads import ask
 from ._rotation import hold_keys, stage_keys
 from ._sessions import Sessions
 from ._shard import Shard
+from ._skip import skip_to
 from ._speak import speak_effects
 from ._start import start
 from ._status import status
 from ._transfer import diff_apply, snapshot_begin, snapshot_chunk, snapshot_get
+from ._witness import evidence, show_conflict
 
 M = TypeVar("M", bound=Message)
 _MAX_REASON = 4000
@@ -197,6 +202,9 @@ def _table(shard: Shard, sessions: Sessions) -> dict[type[Message], _Handler]:
         SnapshotChunk: _of(SnapshotChunk, lambda r: snapshot_chunk(shard, r)),
         DiffApply: _of(DiffApply, lambda r: diff_apply(shard, r)),
         ImportBlock: _of(ImportBlock, lambda r: import_block(shard, r)),
+        SkipTo: _of(SkipTo, lambda r: skip_to(shard, r)),
+        ShowConflict: _of(ShowConflict, lambda r: show_conflict(shard, r)),
+        GetEvidence: _of(GetEvidence, lambda _: evidence(shard)),
         Execute: _of(Execute, lambda _: execute(shard)),
         Confirm: _of(Confirm, lambda r: confirm(shard, r)),
         SpeakEffects: _of(SpeakEffects, lambda r: speak_effects(shard, r)),

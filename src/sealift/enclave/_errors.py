@@ -11,6 +11,10 @@ class PlatformRefusedError(EnclaveError):
     """The platform refuses a quote, a key or its identity."""
 
 
+class SealingLevelError(PlatformRefusedError):
+    """The platform has no sealing key of that level: it cannot, or no more."""
+
+
 class PlatformAnswerError(EnclaveError):
     """The platform's answer is not the one its request has."""
 
@@ -35,6 +39,10 @@ class KeyStoreUnreadableError(EnclaveError):
     """The sealed key store does not open here; it is kept as it is."""
 
 
+class KeyStoreLevelError(KeyStoreUnreadableError):
+    """The key store was sealed on a level of which this platform gives no key."""
+
+
 class KeyStoreForeignError(EnclaveError):
     """The key store opens, but belongs to another shard or chain."""
 
@@ -49,6 +57,14 @@ class SkippedBlockError(EnclaveError):
 
 class RepeatedBlockError(EnclaveError):
     """A block below the one that comes next."""
+
+
+class SkipNotAllowedError(EnclaveError):
+    """A gap that holds, or may hold, a block that has to be executed here."""
+
+
+class SkipIncompleteError(EnclaveError):
+    """A path or a proof that a skip needs was not brought."""
 
 
 class RecordMissingError(EnclaveError):

@@ -13,7 +13,9 @@ def judge_state(shard: Shard) -> None:
     """Compare the state with what is proven now.
 
     1. A block that was executed under a generation which the newest schedule
-    no longer gives it (rescue) makes the state void.
+    no longer gives it (rescue) makes the state void. A generation that the view has
+    not heard of is a rescuer's, who goes on from a checkpoint before the rescue: it is
+    judged once the view is as new as what it executed by.
     2. So does a root that was made under another epoch than its height's: whose
     time is over still has the keys of his time.
     3. Where the frontier lies in or under the trail, roots must agree.
@@ -29,6 +31,7 @@ def judge_state(shard: Shard) -> None:
             runs is not None
             and entry.height <= shard.view.height
             and runs.generation != entry.generation
+            and shard.view.knows(entry.generation)
         ):
             state.diverged = (
                 f"block {entry.height} was executed by generation "

@@ -34,7 +34,13 @@ from sealift.crypto import (
 from sealift.protocol import EpochKeys
 from sealift.protocol.platform import CpuSvn, IsvNumber
 
-from ._errors import KeyStoreForeignError, KeyStoreUnreadableError, NoKeysError
+from ._errors import (
+    KeyStoreForeignError,
+    KeyStoreLevelError,
+    KeyStoreUnreadableError,
+    NoKeysError,
+    SealingLevelError,
+)
 from ._platform import PlatformPort
 
 _LABEL = b"sealift/key-store/v1\x00"
@@ -153,6 +159,8 @@ def open_key_store(
 
     Raises:
         KeyStoreUnreadableError: 1, 2 or 3; the blob stays where it is.
+        KeyStoreLevelError: 2, because the platform has no key of that level; from
+            a header that nothing has authenticated.
         KeyStoreForeignError: 4.
     """
     try:
@@ -168,6 +176,11 @@ def open_key_store(
             key, outer.sealed, context=_context(outer, chain_id, shard), what="it"
         )
         store = decode(KeyStore, plain)
+    except SealingLevelError as error:
+        raise KeyStoreLevelError(
+            f"the key store does not open ({error.code}: {error})",
+            hint="It is kept as it is; nothing was overwritten.",
+        ) from error
     except SealiftError as error:
         raise KeyStoreUnreadableError(
             f"the key store does not open ({error.code}: {error})",

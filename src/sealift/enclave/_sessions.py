@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from sealift.attestation import TrustAnchor
 from sealift.base import (
     AccountId,
@@ -24,7 +26,7 @@ from sealift.protocol.ecall import (
     SessionReply,
 )
 from sealift.provisioning import EntitledEpochs, MuRaSession, Output, ProvenState
-from sealift.relay import HeaderNotKeptError, RelayCheckpoint
+from sealift.relay import HeaderNotKeptError
 
 from ._epochs import secrets_of, staged_here, with_package
 from ._errors import (
@@ -41,6 +43,8 @@ from ._view import verify_proofs
 
 #: No more sessions are open at once.
 MAX_SESSIONS: Final = 16
+#: Larger validator sets stay out of a package: a session's frame has an end.
+MAX_SET_IN_PACKAGE: Final = 2_000
 _NOBODY = AccountId(bytes(32))
 
 
@@ -141,11 +145,10 @@ class SessionInstance:
             epochs.append(held.keys.staged)
         if held.view.schedule is None or held.view.frontier is None:
             raise NoStateError("schedule or frontier were not proven yet")
-        checkpoint = RelayCheckpoint(
-            trust_root=held.relay.trust_root,
-            header=held.relay.header_at(checkpoint_at).header,
-            next_validators=None,
-        )
+        checkpoint = held.relay.checkpoint_at(checkpoint_at)
+        following = checkpoint.next_validators
+        if following is not None and len(following.validators) > MAX_SET_IN_PACKAGE:
+            checkpoint = msgspec.structs.replace(checkpoint, next_validators=None)
         return KeyPackage(
             epochs=tuple(epochs),
             checkpoint=encode(checkpoint),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import msgspec
+
 from sealift.base import ChainId, Digest, Epoch, Height, ShardId, UnixSeconds
 from sealift.crypto import Entropy, hpke_public
 from sealift.crypto import HpkeSuite as Suite
@@ -155,12 +157,19 @@ class Shard:
         )
 
     def resume_point(self) -> ResumePoint:
-        """Where a restarted relay misses nothing that this enclave still needs."""
+        """Where a restarted relay misses nothing that this enclave still needs.
+
+        A fork that was seen stays seen.
+        """
         if self.queue:
-            return self.queue[0].resume
-        if self.lost is not None:
-            return self.lost
-        return self.point
+            point = self.queue[0].resume
+        else:
+            point = self.point if self.lost is None else self.lost
+        evidence = self.relay.evidence
+        if evidence is None:
+            return point
+        relay = msgspec.structs.replace(point.relay, evidence=evidence)
+        return msgspec.structs.replace(point, relay=relay)
 
     def needed_from(self) -> Height | None:
         """The lowest block that may still have to be executed here."""

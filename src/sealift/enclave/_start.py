@@ -9,7 +9,7 @@ from sealift.crypto import Entropy
 from sealift.frame import Runtime
 from sealift.protocol.ecall import Start, Started
 from sealift.protocol.platform import IdentityReply
-from sealift.relay import ChainRelay, LightBlock, RelayRules, TrustRoot
+from sealift.relay import CLOCKLESS_RULES, ChainRelay, LightBlock, TrustRoot
 from sealift.stf import Executor
 
 from ._birth import settle_candidate
@@ -23,7 +23,7 @@ from ._view import ChainView
 
 #: The longest jump between two verified headers (DESIGN §5). Measured, as all
 #: code is; long, because a quiet laptop must find its chain again.
-RELAY_RULES: Final = RelayRules(trusting_period=180 * 24 * 3600)
+RELAY_RULES: Final = CLOCKLESS_RULES
 _SEED = 32
 
 

@@ -83,6 +83,12 @@ class ChainView(Message, kw_only=True):
         except NoGenerationError:
             return None
 
+    def knows(self, generation: Generation) -> bool:
+        """Whether the schedule, as proven now, has come to this number."""
+        return self.schedule is not None and any(
+            entry.generation >= generation for entry in self.schedule.entries
+        )
+
     def successor_of(self, entry: ScheduleEntry, height: Height) -> Generation | None:
         """Who runs from ``height + 1`` if ``height`` is the entry's last block.
 

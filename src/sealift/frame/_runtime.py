@@ -218,12 +218,19 @@ class Runtime:
             raise UnknownCallError("no such call", got=name)
         return bound.encode(arguments)
 
-    def migrate(self, overlay: Overlay, block: BlockInfo) -> MigrationReport:
+    def migrate(
+        self, overlay: Overlay, block: BlockInfo, meter: WeightMeter | None = None
+    ) -> MigrationReport:
         """Take over a state written by an earlier version of this runtime.
 
         Runs ``pre_upgrade``, ``on_runtime_upgrade`` and ``post_upgrade`` of
         every pallet whose stored version is older. On any refusal the overlay
         is untouched. Storage of pallets that are gone is kept.
+
+        Args:
+            overlay: Over the state of the earlier version.
+            block: The block in which it happens.
+            meter: What all of it may weigh; a migration that wants more fails.
 
         Raises:
             ForeignStateError: State of another runtime.
@@ -233,7 +240,7 @@ class Runtime:
             MigrationFailedError: A migration raised.
         """
         layer = overlay.child()
-        ctx = self.context(layer, block, ROOT)
+        ctx = self.context(layer, block, ROOT, meter)
         report = migrate_pallets(ctx, self.name, self.version, self.pallets)
         layer.commit_to(overlay)
         return report

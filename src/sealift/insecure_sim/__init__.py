@@ -5,16 +5,18 @@ Intel's, and production bundles measure Intel's; nothing here can make a
 verifier believe otherwise.
 """
 
+from sealift.transport.enclave_process import EnclaveDiedError, RunningEnclave
+
 from ._errors import (
     EgetkeyError,
     EinitError,
-    EnclaveDiedError,
     SimStateError,
     TargetMismatchError,
 )
 from ._intel import COLLATERAL_SECONDS, FMSPC, SimIntel, SimTcbStatus
 from ._machine import SimIdentity, SimKey, SimMachine
-from ._platform import PLATFORM_KIND, RunningEnclave, SimPlatform, StartOptions
+from ._pccs import pccs_app
+from ._platform import PLATFORM_KIND, SimPlatform, StartOptions
 
 __all__ = [
     "COLLATERAL_SECONDS",
@@ -33,4 +35,5 @@ __all__ = [
     "SimTcbStatus",
     "StartOptions",
     "TargetMismatchError",
+    "pccs_app",
 ]

@@ -17,7 +17,3 @@ class EgetkeyError(SealiftError):
 
 class TargetMismatchError(SealiftError):
     """A bundle built for another interpreter or C library."""
-
-
-class EnclaveDiedError(SealiftError):
-    """The enclave process has ended, or closed its end of the channel."""

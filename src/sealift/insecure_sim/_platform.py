@@ -12,7 +12,6 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from sealift.base import (
     FrameReader,
@@ -20,7 +19,7 @@ from sealift.base import (
     encode,
     frame,
 )
-from sealift.bundle import Manifest, VerifiedBundle
+from sealift.bundle import VerifiedBundle
 from sealift.crypto import sha256
 from sealift.protocol.ecall import MAX_FRAME_BYTES
 from sealift.protocol.platform import (
@@ -38,14 +37,13 @@ from sealift.protocol.platform import (
 )
 from sealift.transport.build import running_target
 from sealift.transport.bundle_folder import verify_folder
+from sealift.transport.enclave_process import RunningEnclave, spawn
 
-from ._errors import EgetkeyError, EnclaveDiedError, TargetMismatchError
+from ._errors import EgetkeyError, TargetMismatchError
 from ._machine import SimIdentity, SimMachine
-from ._process import ChildProcess, spawn
 
 PLATFORM_KIND = "insecure-sim"
 _NO_PYCACHE = "no-pycache"
-_PREFIX = 4
 _READ_BYTES = 64 * 1024
 
 
@@ -61,113 +59,6 @@ class StartOptions:
     memory_limit: int = 0
     frame_limit: int = MAX_FRAME_BYTES
     diagnostics: Path | None = None
-
-
-class RunningEnclave:
-    """A process that this platform measured and started, and its two channels.
-
-    Made by :meth:`SimPlatform.start`; an async context manager that kills it.
-    """
-
-    def __init__(
-        self,
-        *,
-        bundle: VerifiedBundle,
-        process: ChildProcess,
-        host: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-        platform_task: asyncio.Task[None],
-        frame_limit: int,
-    ) -> None:
-        self.bundle = bundle
-        self._process = process
-        self._reader, self._writer = host
-        self._platform_task = platform_task
-        self._frame_limit = frame_limit
-        self._turn = asyncio.Lock()
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of what runs."""
-        return self.bundle.bundle.manifest
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the process has not been seen to end."""
-        return self._process.returncode is None
-
-    async def call(self, payload: bytes) -> bytes:
-        """Send one frame and wait for the one that answers it; in turn.
-
-        A call that is cancelled leaves the channel out of step, so the
-        process is killed.
-
-        Raises:
-            EnclaveDiedError: The process has ended or closed the channel, or
-                announces more than the frame limit.
-        """
-        async with self._turn:
-            try:
-                self._writer.write(frame(payload))
-                await self._writer.drain()
-                return await self._read_reply()
-            except (asyncio.IncompleteReadError, OSError) as error:
-                await self.kill()
-                raise EnclaveDiedError(
-                    "the enclave process has ended",
-                    got=f"exit code {self._process.returncode}",
-                    hint="Start it with a file for diagnostics to see why.",
-                ) from error
-            except (asyncio.CancelledError, EnclaveDiedError):
-                await self.kill()
-                raise
-
-    async def _read_reply(self) -> bytes:
-        size = int.from_bytes(await self._reader.readexactly(_PREFIX), "little")
-        if size > self._frame_limit:
-            raise EnclaveDiedError(
-                "reply of the enclave is too large",
-                got=f"{size} B",
-                expected=f"≤ {self._frame_limit} B",
-            )
-        return await self._reader.readexactly(size)
-
-    async def stop(self, *, grace: float = 5.0) -> int:
-        """Close the host channel, wait, kill if need be; return the exit code.
-
-        Args:
-            grace: Seconds that the process has to end by itself.
-        """
-        self._writer.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await self._process.wait()
-        return await self.kill()
-
-    async def kill(self) -> int:
-        """SIGKILL to this process alone, and reap it; return the exit code."""
-        self._process.kill()
-        code = await self._process.wait()
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
-        self._platform_task.cancel()
-        await asyncio.wait([self._platform_task])
-        return code
-
-    async def wait(self) -> int:
-        """Wait until the process has ended by itself; return the exit code."""
-        return await self._process.wait()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.kill()
 
 
 class SimPlatform:

@@ -1,8 +1,10 @@
 """`enclave_bridge`: what accounts do with shards, over schedules and roots."""
 
+from typing import ClassVar
+
 from sealift.base import AccountId, Amount, Epoch, ShardId
 from sealift.crypto import sha256
-from sealift.frame import Context, call, ensure_signed
+from sealift.frame import Context, PalletError, call, ensure_signed
 from sealift.protocol import SIZE_CLASSES, Schedule
 
 from ._bridge_keys import EpochKeeper
@@ -137,7 +139,7 @@ class EnclaveBridge(EpochKeeper):
         KeysHeld,
         EpochActivated,
     )
-    errors = (
+    errors: ClassVar[tuple[type[PalletError], ...]] = (
         RotationError,
         NoChangeError,
         RulesFixedError,

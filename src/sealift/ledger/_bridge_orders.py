@@ -189,6 +189,7 @@ class OrderKeeper(ScheduleKeeper):
         height = Height(ctx.block.height)
         match order:
             case UpgradeOrder():
+                self.judge_config(ctx, order.config)
                 return self._upgrade(schedule, order, height)
             case CancelOrder():
                 return self._cancel(ctx, schedule, order)

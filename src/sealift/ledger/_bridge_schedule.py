@@ -131,6 +131,7 @@ class ScheduleKeeper(BridgeStorage):
         """
         creator = ensure_signed(ctx.origin)
         verify_rules(rules, config)
+        self.judge_config(ctx, config)
         shards = self.shards.get(ctx)
         most = self.max_shards.get(ctx)
         if len(shards) >= most:
@@ -151,6 +152,12 @@ class ScheduleKeeper(BridgeStorage):
         )
         self.schedules.put(ctx, shard, schedule)
         ctx.emit(ShardCreated(shard=shard, creator=creator))
+
+    def judge_config(self, ctx: Context, config: ShardConfig) -> None:
+        """Return if this chain takes a new generation's configuration.
+
+        Version 1 of the runtime asks no more than :func:`verify_config` does.
+        """
 
     def enter_maintenance(self, ctx: Context, schedule: Schedule) -> None:
         """Put the shard into maintenance from the next block on.

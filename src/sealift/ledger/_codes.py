@@ -70,6 +70,7 @@ _TEEREX = (
     "NotRegisteredError",
     "UrlError",
     "WrongVendorError",
+    "LongestAgeError",
 )
 _BRIDGE = (
     "UnknownShardError",
@@ -123,6 +124,7 @@ _BRIDGE = (
     "RotationDemandError",
     "EffectsRefutedError",
     "RotationAttestationError",
+    "AttestationAgeError",
 )
 _COUNCIL = (
     "NoCouncilError",
@@ -132,6 +134,15 @@ _COUNCIL = (
     "MotionLiveError",
     "UnknownMotionError",
     "SeatRefusedError",
+)
+_VALIDATORS = (
+    "ValidatorsFixedError",
+    "ValidatorKeyError",
+    "ValidatorPowerError",
+    "ValidatorLimitError",
+    "ValidatorChangeError",
+    "LastValidatorError",
+    "UnknownValidatorError",
 )
 
 #: First number of each family; families only grow at their end.
@@ -144,6 +155,7 @@ _FAMILIES = (
     (140, _TEEREX),
     (200, _BRIDGE),
     (300, _COUNCIL),
+    (340, _VALIDATORS),
 )
 
 #: Number of each error class, by name.

@@ -16,10 +16,15 @@ class LedgerQueryError(SealiftError):
     """A path that the ledger does not serve."""
 
 
-class UnknownRuntimeVersionError(SealiftError):
-    """The chain has reached a runtime version that this release does not have.
+class ProposalRefusedError(SealiftError):
+    """A proposal with a transaction that no block can include at this place."""
 
-    The node halts here by name; a release that has the version goes on.
+
+class UnknownRuntimeVersionError(SealiftError):
+    """The chain has reached a runtime version that this program does not have.
+
+    The node halts here by name, with nothing lost; a program that has the version
+    goes on.
     """
 
 
@@ -161,6 +166,18 @@ class CiphertextSizeError(PalletError):
 
 class NothingShieldedError(PalletError):
     """Nothing cannot be shielded."""
+
+
+class AttestationAgeError(PalletError):
+    """A configuration accepts older attestations than the chain's rule allows."""
+
+
+class LongestAgeError(PalletError):
+    """The longest age may only be lowered, and not below the chain's memory."""
+
+
+class RegistryQueueError(PalletError):
+    """A migration left somebody out of the registry, or of its queue."""
 
 
 class OrderForeignError(PalletError):
@@ -365,3 +382,31 @@ class StagedKeysError(PalletError):
 
 class EpochHeldError(PalletError):
     """The instance said before that it holds these keys; nothing happened."""
+
+
+class ValidatorsFixedError(PalletError):
+    """The genesis says that the validators of this chain never change."""
+
+
+class ValidatorKeyError(PalletError):
+    """Not an Ed25519 public key; CometBFT would halt on others."""
+
+
+class ValidatorPowerError(PalletError):
+    """Voting power below zero, above what CometBFT counts, or stuck for ever."""
+
+
+class ValidatorLimitError(PalletError):
+    """More validators than the genesis allows."""
+
+
+class ValidatorChangeError(PalletError):
+    """More than a third of the voting power would change in one block."""
+
+
+class LastValidatorError(PalletError):
+    """Nobody would be left to order the chain."""
+
+
+class UnknownValidatorError(PalletError):
+    """Power is taken from a key that has none."""

@@ -4,7 +4,7 @@ Pure: no clock, no I/O. The node persists what :meth:`Ledger.finalize_block`
 gives, in one transaction, when it commits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +14,6 @@ from sealift.base import (
     DecodeError,
     Digest,
     Height,
-    Message,
     Nonce,
     UnixSeconds,
     canonical_decode,
@@ -24,10 +23,8 @@ from sealift.crypto import SignatureInvalidError
 from sealift.frame import (
     ROOT,
     BlockInfo,
-    CallFailure,
     Changes,
     Context,
-    EmittedEvent,
     Overlay,
     RuntimeCall,
     Signed,
@@ -37,8 +34,10 @@ from sealift.frame import (
     prove_ics23,
 )
 from sealift.protocol import MAX_TX_BYTES, Transaction, TransactionBody
+from sealift.relay import ValidatorSet
 
-from ._codes import CODESPACE, code_of, code_of_error
+from ._codes import code_of, code_of_error
+from ._draft import Draft, Judged, fill, require_all
 from ._errors import (
     BlockFullError,
     LedgerGenesisError,
@@ -54,61 +53,17 @@ from ._errors import (
 )
 from ._genesis import LedgerGenesis
 from ._known import KnownSignatures
+from ._outcomes import FinalizedBlock, LedgerTxResult, TxCheck
 from ._ports import QuoteVerifier
-from ._runtime import compose, genesis_config
+from ._runtime import LedgerPallets
+from ._system import RuntimePlan, System
+from ._upgrade import Bare, Begun, begin, plan_in, version_in
+from ._validators import NO_REPORT, EngineReport
+from ._versions import RUNTIME_VERSIONS, Compositions, RuntimeVersion
 
 T = TypeVar("T")
-
-
-class TxCheck(Message, kw_only=True):
-    """What the mempool is told. ``code`` 0: take it; ``log`` is for people."""
-
-    code: int
-    log: str = ""
-    codespace: str = CODESPACE
-    gas_wanted: int = 0
-    sender: AccountId | None = None
-    nonce: Nonce | None = None
-
-
-class LedgerTxResult(Message, kw_only=True):
-    """What became of a transaction in a block.
-
-    ``code``, ``data``, ``gas_wanted`` and ``gas_used`` are consensus: ``data``
-    is the encoding of the events, so that light clients can prove them. ``log``
-    is a sentence for people, ``error`` the name of the refusal.
-    """
-
-    code: int
-    data: bytes = b""
-    log: str = ""
-    codespace: str = CODESPACE
-    gas_wanted: int = 0
-    gas_used: int = 0
-    events: tuple[EmittedEvent, ...] = ()
-    error: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the call took effect."""
-        return self.code == 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinalizedBlock:
-    """A block that was executed and awaits its commit.
-
-    ``changes`` is every entry that differs from the block before, for the
-    node's database; ``hook_failures`` names pallets whose hook failed, which is
-    a bug and worth a loud word.
-    """
-
-    height: Height
-    results: tuple[LedgerTxResult, ...]
-    app_hash: Digest
-    changes: Changes
-    events: tuple[EmittedEvent, ...]
-    hook_failures: tuple[tuple[str, CallFailure], ...]
+#: For a ledger without an engine behind it.
+NO_VALIDATORS = ValidatorSet(validators=())
 
 
 @dataclass(slots=True)
@@ -134,25 +89,37 @@ class Ledger:
     of this genesis. ``init_chain`` writes the first state; the node persists
     it as ``dict(store.items(b""))``.
 
+    Each block is executed with the version of the runtime that the state before it
+    says, also when old blocks are executed again. At the height of a plan the next
+    version takes the state over; a ledger that does not have it stands still there.
+
     Args:
         genesis: What the chain began with.
         store: The committed state; owned by the ledger from now on.
         verifier: Judges quotes and collateral.
+        versions: The versions of the runtime that this program has.
 
     Raises:
         LedgerGenesisError: A state of another genesis.
+        UnknownRuntimeVersionError: The state belongs to a version that it has not.
     """
 
     def __init__(
-        self, *, genesis: LedgerGenesis, store: SimpleTreeStore, verifier: QuoteVerifier
+        self,
+        *,
+        genesis: LedgerGenesis,
+        store: SimpleTreeStore,
+        verifier: QuoteVerifier,
+        versions: Mapping[int, RuntimeVersion] = RUNTIME_VERSIONS,
     ) -> None:
         self._genesis = genesis
         self._store = store
-        self._pallets = compose(verifier)
+        self._compositions = Compositions(verifier, versions)
+        self._version = genesis.runtime
         self._height = Height(0)
         self._time = UnixSeconds(0)
         self._undo: dict[bytes, bytes | None] | None = None
-        self._finalized: tuple[Height, UnixSeconds] | None = None
+        self._finalized: tuple[Height, UnixSeconds, int] | None = None
         self._pending: dict[AccountId, _Pending] = {}
         self._known = KnownSignatures()
         self._check = Overlay.over(store)
@@ -170,16 +137,39 @@ class Ledger:
         return self._height
 
     @property
+    def runtime_version(self) -> int:
+        """The version of the runtime that the last committed state belongs to."""
+        return self._version
+
+    @property
+    def plan(self) -> RuntimePlan | None:
+        """The next version and its height, by the last committed state."""
+        return self._with_committed(lambda store: plan_in(Overlay.over(store)))
+
+    def has_version(self, number: int) -> bool:
+        """Whether this program has a version of the runtime."""
+        return self._compositions.known(number)
+
+    @property
     def app_hash(self) -> Digest:
         """The app hash of the last committed state."""
         return self._with_committed(lambda store: store.root())
 
-    def init_chain(self) -> Digest:
+    @property
+    def next_validators(self) -> ValidatorSet:
+        """Who orders the block after the next, as of the last committed state."""
+        return self._pallets.validators.coming.get(self._committed_context())
+
+    def init_chain(self, validators: ValidatorSet = NO_VALIDATORS) -> Digest:
         """Write the first state; doing it again is harmless before block 1.
+
+        Args:
+            validators: Who orders the first blocks, as the engine says.
 
         Raises:
             LedgerHeightError: Blocks were executed already.
             LedgerGenesisError: A genesis that no chain can begin with.
+            UnknownRuntimeVersionError: It begins with a version that this has not.
         """
         if self._height or self._finalized is not None:
             raise LedgerHeightError(
@@ -187,7 +177,7 @@ class Ledger:
             )
         if not self._store.items(b""):
             block = self._block(Height(0), UnixSeconds(0))
-            config = genesis_config(self._genesis)
+            config = self._compositions.genesis(self._genesis, validators)
             self._pallets.runtime.apply_genesis(self._store, block, config)
             self._check = Overlay.over(self._store)
         return self._store.root()
@@ -195,7 +185,8 @@ class Ledger:
     def check_tx(self, tx: bytes) -> TxCheck:
         """Judge a transaction for the mempool, after those it took before.
 
-        By the last committed state, whatever block awaits its commit.
+        By the last committed state and its version, whatever block awaits its
+        commit.
 
         1. Size, encoding, chain id, signature (as in a block; the signature of
            a transaction that was taken before is not verified again).
@@ -204,15 +195,17 @@ class Ledger:
         4. The account can pay this fee beside the pending ones.
         5. The call exists, and an empty block has room for it.
         """
-        ctx = self._context(self._check, self._block(self._next, self._time))
+        pallets = self._pallets
+        block = self._block(self._next, self._time)
+        ctx = pallets.runtime.context(self._check, block, ROOT)
         try:
             known = self._known.knows(tx)
             body = self._parse(tx, signature_known=known)
             pending = self._pending.get(body.signer)
             if pending is None:
-                pending = _Pending(self._pallets.system.nonce(ctx, body.signer), 0)
-            admitted = self._admit(ctx, body, len(tx), pending)
-            weight = self._pallets.runtime.call_weight(admitted.call)
+                pending = _Pending(pallets.system.nonce(ctx, body.signer), 0)
+            admitted = self._admit(pallets, ctx, body, len(tx), pending)
+            weight = pallets.runtime.call_weight(admitted.call)
             self._require_room(weight, self._meter())
         except (TransactionError, UnknownCallError) as error:
             return TxCheck(code=code_of_error(error), log=str(error))
@@ -225,6 +218,22 @@ class Ledger:
             code=0, gas_wanted=weight, sender=admitted.signer, nonce=admitted.nonce
         )
 
+    def prepare_proposal(
+        self, txs: Sequence[bytes], *, max_bytes: int, max_gas: int
+    ) -> tuple[bytes, ...]:
+        """Of the transactions that wait, those of the next block (:func:`fill`)."""
+        return fill(self._draft(max_bytes, max_gas), txs, self._judge)
+
+    def require_proposal(
+        self, txs: Sequence[bytes], *, max_bytes: int, max_gas: int
+    ) -> None:
+        """Return if a block of these can follow the last committed one.
+
+        Raises:
+            ProposalRefusedError: As :func:`require_all` says.
+        """
+        require_all(self._draft(max_bytes, max_gas), txs, self._judge)
+
     def finalize_block(
         self,
         *,
@@ -233,32 +242,37 @@ class Ledger:
         time: UnixSeconds,
         proposer: bytes,
         txs: Sequence[bytes],
+        report: EngineReport = NO_REPORT,
     ) -> FinalizedBlock:
         """Execute a block; the state is committed by :meth:`commit`.
 
-        A bad transaction never stops a block. Executing the same height again
-        before the commit replaces what was executed.
+        The version of the runtime comes first (:func:`~._upgrade.begin`). A bad
+        transaction never stops a block. Executing the same height again before the
+        commit replaces what was executed.
 
         Raises:
             LedgerHeightError: Not the next height.
-            UnknownRuntimeVersionError: Another release must execute it.
+            UnknownRuntimeVersionError: Another program must execute it; nothing has
+                changed.
         """
         del proposer
         self._roll_back()
         block = self._block(height, time)
         overlay = Overlay.over(self._store)
-        ctx = self._context(overlay, block)
-        begun = self._pallets.system.genesis_digest.exists(ctx)
+        begun = System.genesis_digest.exists(Bare(storage=overlay))
         if height != self._next or not begun:
             raise LedgerHeightError(
                 "block out of turn", got=height, expected=self._next
             )
-        self._pallets.system.require_runtime(ctx)
-        opened = self._pallets.runtime.initialize_block(overlay, block)
-        self._pallets.system.note_hash(ctx, block_hash)
+        executing = self._begin(overlay, block)
+        pallets, runtime = executing.pallets, executing.pallets.runtime
+        opened = runtime.initialize_block(overlay, block)
+        ctx = runtime.context(overlay, block, ROOT)
+        pallets.system.note_hash(ctx, block_hash)
+        pallets.validators.take_report(ctx, report)
         meter = self._meter()
-        results = tuple(self._apply(overlay, block, tx, meter) for tx in txs)
-        ended = self._pallets.runtime.finalize_block(overlay, block)
+        results = tuple(self._apply(pallets, overlay, block, tx, meter) for tx in txs)
+        ended = runtime.finalize_block(overlay, block)
         changes = {
             key: value
             for key, value in sorted(overlay.changes.items())
@@ -267,14 +281,18 @@ class Ledger:
         self._undo = {key: self._store.get(key) for key in changes}
         self._store.apply(changes)
         self._check = self._before(self._undo)
-        self._finalized = (height, time)
+        self._finalized = (height, time, executing.version)
         return FinalizedBlock(
             height=height,
             results=results,
             app_hash=self._store.root(),
             changes=changes,
-            events=(*opened.events, *ended.events),
+            events=(*executing.events, *opened.events, *ctx.emitted, *ended.events),
+            validator_updates=pallets.validators.updates(ctx),
             hook_failures=(*opened.failures, *ended.failures),
+            version=executing.version,
+            upgraded=executing.upgraded,
+            upgrade_failure=executing.failure,
         )
 
     def commit(self) -> Height:
@@ -285,7 +303,7 @@ class Ledger:
         """
         if self._finalized is None:
             raise LedgerHeightError("no block to commit", expected=self._next)
-        self._height, self._time = self._finalized
+        self._height, self._time, self._version = self._finalized
         self._finalized = None
         self._undo = None
         self._pending = {}
@@ -341,22 +359,72 @@ class Ledger:
         self._finalized = None
 
     def _resume(self) -> None:
-        ctx = self._context(
-            Overlay.over(self._store), self._block(self._height, self._time)
-        )
-        system = self._pallets.system
-        known = system.genesis_digest.find(ctx)
-        if known != self._genesis.digest():
+        """Take over a stored state.
+
+        1. It came from this genesis. 2. This program has its version.
+        """
+        overlay = Overlay.over(self._store)
+        state = Bare(storage=overlay)
+        known = System.genesis_digest.find(state)
+        if known != self._genesis.digest():  # 1
             raise LedgerGenesisError(
                 "stored state came from another genesis",
                 got=known or "a state that is no ledger's",
                 expected=self._genesis.digest(),
             )
-        last = system.last_block.get(ctx)
+        last = System.last_block.get(state)
         self._height, self._time = last.height, last.time
+        self._version = version_in(overlay)
+        self._compositions.pallets(self._version, block=self._next)  # 2
+
+    @property
+    def _pallets(self) -> LedgerPallets:
+        """Those of the last committed state's version."""
+        return self._compositions.pallets(self._version, block=self._next)
+
+    def _begin(self, overlay: Overlay, block: BlockInfo) -> Begun:
+        weight = self._genesis.params.max_block_weight
+        return begin(overlay, block, self._compositions, block_weight=weight)
+
+    def _draft(self, max_bytes: int, max_gas: int) -> Draft:
+        params = self._genesis.params
+        return Draft(
+            max_bytes=min(max_bytes, params.max_block_bytes),
+            max_weight=min(max_gas, params.max_block_weight),
+        )
+
+    def _judge(self, tx: bytes, promised: Mapping[AccountId, Judged]) -> Judged:
+        """A transaction of the next block, by the committed state."""
+        pallets, ctx = self._pallets, self._committed_context()
+        known = self._known.knows(tx)
+        body = self._parse(tx, signature_known=known)
+        last = promised.get(body.signer)
+        if last is None:
+            pending = _Pending(pallets.system.nonce(ctx, body.signer), 0)
+        else:
+            pending = _Pending(last.nonce, last.fees)
+        admitted = self._admit(pallets, ctx, body, len(tx), pending)
+        weight = pallets.runtime.call_weight(admitted.call)
+        if not known:
+            self._known.note(tx)
+        return Judged(
+            signer=admitted.signer,
+            nonce=pending.nonce + 1,
+            fees=pending.fees + admitted.fee,
+            weight=weight,
+        )
+
+    def _committed_context(self) -> Context:
+        block = self._block(self._next, self._time)
+        return self._pallets.runtime.context(self._check, block, ROOT)
 
     def _apply(
-        self, overlay: Overlay, block: BlockInfo, tx: bytes, meter: WeightMeter
+        self,
+        pallets: LedgerPallets,
+        overlay: Overlay,
+        block: BlockInfo,
+        tx: bytes,
+        meter: WeightMeter,
     ) -> LedgerTxResult:
         """One transaction of a block; never raises for what a transaction is.
 
@@ -365,21 +433,21 @@ class Ledger:
         2. Fee and nonce are taken, whatever the call comes to.
         3. The call takes effect whole, or not at all.
         """
-        ctx = self._context(overlay, block)
-        system = self._pallets.system
+        ctx = pallets.runtime.context(overlay, block, ROOT)
+        system = pallets.system
         try:  # 1
-            body = self._parse(tx, signature_known=False)
+            body = self._parse(tx, signature_known=self._known.knows(tx))
             pending = _Pending(system.nonce(ctx, body.signer), 0)
-            admitted = self._admit(ctx, body, len(tx), pending)
-            wanted = self._weight(admitted.call)
+            admitted = self._admit(pallets, ctx, body, len(tx), pending)
+            wanted = self._weight(pallets, admitted.call)
             self._require_room(wanted, meter)
         except TransactionError as error:
             return LedgerTxResult(
                 code=code_of_error(error), log=str(error), error=error.code
             )
-        self._pallets.balances.burn(ctx, admitted.signer, admitted.fee)  # 2
+        pallets.balances.burn(ctx, admitted.signer, admitted.fee)  # 2
         system.consume_nonce(ctx, admitted.signer)
-        outcome = self._pallets.runtime.dispatch(  # 3
+        outcome = pallets.runtime.dispatch(  # 3
             overlay, block, Signed(account=admitted.signer), admitted.call, meter=meter
         )
         if outcome.failure is not None:
@@ -403,8 +471,8 @@ class Ledger:
 
         Args:
             tx: Any bytes.
-            signature_known: These bytes' signature was verified before. Never
-                for a block: what is executed is verified there and then.
+            signature_known: The signature of exactly these bytes was verified
+                before, by this process: it depends on nothing else.
         """
         if len(tx) > MAX_TX_BYTES:
             raise TransactionTooLargeError(
@@ -433,8 +501,13 @@ class Ledger:
             ) from error
         return body
 
+    @staticmethod
     def _admit(
-        self, ctx: Context, body: TransactionBody, size: int, pending: "_Pending"
+        pallets: LedgerPallets,
+        ctx: Context,
+        body: TransactionBody,
+        size: int,
+        pending: "_Pending",
     ) -> "_Admitted":
         if body.valid_until < ctx.block.height:
             raise TransactionExpiredError(
@@ -448,7 +521,7 @@ class Ledger:
                 got=body.nonce,
                 expected=pending.nonce,
             )
-        balances = self._pallets.balances
+        balances = pallets.balances
         fee = balances.fee(ctx, size)
         balances.require_fee(ctx, body.signer, fee, already=pending.fees)
         return _Admitted(
@@ -458,10 +531,11 @@ class Ledger:
             call=RuntimeCall(name=body.call, args=body.args),
         )
 
-    def _weight(self, call: RuntimeCall) -> int:
+    @staticmethod
+    def _weight(pallets: LedgerPallets, call: RuntimeCall) -> int:
         """The call's own weight."""
         try:
-            return self._pallets.runtime.call_weight(call)
+            return pallets.runtime.call_weight(call)
         except UnknownCallError:
             return 0  # fails when it is dispatched, and pays
 
@@ -477,9 +551,6 @@ class Ledger:
                 got=weight,
                 expected=f"≤ {meter.left}",
             )
-
-    def _context(self, overlay: Overlay, block: BlockInfo) -> Context:
-        return self._pallets.runtime.context(overlay, block, ROOT)
 
     def _block(self, height: Height, time: UnixSeconds) -> BlockInfo:
         return BlockInfo(chain_id=self._genesis.chain_id, height=height, time=time)

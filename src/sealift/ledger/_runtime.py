@@ -5,18 +5,20 @@ from dataclasses import dataclass
 from sealift.attestation import AnchorKind, TrustAnchor
 from sealift.base import UnixSeconds
 from sealift.frame import Runtime
+from sealift.relay import ValidatorSet
 
 from ._balances import Balances, BalancesGenesis
 from ._bridge import EnclaveBridge
 from ._bridge_storage import BridgeGenesis
 from ._council import Council
 from ._errors import LedgerGenesisError, UnknownFmspcError
-from ._genesis import LedgerGenesis
+from ._genesis import FIRST_RUNTIME, LedgerGenesis
 from ._ports import CollateralVerdict, Evidence, QuoteVerifier
 from ._sudo import Sudo, SudoGenesis
-from ._system import RUNTIME_VERSION, System, SystemGenesis
+from ._system import System, SystemGenesis
 from ._teerex import Teerex
 from ._teerex_storage import TeerexGenesis
+from ._validators import Validators, ValidatorsGenesis
 
 #: The runtime's name; its state is refused by any other.
 RUNTIME_NAME = "sealift-ledger"
@@ -35,24 +37,41 @@ class LedgerPallets:
     sudo: Sudo
     teerex: Teerex
     council: Council
+    validators: Validators
     runtime: Runtime
 
 
 def compose(verifier: QuoteVerifier) -> LedgerPallets:
-    """Make the L1 runtime.
+    """Make version 1 of the L1 runtime.
 
     Args:
         verifier: Judges quotes and collateral.
     """
-    system, balances, sudo = System(), Balances(), Sudo()
+    system, balances = System(version=FIRST_RUNTIME), Balances()
     bridge = EnclaveBridge(vault=balances)
     teerex = Teerex(verifier=verifier, hashes=system, shards=bridge)
+    return assemble(
+        FIRST_RUNTIME, bridge=bridge, system=system, balances=balances, teerex=teerex
+    )
+
+
+def assemble(
+    number: int,
+    *,
+    bridge: EnclaveBridge,
+    system: System,
+    balances: Balances,
+    teerex: Teerex,
+) -> LedgerPallets:
+    """A version's pallets, each given what it needs of the others."""
+    sudo = Sudo()
     bridge.instances = teerex
     council = Council(orders=bridge, instances=teerex)
+    validators = Validators()
     runtime = Runtime(
         name=RUNTIME_NAME,
-        version=RUNTIME_VERSION,
-        pallets=[bridge, system, balances, sudo, teerex, council],
+        version=number,
+        pallets=[bridge, system, balances, sudo, teerex, council, validators],
     )
     return LedgerPallets(
         bridge=bridge,
@@ -61,11 +80,14 @@ def compose(verifier: QuoteVerifier) -> LedgerPallets:
         sudo=sudo,
         teerex=teerex,
         council=council,
+        validators=validators,
         runtime=runtime,
     )
 
 
-def genesis_config(genesis: LedgerGenesis) -> dict[str, object]:
+def genesis_config(
+    genesis: LedgerGenesis, validators: ValidatorSet
+) -> dict[str, object]:
     """What each pallet begins with.
 
     Raises:
@@ -96,6 +118,11 @@ def genesis_config(genesis: LedgerGenesis) -> dict[str, object]:
         "sudo": SudoGenesis(key=genesis.sudo),
         "teerex": TeerexGenesis(
             anchors=genesis.anchors, quote_window=params.quote_window
+        ),
+        "validators": ValidatorsGenesis(
+            validators=validators,
+            max_validators=params.max_validators,
+            expel_equivocators=params.expel_equivocators,
         ),
     }
 

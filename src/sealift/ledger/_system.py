@@ -11,11 +11,8 @@ from sealift.frame import (
     ensure_root,
 )
 
-from ._errors import NonceError, RuntimeUpgradeError, UnknownRuntimeVersionError
+from ._errors import NonceError, RuntimeUpgradeError
 from ._genesis import KEPT_BLOCK_HASHES
-
-#: The version of the L1 runtime that this release executes.
-RUNTIME_VERSION = 1
 
 
 class SystemGenesis(Message, kw_only=True):
@@ -57,11 +54,35 @@ class RuntimeUpgraded(Event, kw_only=True):
     version: int
 
 
+class RuntimeUpgradeFailed(Event, kw_only=True):
+    """The version could not take the state over: the one before goes on.
+
+    ``error`` is the name of why. Nothing of the migration is in the state.
+    """
+
+    version: int
+    error: str
+
+
 class System(Pallet):
-    """Nonces, the last block hashes, the runtime's version."""
+    """Nonces, the last block hashes, the runtime's version.
+
+    Where ``genesis``, ``last_block``, ``version`` and ``plan`` lie, and how they are
+    encoded, is the same in all versions of the runtime: by them the ledger finds
+    out which version a block is executed with.
+
+    Args:
+        version: Of the runtime that this pallet is part of; a chain that begins
+            with it begins so.
+    """
 
     name = "system"
-    events = (RuntimeUpgradeScheduled, RuntimeUpgradeCancelled, RuntimeUpgraded)
+    events = (
+        RuntimeUpgradeScheduled,
+        RuntimeUpgradeCancelled,
+        RuntimeUpgraded,
+        RuntimeUpgradeFailed,
+    )
     errors = (RuntimeUpgradeError, NonceError)
 
     genesis_digest = StorageValue("genesis", Digest)
@@ -71,37 +92,29 @@ class System(Pallet):
     nonces = StorageMap("nonces", key=AccountId, value=Nonce, default=Nonce(0))
     block_hashes = StorageMap("block_hashes", key=Height, value=Digest)
 
+    def __init__(self, *, version: int) -> None:
+        self._number = version
+
     def genesis(self, ctx: Context, config: SystemGenesis) -> None:
         """Remember the genesis and begin at height 0."""
         self.genesis_digest.put(ctx, config.genesis)
-        self.version.put(ctx, RUNTIME_VERSION)
+        self.version.put(ctx, self._number)
         self.note_block(ctx)
 
     def on_initialize(self, ctx: Context) -> None:
-        """Take over at the planned height, and move on."""
-        plan = self.plan.find(ctx)
-        if plan is not None and plan.height <= ctx.block.height:
-            self.version.put(ctx, plan.version)
-            self.plan.delete(ctx)
-            ctx.emit(RuntimeUpgraded(version=plan.version))
+        """Move on."""
         self.note_block(ctx)
 
-    def require_runtime(self, ctx: Context) -> None:
-        """Return if this release has the runtime that executes this block.
+    def take_over(self, ctx: Context) -> None:
+        """The planned version is this one, and has taken the state over."""
+        self.version.put(ctx, self._number)
+        self.plan.delete(ctx)
+        ctx.emit(RuntimeUpgraded(version=self._number))
 
-        Raises:
-            UnknownRuntimeVersionError: It has not; the node must halt.
-        """
-        plan = self.plan.find(ctx)
-        due = plan is not None and plan.height <= ctx.block.height
-        version = plan.version if plan is not None and due else self.version.get(ctx)
-        if version != RUNTIME_VERSION:
-            raise UnknownRuntimeVersionError(
-                f"block {ctx.block.height} needs another runtime version",
-                got=RUNTIME_VERSION,
-                expected=version,
-                hint="Install the release that has it and start again",
-            )
+    def give_up(self, ctx: Context, version: int, error: str) -> None:
+        """The planned version could not take the state over; this one goes on."""
+        self.plan.delete(ctx)
+        ctx.emit(RuntimeUpgradeFailed(version=version, error=error))
 
     def note_block(self, ctx: Context) -> None:
         """Remember height and time of this block."""

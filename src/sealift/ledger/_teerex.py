@@ -1,6 +1,6 @@
 """`teerex`: the registry of enclaves, and the ledger's own collateral."""
 
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -19,6 +19,7 @@ from sealift.base import (
 from sealift.crypto import SignatureInvalidError
 from sealift.frame import (
     Context,
+    Event,
     PalletError,
     Root,
     call,
@@ -92,13 +93,13 @@ class Teerex(TeerexStorage):
     """
 
     name = "teerex"
-    events = (
+    events: ClassVar[tuple[type[Event], ...]] = (
         EnclaveRegistered,
         EnclaveAnnounced,
         EnclaveUnregistered,
         CollateralRegistered,
     )
-    errors = (
+    errors: ClassVar[tuple[type[PalletError], ...]] = (
         RegistrationChainError,
         RegistrationBlockError,
         RegistrationReplayedError,
@@ -210,7 +211,7 @@ class Teerex(TeerexStorage):
         self._verify_recent(ctx, statement)  # 1
         known = self.enclaves.find(ctx, statement.signing_key)
         self._verify_newer(statement, known)
-        self._verify_speaker(statement, signature, known, operator)  # 2
+        self._verify_speaker(ctx, statement, signature, known, operator)  # 2
         _verify_url(url)
         self._verify_session(ctx, statement)  # 3
         evidence = self._verify_quote(ctx, quote)  # 4, 5
@@ -353,8 +354,9 @@ class Teerex(TeerexStorage):
                 hint="Quote again over a recent block",
             )
 
-    @staticmethod
     def _verify_speaker(
+        self,
+        ctx: Context,  # noqa: ARG002 - later versions look further
         statement: RegistrationStatement,
         signature: bytes,
         known: EnclaveRecord | None,
@@ -401,12 +403,15 @@ class Teerex(TeerexStorage):
                 got=statement.challenge,
                 hint="Ask the provider for a new session",
             )
-        provider = self.enclaves.find(ctx, statement.provider)
-        if provider is None or provider.statement.shard != statement.shard:
+        if not self._has_provider(ctx, statement.shard, statement.provider):
             raise UnknownProviderError(
                 "statement names a provider that this shard does not have",
                 got=statement.provider,
             )
+
+    def _has_provider(self, ctx: Context, shard: ShardId, key: AccountId) -> bool:
+        """Whether the shard has an instance of this key, live or not."""
+        return self.find_instance(ctx, shard, key) is not None
 
     def _verify_quote(self, ctx: Context, quote: bytes) -> Evidence:
         fmspc = self._verifier.quote_fmspc(quote)

@@ -28,6 +28,7 @@ from ._errors import (
     StateBusyError,
     TxAlreadyKnownError,
     TxNotFoundError,
+    ValidatorsNotFixedError,
     WrongValidatorError,
 )
 from ._history import ProvenEntry, StateHistory
@@ -78,6 +79,7 @@ __all__ = [
     "TxAlreadyKnownError",
     "TxNotFoundError",
     "TxPlace",
+    "ValidatorsNotFixedError",
     "WrongValidatorError",
     "genesis_tip",
     "init_solo",

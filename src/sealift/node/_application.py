@@ -11,7 +11,8 @@ from typing import Protocol
 
 from sealift.base import Height, InvariantError
 from sealift.frame import Changes
-from sealift.relay import Timestamp
+from sealift.ledger import EngineReport
+from sealift.relay import Timestamp, Validator, ValidatorSet
 from sealift.relay.rpc import Event, ExecTxResult, GenesisDoc
 
 from ._errors import ChainCorruptError
@@ -25,6 +26,7 @@ class BlockOutcome(Protocol):
         app_hash: Root of the state after the block; stands in the next header.
         changes: Entries of the state that the block wrote or deleted.
         events: What the block itself emitted, outside of its transactions.
+        validator_updates: New powers from the block after the next on; 0 removes.
     """
 
     @property
@@ -35,6 +37,8 @@ class BlockOutcome(Protocol):
     def changes(self) -> Changes: ...
     @property
     def events(self) -> Sequence[Event]: ...
+    @property
+    def validator_updates(self) -> Sequence[Validator]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,7 @@ class ExecutedBlock:
     app_hash: bytes
     changes: Changes
     events: tuple[Event, ...] = ()
+    validator_updates: tuple[Validator, ...] = ()
 
 
 class Application(Protocol):
@@ -63,6 +68,19 @@ class Application(Protocol):
         An engine proposes no block above it, whatever else the genesis allows.
         Asked only once there is a state.
         """
+        ...
+
+    @property
+    def next_validators(self) -> ValidatorSet | None:
+        """Who orders the block after the next, as of the last committed state.
+
+        ``None``: the application has nothing to say, the genesis's stay for ever.
+        """
+        ...
+
+    @property
+    def fixed_validators(self) -> bool:
+        """Whether the genesis says that the validators never change."""
         ...
 
     def init_chain(self, genesis: GenesisDoc) -> BlockOutcome:
@@ -92,6 +110,33 @@ class Application(Protocol):
         """
         ...
 
+    def prepare_proposal(
+        self, txs: Sequence[bytes], *, max_bytes: int, max_gas: int
+    ) -> Sequence[bytes]:
+        """Of the transactions that wait, those that the next block can include.
+
+        Law: what comes out, :meth:`require_proposal` of every application with the
+        same committed state returns for, under limits that are not lower.
+
+        Args:
+            txs: Any bytes, oldest first.
+            max_bytes: Most bytes of all, each with its frame in CometBFT's block.
+            max_gas: Most gas that they want together; -1: any.
+        """
+        ...
+
+    def require_proposal(
+        self, txs: Sequence[bytes], *, max_bytes: int, max_gas: int
+    ) -> None:
+        """Return if a block of these can follow the last committed one.
+
+        Deterministic: nothing but the committed state and the arguments counts.
+
+        Raises:
+            ProposalRefusedError: It cannot.
+        """
+        ...
+
     def finalize_block(
         self,
         *,
@@ -100,6 +145,7 @@ class Application(Protocol):
         time: Timestamp,
         proposer: bytes,
         txs: Sequence[bytes],
+        report: EngineReport,
     ) -> BlockOutcome:
         """Execute a block; a bad transaction is a failed result, never an error.
 
@@ -109,6 +155,7 @@ class Application(Protocol):
             time: Its header's time.
             proposer: Address (20 bytes) of its proposer.
             txs: Its transactions.
+            report: What the engine says of the validators; part of the block.
         """
         ...
 

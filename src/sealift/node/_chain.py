@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sealift.base import Height, Message
+from sealift.base import Height, InvariantError, Message
 from sealift.crypto import account_of, sign
 from sealift.frame import Changes
+from sealift.ledger import NO_REPORT
 from sealift.relay import (
     FLAG_COMMIT,
     NO_EVIDENCE_HASH,
@@ -39,7 +40,7 @@ from sealift.relay import (
 from sealift.relay.rpc import Event, ExecTxResult, GenesisDoc
 
 from ._application import Application, require_all_answered
-from ._errors import NotNextBlockError, WrongValidatorError
+from ._errors import NotNextBlockError, ValidatorsNotFixedError, WrongValidatorError
 
 #: A vote is at least this much later than the block it is for: 1 ms.
 _VOTE_STEP_NANOS: Final = 1_000_000
@@ -130,6 +131,7 @@ class SoloChain:
 
     Raises:
         WrongValidatorError: The genesis names other validators.
+        ValidatorsNotFixedError: It allows others to come.
     """
 
     def __init__(
@@ -147,6 +149,13 @@ class SoloChain:
                 "not the one validator of this chain",
                 got=public.hex(),
                 expected=", ".join(key.hex() for key in named) or "one validator",
+            )
+        if not application.fixed_validators:
+            raise ValidatorsNotFixedError(
+                "one key orders this chain, and no other can join it",
+                got="a genesis that lets its validators change",
+                expected="max_validators 0 in its parameters",
+                hint="Run a chain of several validators on CometBFT",
             )
         self._secret = secret
         self._genesis = genesis
@@ -194,7 +203,12 @@ class SoloChain:
             time=block.header.time,
             proposer=block.header.proposer_address,
             txs=txs,
+            report=NO_REPORT,
         )
+        if outcome.validator_updates:
+            raise InvariantError(
+                "fixed validators changed", got=len(outcome.validator_updates)
+            )
         require_all_answered(outcome.results, txs)
         self._proposed = CommittedBlock(
             block=block,

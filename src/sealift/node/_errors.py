@@ -27,6 +27,10 @@ class WrongValidatorError(SealiftError):
     """The key is not the one validator that this genesis names."""
 
 
+class ValidatorsNotFixedError(SealiftError):
+    """The embedded engine has one key; this genesis lets validators change."""
+
+
 class HeightUnknownError(SealiftError):
     """A height that has not been reached, or is below the first one."""
 

@@ -168,8 +168,10 @@ class SoloNode:
             making.exception()  # looked at: the caller may be gone
 
     async def _one_block(self) -> CommittedBlock:
-        txs = self._mempool.reap(
-            max_bytes=self._limits.max_bytes, max_gas=self._limits.max_gas
+        limits = self._limits
+        waiting = self._mempool.reap(max_bytes=limits.max_bytes, max_gas=limits.max_gas)
+        txs = self._chain.chain.application.prepare_proposal(
+            waiting, max_bytes=limits.max_bytes, max_gas=limits.max_gas
         )
         block = self._chain.propose(now=self._vote_time(), txs=txs)
         await asyncio.to_thread(self._chain.persist, block)

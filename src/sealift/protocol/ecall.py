@@ -183,6 +183,50 @@ class Followed(Message):
     checkpoint: bytes
 
 
+class SkipTo(Message):
+    """Go on after a gap, none of whose blocks has to be executed here.
+
+    ``path`` are light blocks, ascending, from the relay's head to *h* and *h*+1
+    (the last two), as bisection finds them; ``proofs`` are against the state
+    after *h*: the shard's record, schedule, frontier, first keys and handover
+    certificate, each present or absent. ``beyond`` is a path further on, and
+    ``beyond_proofs`` prove the frontier in the state before its last header:
+    it shows that L1 has confirmed all blocks up to *h*.
+    """
+
+    path: tuple[bytes, ...]
+    proofs: tuple[StateProof, ...]
+    beyond: tuple[bytes, ...] = ()
+    beyond_proofs: tuple[StateProof, ...] = ()
+
+
+class ShowConflict(Message):
+    """What a witness shows for a height, against what this enclave has verified.
+
+    ``theirs`` is one light block of a verified height; or a path that begins with
+    a header of this relay and ends at the height in question. ``ours`` is such a
+    path on this side, where the height was skipped.
+    """
+
+    theirs: tuple[bytes, ...]
+    ours: tuple[bytes, ...] = ()
+
+
+class GetEvidence(Message):
+    """Ask for the evidence of a fork; answered also by an enclave that stopped."""
+
+
+class ChainEvidence(Message):
+    """Whether the chain has forked, as far as this enclave has seen.
+
+    ``evidence`` is the :class:`sealift.relay.ForkEvidence`, encoded; ``checkpoint``
+    remembers it and is made durable by the host.
+    """
+
+    evidence: bytes | None
+    checkpoint: bytes
+
+
 class Execute(Message):
     """Execute the next block that is mine to execute, if there is one."""
 
@@ -428,6 +472,9 @@ Request = (
     | SnapshotChunk
     | DiffApply
     | ImportBlock
+    | SkipTo
+    | ShowConflict
+    | GetEvidence
     | Execute
     | Confirm
     | SpeakEffects
@@ -451,6 +498,7 @@ Reply = (
     | SnapshotHeader
     | SnapshotChunk
     | Followed
+    | ChainEvidence
     | Executed
     | Idle
     | Confirmed
@@ -476,6 +524,9 @@ ECALLS: dict[type[Message], tuple[type[Message], ...]] = {
     SnapshotChunk: (StateReply,),
     DiffApply: (StateReply,),
     ImportBlock: (Followed,),
+    SkipTo: (Followed,),
+    ShowConflict: (ChainEvidence,),
+    GetEvidence: (ChainEvidence,),
     Execute: (Executed, Idle),
     Confirm: (Confirmed,),
     SpeakEffects: (EffectsSpoken,),

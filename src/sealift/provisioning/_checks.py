@@ -9,7 +9,7 @@ from sealift.protocol import (
     KeyPackage,
     MuRaChallenge,
 )
-from sealift.relay import RelayCheckpoint
+from sealift.relay import RelayCheckpoint, validators_hash
 from sealift.relay import header_hash as hash_of
 
 from ._entitled import Standing
@@ -69,20 +69,37 @@ def check_checkpoint(
 
     The checkpoint's header must be the head that the provider challenged from,
     and one that the requester has verified itself; where both speak of the same
-    frontier, they must agree. The schedule's digest is not judged: the schedule
+    frontier, they must agree. It brings the validators that the header announced or
+    none, and has seen no fork. The schedule's digest is not judged: the schedule
     may have changed since, and a requester goes by the one it has proven.
 
     Raises:
         CheckpointMismatchError: They do not.
         DecodeError: Not a checkpoint.
     """
-    header = decode(RelayCheckpoint, package.checkpoint).header
+    checkpoint = decode(RelayCheckpoint, package.checkpoint)
+    header = checkpoint.header
     named = (challenge.head_height, challenge.head_hash)
     if named != (header.height, hash_of(header)):
         raise CheckpointMismatchError(
             "the checkpoint is not of the head that the provider named",
             got=f"{header.height} {hash_of(header).hex()}",
             expected=f"{named[0]} {named[1].hex()}",
+        )
+    following = checkpoint.next_validators
+    if following is not None and (
+        validators_hash(following) != header.next_validators_hash
+    ):
+        raise CheckpointMismatchError(
+            "the checkpoint has other validators than its header announced",
+            got=validators_hash(following),
+            expected=header.next_validators_hash.hex(),
+        )
+    if checkpoint.evidence is not None:
+        raise CheckpointMismatchError(
+            "the provider has seen two chains",
+            got=f"a fork at {checkpoint.evidence.conflicting.header.height}",
+            expected="one chain",
         )
     own = header_hash(header.height)
     if own is None or own != hash_of(header):

@@ -4,9 +4,11 @@ Sans-I/O: headers, commits and proofs come in as values, verdicts go out. The
 RPC's JSON stands in :mod:`sealift.relay.rpc`.
 """
 
+from ._bisect import Bisection, bisect, most_trials
 from ._block import PART_BYTES, BlockEncodingError, PartSet, block_id_of, encode_block
 from ._commit import verify_commit
 from ._errors import (
+    BisectionLimitError,
     ChainIdMismatchError,
     CheckpointInvalidError,
     CommitInvalidError,
@@ -81,15 +83,18 @@ from ._verified import (
     VerifiedTxs,
 )
 from ._verify import (
+    CLOCKLESS_RULES,
     RelayRules,
     check_header,
     verify_adjacent,
     verify_root,
     verify_skipping,
+    verify_step,
 )
 
 __all__ = [
     "BLOCK_PROTOCOL",
+    "CLOCKLESS_RULES",
     "FLAG_ABSENT",
     "FLAG_COMMIT",
     "FLAG_NIL",
@@ -97,6 +102,8 @@ __all__ = [
     "NO_EVIDENCE_HASH",
     "PART_BYTES",
     "ZERO_TIME",
+    "Bisection",
+    "BisectionLimitError",
     "Block",
     "BlockEncodingError",
     "BlockId",
@@ -150,6 +157,7 @@ __all__ = [
     "VerifiedState",
     "VerifiedTxs",
     "VoteTemplate",
+    "bisect",
     "block_id_of",
     "check_header",
     "commit_hash",
@@ -159,6 +167,7 @@ __all__ = [
     "encode_tx_result",
     "header_hash",
     "merkle_root",
+    "most_trials",
     "prove_leaf",
     "results_hash",
     "tx_hash",
@@ -171,6 +180,7 @@ __all__ = [
     "verify_root",
     "verify_skipping",
     "verify_state",
+    "verify_step",
     "verify_tx",
     "verify_txs",
     "vote_sign_bytes",

@@ -79,16 +79,8 @@ def verify_commit(
     """
     # 1.
     prepared = prepare_set(validators)
-    # 2.
-    if len(commit.signatures) != len(validators.validators):
-        raise CommitInvalidError(
-            "not one signature for each validator",
-            got=len(commit.signatures),
-            expected=len(validators.validators),
-        )
-    # 3.
-    for index, sig in enumerate(commit.signatures):
-        _check_signature_form(index, sig, prepared.addresses[index])
+    # 2. and 3.
+    check_commit_form(prepared, commit)
     # 4.
     template = vote_template(chain_id, commit, flag=FLAG_COMMIT)
     against = vote_template(chain_id, commit, flag=FLAG_NIL)
@@ -110,6 +102,22 @@ def verify_commit(
         raise NotEnoughPowerError(
             f"commit at {commit.height} lacks power", got=tally, expected=f"> {needed}"
         )
+
+
+def check_commit_form(prepared: PreparedSet, commit: Commit) -> None:
+    """Return only if there is one well-formed signature at each validator's index.
+
+    Raises:
+        CommitInvalidError: There is not.
+    """
+    if len(commit.signatures) != len(prepared.addresses):
+        raise CommitInvalidError(
+            "not one signature for each validator",
+            got=len(commit.signatures),
+            expected=len(prepared.addresses),
+        )
+    for index, sig in enumerate(commit.signatures):
+        _check_signature_form(index, sig, prepared.addresses[index])
 
 
 def verify_trusting(

@@ -69,6 +69,10 @@ class NotEnoughTrustError(SealiftError):
     """Too little of the trusted set signed to skip; bring a header between."""
 
 
+class BisectionLimitError(SealiftError):
+    """More headers between were tried than the caller allows."""
+
+
 class DoubleVoteError(SealiftError):
     """One validator stands twice in a commit."""
 

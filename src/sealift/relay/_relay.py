@@ -1,6 +1,7 @@
 """The chain relay: follows one chain from its trust root and never two."""
 
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Final, NoReturn
 
 from sealift.base import Height, Message
 
@@ -8,6 +9,7 @@ from ._errors import (
     CheckpointInvalidError,
     ForkDetectedError,
     HeaderNotKeptError,
+    HeightError,
     ValidatorSetMismatchError,
 )
 from ._hashing import header_hash, validators_hash
@@ -28,6 +30,9 @@ from ._verify import (
     verify_root,
     verify_skipping,
 )
+
+#: Validator sets of recent headers that are kept, each once.
+SETS_KEPT: Final = 8
 
 
 class RelayCheckpoint(Message, kw_only=True):
@@ -52,7 +57,16 @@ class ChainRelay:
     :class:`~sealift.relay.ForkDetectedError`.
     """
 
-    __slots__ = ("_evidence", "_head", "_keep", "_kept", "_next", "_root", "_rules")
+    __slots__ = (
+        "_evidence",
+        "_head",
+        "_keep",
+        "_kept",
+        "_next",
+        "_root",
+        "_rules",
+        "_sets",
+    )
 
     def __init__(
         self,
@@ -71,6 +85,8 @@ class ChainRelay:
         self._next = next_validators
         self._evidence = evidence
         self._kept: dict[int, VerifiedHeader] = {head.height: head}
+        self._sets: dict[bytes, ValidatorSet] = {}
+        self._remember(head, next_validators)
 
     @classmethod
     def bootstrap(
@@ -179,6 +195,25 @@ class ChainRelay:
         """The fork that stopped this relay."""
         return self._evidence
 
+    @property
+    def knows_next(self) -> bool:
+        """Whether the head's next validators are known: a skip needs them."""
+        return self._next is not None
+
+    def trial(self) -> "ChainRelay":
+        """A copy to try steps with: what it verifies moves only the copy."""
+        copy = ChainRelay(
+            trust_root=self._root,
+            rules=self._rules,
+            keep=self._keep,
+            head=self._head,
+            next_validators=self._next,
+            evidence=self._evidence,
+        )
+        copy._kept = dict(self._kept)
+        copy._sets = dict(self._sets)
+        return copy
+
     def checkpoint(self) -> RelayCheckpoint:
         """What :meth:`resume` goes on from."""
         return RelayCheckpoint(
@@ -189,7 +224,7 @@ class ChainRelay:
         )
 
     def checkpoint_at(self, height: Height) -> RelayCheckpoint:
-        """A checkpoint behind the head; its next validators may be unknown.
+        """A checkpoint behind the head, with its next validators if still kept.
 
         Raises:
             HeaderNotKeptError: Skipped, too old, or not verified yet.
@@ -199,7 +234,7 @@ class ChainRelay:
         return RelayCheckpoint(
             trust_root=self._root,
             header=found.header,
-            next_validators=self._next if found is self._head else None,
+            next_validators=self._sets.get(found.header.next_validators_hash),
         )
 
     def header_at(self, height: Height) -> VerifiedHeader:
@@ -247,10 +282,10 @@ class ChainRelay:
     ) -> VerifiedHeader:
         """Verify the next header and make it the head.
 
-        1. A height verified before: the same header is returned again, another
-        signed one is a fork. 2. :func:`verify_adjacent`. 3. Its parent is the
-        head, else the validators have decided on two blocks at the head's
-        height.
+        1. A height verified before: the same header is returned again (the head's
+        may bring its next validators later), another signed one is a fork.
+        2. :func:`verify_adjacent`. 3. Its parent is the head, else the validators
+        have decided on two blocks at the head's height.
 
         Raises:
             ForkDetectedError: 1 or 3, from then on for ever.
@@ -302,6 +337,69 @@ class ChainRelay:
         self._move(verified, _next_validators(block))
         return verified
 
+    def judge(
+        self,
+        theirs: Sequence[LightBlock],
+        ours: Sequence[LightBlock] = (),
+        *,
+        now: Timestamp | None,
+    ) -> VerifiedHeader:
+        """Judge what somebody else shows for a height, from a common header.
+
+        1. ``theirs`` ends at the height in question. One block alone is judged
+        as a second one at a verified height: by who signed. 2. A longer path
+        begins with a header of this relay, with its next validators, and goes on
+        by this relay's rules. 3. If the height was skipped here, ``ours`` is such
+        a path to the header on this side. 4. Both are the same, or the chain has
+        forked.
+
+        Returns:
+            The header of this side; there is no conflict.
+
+        Raises:
+            ForkDetectedError: 1, 2, 3 or 4, from then on for ever.
+            HeaderNotKeptError: This relay has no header where a path begins, or
+                none to compare with.
+            CheckpointInvalidError: 2 or 3: a path begins with another header.
+            HeightError: The paths end at different heights, or are empty.
+            SealiftError: Not decided: a lie, or a mistake, and no fork.
+        """
+        self._check_going()
+        # 1.
+        if not theirs:
+            raise HeightError("no block to judge", expected="at least one")
+        shown = theirs[-1]
+        height = shown.header.height
+        if height > self._head.height:
+            raise HeightError(
+                "the block to judge lies above the head",
+                got=height,
+                expected=f"≤ {self._head.height}",
+            )
+        if len(theirs) == 1:
+            return self._again(shown)
+        try:
+            # 2.
+            other = self._walk(theirs, now)
+            # 3.
+            own = self._walk(ours, now) if ours else self.header_at(height)
+        except ForkDetectedError as error:
+            self._stop(error.evidence)
+        # 4.
+        if own.height != other.height:
+            raise HeightError(
+                "the paths end at different heights",
+                got=other.height,
+                expected=own.height,
+            )
+        if own.hash != other.hash:
+            self._stop(
+                ForkEvidence(
+                    trusted=own.header, conflicting=shown, common=theirs[0].header
+                )
+            )
+        return own
+
     def _again(self, block: LightBlock) -> VerifiedHeader:
         own = self.header_at(block.header.height)
         digest = header_hash(block.header)
@@ -309,14 +407,52 @@ class ChainRelay:
             # Judged by who signed, not by what the header says of itself.
             check_decided(block, own, digest)
             self._stop(ForkEvidence(trusted=own.header, conflicting=block))
+        if own is self._head and self._next is None:
+            self._next = _next_validators(block)
+            self._remember(own, self._next)
         return own
+
+    def _walk(
+        self, path: Sequence[LightBlock], now: Timestamp | None
+    ) -> VerifiedHeader:
+        """Verify a path that begins at a header of this relay, on a trial."""
+        first = path[0]
+        own = self.header_at(first.header.height)
+        if header_hash(first.header) != own.hash:
+            raise CheckpointInvalidError(
+                f"the path does not begin on this chain at {own.height}",
+                got=header_hash(first.header),
+                expected=own.hash,
+            )
+        walker = ChainRelay(
+            trust_root=self._root,
+            rules=self._rules,
+            keep=self._keep,
+            head=own,
+            next_validators=_next_validators(first),
+            evidence=None,
+        )
+        for block in path[1:]:
+            walker.skip(block, now=now)
+        return walker.head
 
     def _move(self, verified: VerifiedHeader, following: ValidatorSet | None) -> None:
         self._head = verified
         self._next = following
         self._kept[verified.height] = verified
+        self._remember(verified, following)
         while len(self._kept) > self._keep:
             del self._kept[next(iter(self._kept))]
+
+    def _remember(
+        self, verified: VerifiedHeader, following: ValidatorSet | None
+    ) -> None:
+        if following is None:
+            return
+        digest = verified.header.next_validators_hash
+        self._sets[digest] = self._sets.pop(digest, following)
+        while len(self._sets) > SETS_KEPT:
+            del self._sets[next(iter(self._sets))]
 
     def _stop(self, evidence: ForkEvidence) -> NoReturn:
         self._evidence = evidence
@@ -334,14 +470,16 @@ def _next_validators(block: LightBlock) -> ValidatorSet | None:
         ValidatorSetMismatchError: It brings a set that its header does not name.
     """
     header = block.header
-    if block.next_validators is None:
-        same = header.next_validators_hash == header.validators_hash
-        return block.validators if same else None
-    digest = validators_hash(block.next_validators)
+    following = block.next_validators
+    if following is None:
+        if header.next_validators_hash != header.validators_hash:
+            return None
+        following = block.validators
+    digest = validators_hash(following)
     if digest != header.next_validators_hash:
         raise ValidatorSetMismatchError(
             f"not the next validators of header {header.height}",
             got=digest,
             expected=header.next_validators_hash,
         )
-    return block.next_validators
+    return following

@@ -198,11 +198,13 @@ class ForkEvidence(Message, kw_only=True):
 
     The commit inside carries more than two thirds of the power of the
     validators of that height, so either a third of them signed both, or a
-    quorum signed a block whose parent is not the trusted one.
+    quorum signed a block whose parent is not the trusted one; or it was reached
+    from ``common``, a header before both, by the rules that the relay goes by.
     """
 
     trusted: Header
     conflicting: LightBlock
+    common: Header | None = None
 
 
 class TxResult(Message, kw_only=True):

@@ -1,6 +1,6 @@
 """L1 in memory: real blocks over the real ledger, with every past state."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -15,10 +15,13 @@ from sealift.base import (
     encode,
 )
 from sealift.crypto import account_of
-from sealift.frame import SimpleTreeStore, prove_ics23
+from sealift.frame import SimpleTreeStore, prove_ics23, storage_key
 from sealift.ledger import (
+    RUNTIME_VERSIONS,
     DcapVerifier,
     LedgerGenesis,
+    RuntimePlan,
+    RuntimeVersion,
     ledger_call,
     render_genesis,
     transaction,
@@ -89,15 +92,23 @@ class WorldChain:
         secret: Seed of the one validator.
         genesis: What the ledger begins with.
         block_seconds: From one block to the next.
+        versions: The versions of the L1 runtime that its program has.
     """
 
     def __init__(
-        self, *, secret: bytes, genesis: LedgerGenesis, block_seconds: int
+        self,
+        *,
+        secret: bytes,
+        genesis: LedgerGenesis,
+        block_seconds: int,
+        versions: Mapping[int, RuntimeVersion] = RUNTIME_VERSIONS,
     ) -> None:
         self.chain_id: ChainId = genesis.chain_id
         self.pending: list[Sent] = []
+        self._secret = secret
         self._seconds = block_seconds
-        application = LedgerApplication(DcapVerifier())
+        self._versions = versions
+        application = LedgerApplication(DcapVerifier(), versions)
         self._doc = GenesisDoc(
             genesis_time=Timestamp(seconds=START_SECONDS),
             chain_id=genesis.chain_id,
@@ -155,11 +166,17 @@ class WorldChain:
         return sent
 
     def produce(self) -> CommittedBlock:
-        """The next block, with everything that waits, in order."""
-        sent, self.pending = self.pending, []
+        """The next block, with everything that waits, in order.
+
+        Raises:
+            UnknownRuntimeVersionError: The program lacks the version of the L1
+                runtime that executes it; what waits waits on.
+        """
+        sent = self.pending
         block = self._solo.produce_block(
             Timestamp(seconds=self.now() + self._seconds), [one.tx for one in sent]
         )
+        self.pending = []
         self._state.apply(block.changes)
         self._blocks[block.height] = block
         self._states[block.height] = self._state.copy()
@@ -179,6 +196,80 @@ class WorldChain:
         if height not in self._blocks:
             raise WorldError("no such block", got=height, expected=f"1 … {self.height}")
         return self._blocks[height]
+
+    @property
+    def runtime_version(self) -> int:
+        """The version of the L1 runtime that the last state belongs to."""
+        return self.read(int, storage_key("system", "version")) or 0
+
+    @property
+    def plan(self) -> RuntimePlan | None:
+        """The next version of the L1 runtime, and its height."""
+        return self.read(RuntimePlan, storage_key("system", "plan"))
+
+    def restart(
+        self,
+        versions: Mapping[int, RuntimeVersion] | None = None,
+        *,
+        height: int | None = None,
+    ) -> None:
+        """Start the node again from what is durable; what waits comes again.
+
+        Args:
+            versions: Of the L1 runtime, if another program is installed now.
+            height: From a copy of its data after this block instead: it lives
+                through the blocks since then once more, as they were decided.
+
+        Raises:
+            UnknownRuntimeVersionError: The program lacks the state's version.
+            WorldError: It comes to another root than the chain's headers have.
+        """
+        self._versions = self._versions if versions is None else versions
+        since = self.height if height is None else height
+        application = LedgerApplication(DcapVerifier(), self._versions)
+        application.load(self._states[since].items(b""), genesis=self._doc)
+        self._live_again(application, since + 1)
+        self._solo = SoloChain(
+            secret=self._secret,
+            genesis=self._doc,
+            application=application,
+            tip=self._solo.tip,
+        )
+
+    def make_again(self) -> None:
+        """Make the node's state again, from the genesis and all blocks.
+
+        Raises:
+            WorldError: It comes to another root than the chain's headers have.
+        """
+        application = LedgerApplication(DcapVerifier(), self._versions)
+        application.init_chain(self._doc)
+        self._live_again(application, 1)
+        self._solo = SoloChain(
+            secret=self._secret,
+            genesis=self._doc,
+            application=application,
+            tip=self._solo.tip,
+        )
+
+    def _live_again(self, application: LedgerApplication, first: int) -> None:
+        for height in range(first, self.height + 1):
+            known = self.block(height)
+            header = known.block.header
+            done = application.finalize_block(
+                height=header.height,
+                block_hash=known.block_id.hash,
+                time=header.time,
+                proposer=header.proposer_address,
+                txs=known.block.txs,
+            )
+            application.commit()
+            if done.app_hash != known.app_hash:
+                raise WorldError(
+                    f"block {height} comes to another root",
+                    got=done.app_hash.hex(),
+                    expected=known.app_hash.hex(),
+                )
 
     def hash_of(self, height: int) -> Digest:
         """The hash of a block's header."""

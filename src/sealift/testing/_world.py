@@ -24,7 +24,13 @@ from sealift.bundle import L1TrustRoot
 from sealift.crypto import Entropy, account_of, hkdf, sha256
 from sealift.frame import Runtime, storage_key
 from sealift.insecure_sim import PLATFORM_KIND, SimIntel, SimMachine
-from sealift.ledger import LedgerGenesis, LedgerParams, shard_id_of
+from sealift.ledger import (
+    RUNTIME_VERSIONS,
+    LedgerGenesis,
+    LedgerParams,
+    RuntimeVersion,
+    shard_id_of,
+)
 from sealift.protocol import (
     AttestationPolicy,
     CancelOrder,
@@ -86,6 +92,7 @@ class World:
             handover policy, quorums of effects and rotation.
         confirm_every: Blocks without calls that are confirmed together.
         block_seconds: From one block to the next.
+        versions: The versions of the L1 runtime that L1's program has.
     """
 
     def __init__(
@@ -100,6 +107,7 @@ class World:
         rules: Mapping[str, object] | None = None,
         confirm_every: int = 4,
         block_seconds: int = 2,
+        versions: Mapping[int, RuntimeVersion] = RUNTIME_VERSIONS,
     ) -> None:
         self.confirm_every = confirm_every
         self.workers: dict[str, WorldWorker] = {}
@@ -124,6 +132,7 @@ class World:
                 params=LedgerParams(),
             ),
             block_seconds=block_seconds,
+            versions=versions,
         )
         self.block()
         self.register_collateral()

@@ -13,6 +13,9 @@ exec           open, verify, execute, seal receipts,    one HPKE open and one
                write pages, root: calls/s on one core   ZIP-215 verification a call
 relay          adjacent headers of 100 validators, JSON the bare signature
                excluded: headers/s                      verifications
+bisection      trials over 10,000 headers, 100          the gap by the distance
+               validators of whom one leaves every      over which trust reaches
+               10 blocks: a count, not a time
 quote          verify_quote (two verifiers): ms         dcap-qvl alone
 provisioning   mu-ra, both ends, L1 excluded: ms        RA-TLS handshake, two quote
                                                         verifications, one HPKE
@@ -27,15 +30,24 @@ votes          sealed votes of a referendum of 100,000  as exec
 tally          longest block from the one that closes   the median block where
                it to the last that forgets it, with     no poll ever ran, of the
                500 transfers in each: ms                same load
+cost           bytes on L1 of a call alone in its       the signed call itself,
+               block: transaction and confirmation      not padded, not sealed
+abci           a transaction by CheckTx, a proposal,    the same server and client
+               FinalizeBlock and Commit over the        with an application that
+               socket: µs                               does nothing
+invoke_1, _4   sealed calls through CometBFT with 1     the ledger alone, on the
+               or 4 validators into an enclave: calls/s same blocks
 =============  =======================================  ==========================
 """
 
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import dcap_qvl
@@ -55,6 +67,7 @@ from sealift.base import (
     Message,
     UnixSeconds,
 )
+from sealift.cli.invoke_bench import bench_invoke
 from sealift.crypto import (
     HpkeSuite,
     account_of,
@@ -65,6 +78,11 @@ from sealift.crypto import (
     sign,
     system_entropy,
     verify_signature,
+)
+from sealift.node.cometbft import (
+    EngineMissingError,
+    EngineVersionError,
+    find_engine,
 )
 from sealift.protocol import RotationRequest, ShardStatus, StatusOrder, epoch_at
 from sealift.relay import (
@@ -92,6 +110,9 @@ from sealift.relay import (
 )
 from sealift.transport.clock import WallClock, unix_seconds
 
+from ._bench_abci import bench_abci
+from ._bench_bisection import bench_bisection
+from ._bench_cost import bench_cost
 from ._bench_shard import (
     CHAIN,
     ROUNDS,
@@ -425,21 +446,42 @@ def _rotate(world: World, first: WorldWorker, second: WorldWorker) -> None:
     raise SystemExit("bench rotation: the epoch does not act")
 
 
+def _invoke(validators: int) -> Result:
+    """With more fields than the others have: latency and shares."""
+    return Result(bench_invoke(validators))
+
+
 BENCHMARKS: dict[str, Callable[[], Result]] = {
     "exec": bench_exec,
     "relay": bench_relay,
+    "bisection": bench_bisection,
     "quote": bench_quote,
     "provisioning": bench_provisioning,
     "handover": bench_handover,
     "rotation": bench_rotation,
     "votes": bench_votes,
     "tally": bench_tally,
+    "cost": bench_cost,
+    "abci": bench_abci,
+    "invoke_1": partial(_invoke, 1),
+    "invoke_4": partial(_invoke, 4),
 }
+#: They need CometBFT; without it, they are run only if named.
+_NETWORKS = frozenset({"invoke_1", "invoke_4"})
+
+
+def _runnable() -> list[str]:
+    """All, but for those that need an engine that is not there."""
+    try:
+        find_engine(os.environ)
+    except (EngineMissingError, EngineVersionError):
+        return [name for name in BENCHMARKS if name not in _NETWORKS]
+    return list(BENCHMARKS)
 
 
 def main(names: list[str]) -> None:
     """Run the named benchmarks (all, if none is named); JSON on stdout."""
-    found = {name: BENCHMARKS[name]() for name in names or BENCHMARKS}
+    found = {name: BENCHMARKS[name]() for name in names or _runnable()}
     sys.stdout.write(json.dumps(found) + "\n")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from sealift.base import SealiftError
 from sealift.bundle import (
     MAX_BUNDLE_BYTES,
+    Bundle,
     VerifiedBundle,
     measure_folder,
     parse_bundle,
@@ -66,6 +67,27 @@ def install_bundle(data: bytes, root: Path) -> Path:
         _write_folder(unpack_plan(verified.bundle), folder)
     verify_folder(folder)
     return folder
+
+
+def install_bundle_at(bundle: Bundle, folder: Path) -> None:
+    """Unpack a signed bundle to exactly this folder; else as :func:`install_bundle`.
+
+    Raises:
+        SigstructError: Not signed for this content.
+        FolderDiffersError: The folder is there and differs.
+        BundleFolderError: It holds another bundle, or cannot be read or written.
+    """
+    verified = verify_bundle(bundle)
+    if not folder.exists():
+        _write_folder(unpack_plan(verified.bundle), folder)
+    found = verify_folder(folder)
+    if found.measurement != verified.measurement:
+        raise BundleFolderError(
+            f"{folder} holds another bundle",
+            got=found.fingerprint,
+            expected=verified.fingerprint.hex(),
+            hint="Choose another folder; nothing was overwritten.",
+        )
 
 
 def verify_folder(folder: Path) -> VerifiedBundle:

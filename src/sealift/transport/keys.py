@@ -32,6 +32,10 @@ class _Tagged(msgspec.Struct, frozen=True, kw_only=True):
     value: bytes
 
 
+class _NodeFile(msgspec.Struct, frozen=True, kw_only=True):
+    priv_key: _Tagged
+
+
 class _ValidatorFile(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     pub_key: _Tagged
@@ -111,12 +115,45 @@ def read_validator_key(path: Path) -> bytes:
     file = decode_json(
         read_private_key(path, what=what), _ValidatorFile, path=path, what=what
     )
-    value = file.priv_key.value
-    secret = value[:_SEED]
-    if file.priv_key.type != _SECRET_TYPE or len(value) != _SEED * 2:
+    secret = _seed_of(file.priv_key, path, what)
+    if file.pub_key.value != account_of(secret):
         raise _foreign(path, what)
-    public = account_of(secret)
-    if {value[_SEED:], file.pub_key.value} != {public}:
+    return secret
+
+
+def write_node_key(path: Path, secret: bytes) -> None:
+    """Write what peers know a node by, in the form of CometBFT's ``node_key.json``.
+
+    Raises:
+        FileExistsAlreadyError: Something is there.
+        FileError: It cannot be written.
+    """
+    value = _base64(secret + account_of(secret))
+    body = {"priv_key": {"type": _SECRET_TYPE, "value": value}}
+    write_private_key(path, msgspec.json.format(msgspec.json.encode(body)) + b"\n")
+
+
+def read_node_key(path: Path) -> bytes:
+    """The Ed25519 seed in a ``node_key.json``.
+
+    Raises:
+        MissingFileError: It is not there.
+        ExposedKeyError: Others may read it.
+        UnreadableFileError: Not such a file, or its parts do not fit.
+    """
+    what = "node key"
+    file = decode_json(
+        read_private_key(path, what=what), _NodeFile, path=path, what=what
+    )
+    return _seed_of(file.priv_key, path, what)
+
+
+def _seed_of(key: _Tagged, path: Path, what: str) -> bytes:
+    """The seed; behind it stands its public key."""
+    secret = key.value[:_SEED]
+    if key.type != _SECRET_TYPE or len(key.value) != _SEED * 2:
+        raise _foreign(path, what)
+    if key.value[_SEED:] != account_of(secret):
         raise _foreign(path, what)
     return secret
 

@@ -65,6 +65,10 @@ _BUSY: Final = "sealift/StateBusyError"
 _BUSY_ATTEMPTS: Final = 80
 _BUSY_PAUSE: Final = 1.0
 _HEARTBEAT_SECONDS: Final = 20.0
+#: How CometBFT says that a block is not executed yet.
+_NO_RESULTS: Final = "could not find results for height"
+_RESULTS_ATTEMPTS: Final = 30
+_RESULTS_PAUSE: Final = 0.1
 
 
 class NodeUnreachableError(SealiftError):
@@ -226,8 +230,25 @@ class L1Client:
         return await self.call("block", BLOCK_RESULT, height=_text(height))
 
     async def block_results(self, height: Height | None = None) -> BlockResults:
-        """What executing a block gave."""
-        return await self.call("block_results", BLOCK_RESULTS, height=_text(height))
+        """What executing a block gave.
+
+        CometBFT tells of a block a moment before it has its results: it is asked
+        again for about three seconds.
+
+        Raises:
+            RpcRemoteError: The node has not executed that block.
+        """
+        attempt = 0
+        while True:
+            try:
+                return await self.call(
+                    "block_results", BLOCK_RESULTS, height=_text(height)
+                )
+            except RpcRemoteError as error:
+                attempt += 1
+                if _NO_RESULTS not in str(error) or attempt >= _RESULTS_ATTEMPTS:
+                    raise
+            await asyncio.sleep(_RESULTS_PAUSE)
 
     async def commit(self, height: Height | None = None) -> CommitResult:
         """A header with its commit."""

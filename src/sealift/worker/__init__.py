@@ -4,7 +4,15 @@ It feeds the enclave L1's blocks, keeps what the enclave seals, speaks for it
 on L1, carries mu-ra and serves users. It is trusted for availability only.
 """
 
-from ._config import CONFIG_FILE, TEMPLATE, WorkerConfig, load_config
+from ._collateral import seconds_left
+from ._config import (
+    CONFIG_FILE,
+    GRAMINE_TEMPLATE,
+    TEMPLATE,
+    Platform,
+    WorkerConfig,
+    load_config,
+)
 from ._errors import (
     CarryOffError,
     CarryRateError,
@@ -16,6 +24,7 @@ from ._errors import (
     EnclaveRefusedError,
     EnvelopeSizeError,
     KeyStoreMissingError,
+    SealingKeyChangedError,
     SessionSilentError,
     SessionsOfPeerError,
     SnapshotTooSoonError,
@@ -27,12 +36,15 @@ from ._errors import (
     WrongChainError,
 )
 from ._forecast import Risk, collateral_risk, forecast
-from ._platform import existing_machine, seconds_left
+from ._gramine import GramineMissingError
+from ._platform import existing_machine
 from ._run import Ready, open_worker, request_keys_once, run_worker
 from ._store import WorkerStore
+from ._witnesses import few_witnesses
 
 __all__ = [
     "CONFIG_FILE",
+    "GRAMINE_TEMPLATE",
     "TEMPLATE",
     "CarryOffError",
     "CarryRateError",
@@ -43,9 +55,12 @@ __all__ = [
     "EnclaveGoneError",
     "EnclaveRefusedError",
     "EnvelopeSizeError",
+    "GramineMissingError",
     "KeyStoreMissingError",
+    "Platform",
     "Ready",
     "Risk",
+    "SealingKeyChangedError",
     "SessionSilentError",
     "SessionsOfPeerError",
     "SnapshotTooSoonError",
@@ -59,6 +74,7 @@ __all__ = [
     "WrongChainError",
     "collateral_risk",
     "existing_machine",
+    "few_witnesses",
     "forecast",
     "load_config",
     "open_worker",

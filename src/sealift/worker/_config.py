@@ -3,17 +3,22 @@
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
 from sealift.base import SealiftError, ShardId, parse_hex
+from sealift.relay.rpc import EVIDENCE_FILE
+from sealift.transport.pccs import pccs_url
 
 from ._carry import CarryTerms
 from ._errors import ConfigError
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 CONFIG_FILE = "worker.toml"
+Platform: TypeAlias = Literal["insecure-sim", "gramine-sgx"]
+#: Per platform, what its section must name.
+_NEEDED: Final = {"insecure-sim": ("sim", "machine"), "gramine-sgx": ("gramine",)}
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,18 +26,24 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class L1Section(_Section, frozen=True, kw_only=True):
-    """The L1 node: its RPC address."""
+    """The L1 node's RPC address, and those of nodes that it is compared with."""
 
     rpc: str
+    witnesses: tuple[str, ...] = ()
 
 
 class EnclaveSection(_Section, frozen=True, kw_only=True):
-    """Which bundle runs, on which platform; ``memory_limit`` in MiB (0: none)."""
+    """Which bundle runs, on which platform; ``memory_limit`` in MiB (0: none).
 
-    platform: Literal["insecure-sim"]
+    ``sim`` and ``machine`` are of ``insecure-sim``, ``gramine`` of ``gramine-sgx``.
+    """
+
+    platform: Platform
     bundle: str
-    sim: str
-    machine: str
+    sim: str = ""
+    machine: str = ""
+    gramine: str = ""
+    pccs: str = ""
     memory_limit: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
@@ -101,13 +112,23 @@ class WorkerConfig:
     l1: L1Section
     shard: ShardId
     genesis: Path | None
+    platform: Platform
     bundle: Path
     sim: Path
     machine: str
+    gramine: Path
+    pccs: str
     memory_limit: int
     api: ApiSection
     upstream: str
     snapshot_every: int
+    #: Which of the instances that lived in this home: see :mod:`._lives`.
+    life: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where this instance's key store and database are."""
+        return self.home / "lives" / str(self.life) if self.life else self.home
 
     @property
     def operator_key(self) -> Path:
@@ -117,12 +138,17 @@ class WorkerConfig:
     @property
     def key_store(self) -> Path:
         """The sealed key store."""
-        return self.home / "key_store.sealed"
+        return self.folder / "key_store.sealed"
 
     @property
     def database(self) -> Path:
         """Diffs, snapshot, receipts."""
-        return self.home / "worker.db"
+        return self.folder / "worker.db"
+
+    @property
+    def fork_evidence(self) -> Path:
+        """Where both headers of a fork are, should there be one."""
+        return self.home / EVIDENCE_FILE
 
     @property
     def unpacked(self) -> Path:
@@ -130,8 +156,15 @@ class WorkerConfig:
         return self.home / "bundles"
 
 
-def load_config(home: Path) -> WorkerConfig:
+def load_config(
+    home: Path, *, platform: Platform | None = None, pccs: str = ""
+) -> WorkerConfig:
     """Read ``worker.toml`` of a home folder.
+
+    Args:
+        home: The folder.
+        platform: Instead of the file's; what it needs must be in the file.
+        pccs: Instead of the file's.
 
     Raises:
         ConfigError: Missing, not TOML, or with a wrong or unknown name.
@@ -141,6 +174,8 @@ def load_config(home: Path) -> WorkerConfig:
         raw = path.read_bytes()
         file = msgspec.convert(tomllib.loads(raw.decode()), _File)
         shard = ShardId(parse_hex(file.shard.id))
+        where = pccs or file.enclave.pccs
+        where = pccs_url(where) if where else ""
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror})",
@@ -148,15 +183,25 @@ def load_config(home: Path) -> WorkerConfig:
         ) from error
     except (ValueError, RecursionError, SealiftError) as error:
         raise ConfigError(f"{path} is wrong ({error})") from error
+    runs_on = platform or file.enclave.platform
+    for name in _NEEDED[runs_on]:
+        if not getattr(file.enclave, name):
+            raise ConfigError(
+                f"{path} is wrong (no {name} under [enclave])",
+                expected=f"{name} for platform {runs_on}",
+            )
     genesis = file.shard.genesis
     return WorkerConfig(
         home=home,
         l1=file.l1,
         shard=shard,
         genesis=home / genesis if genesis else None,
+        platform=runs_on,
         bundle=home / file.enclave.bundle,
         sim=home / file.enclave.sim,
         machine=file.enclave.machine,
+        gramine=home / file.enclave.gramine,
+        pccs=where,
         memory_limit=file.enclave.memory_limit * 1024 * 1024,
         api=file.api,
         upstream=file.upstream.url,
@@ -164,7 +209,7 @@ def load_config(home: Path) -> WorkerConfig:
     )
 
 
-TEMPLATE = """\
+_HEAD = """\
 # sealift worker. Relative paths are relative to this folder.
 # The host is trusted for availability only: nothing here can make the enclave
 # skip a check.
@@ -172,6 +217,9 @@ TEMPLATE = """\
 [l1]
 # RPC of an L1 node (solo or CometBFT). It can hide blocks, it cannot forge them.
 rpc = "{rpc}"
+# Nodes of others: their headers are compared with what the enclave has verified,
+# and a second chain stops it. It takes at least two to see a fork that one hides.
+witnesses = []
 
 [shard]
 id = "{shard}"
@@ -179,6 +227,8 @@ id = "{shard}"
 genesis = "{genesis}"
 
 [enclave]
+"""
+_SIM = """\
 # insecure-sim protects nobody: it is for laptops and tests.
 platform = "insecure-sim"
 bundle = "{bundle}"
@@ -186,6 +236,20 @@ bundle = "{bundle}"
 # of the simulated machine on which this worker runs.
 sim = "{sim}"
 machine = "{machine}"
+# A PCCS to take collateral from; empty: from that folder.
+pccs = ""
+"""
+_GRAMINE = """\
+# Intel SGX, under Gramine: see docs/real-hardware.md.
+platform = "gramine-sgx"
+bundle = "{bundle}"
+# The folder that `sealift gramine manifest` made and gramine-sgx-sign signed.
+gramine = "{gramine}"
+# A PCCS to take Intel's collateral from. It can lie: what it says is judged here
+# and on L1. Empty: another worker of this family of processors brings it to L1.
+pccs = "{pccs}"
+"""
+_TAIL = """\
 # Most MiB of memory for the enclave process; 0 is no limit.
 memory_limit = 0
 
@@ -212,3 +276,7 @@ url = "{upstream}"
 # Blocks between two snapshots on disk.
 every = 2000
 """
+#: A worker on the simulator.
+TEMPLATE = _HEAD + _SIM + _TAIL
+#: A worker under Gramine.
+GRAMINE_TEMPLATE = _HEAD + _GRAMINE + _TAIL

@@ -3,12 +3,22 @@
 Confirmations are pipelined: the next is signed before the last one is in a
 block. Where L1 refuses one, those behind it are refused too; a new round then
 begins at L1's frontier, and what becomes of the old round is not heard any more.
+
+Where several platforms must agree on a root (``root_quorum``), they must say the
+same range. Each would end its own at its newest block, and no two ever the same
+one. So a round begins with a range that others have said on L1 already.
 """
 
+from collections import defaultdict
+from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
-from sealift.base import Height, SealiftError, ShardId
+import msgspec
+
+from sealift.base import AccountId, Height, PlatformId, SealiftError, ShardId
+from sealift.ledger import SignedConfirmation
+from sealift.protocol import Confirmation
 from sealift.protocol.ecall import Confirm, Confirmed, Executed
 
 from ._channel import EnclaveChannel
@@ -31,10 +41,11 @@ class Confirmer:
 
     Args:
         channel: The enclave, which signs.
-        l1: Where the frontier stands, as the node says.
+        l1: Where the frontier stands and who has said what, as the node says.
         store: Where orders wait for L1's answer.
         outbox: The operator's L1 acts.
         shard: Whose worker this is.
+        me: The enclave's signing key.
     """
 
     def __init__(
@@ -45,8 +56,10 @@ class Confirmer:
         store: WorkerStore,
         outbox: Outbox,
         shard: ShardId,
+        me: AccountId,
     ) -> None:
         self._channel = channel
+        self._me = me
         self._l1 = l1
         self._store = store
         self._outbox = outbox
@@ -103,6 +116,7 @@ class Confirmer:
         self._imports += 1
         if self._imports % CONFIRM_EVERY == 0:
             self._carry_orders()
+            await self._see_whether_it_counts()
         self._since_sent += 1
         if self._unheard and self._since_sent > PATIENCE_BLOCKS:
             self._begin_round()
@@ -117,9 +131,47 @@ class Confirmer:
         if self.signed is not None and await self._sign(durable, self.signed):
             return
         for after in await self._begins():
-            if await self._sign(durable, after):
+            if await self._say_from(after, durable):
                 return
         self._wait()
+
+    async def _say_from(self, after: Height, durable: Height) -> bool:
+        """Begin a round with what others say, then say the rest behind it.
+
+        What this instance has said of all of it waits for others on L1: it is not
+        said again. Whether nothing more is to be said now.
+        """
+        number = self._round
+        votes = await self._votes_from(after)
+        for last in _said_by_others(votes, me=self._me, durable=durable):
+            if await self._sign(last, after):
+                if number != self._round:
+                    return True
+                return await self._sign(durable, last)
+        if any(_is_mine(one, self._me, durable) for one in votes):
+            return await self._sign(durable, durable)
+        return await self._sign(durable, after)
+
+    async def _votes_from(self, after: Height) -> tuple[SignedConfirmation, ...]:
+        """What L1 holds of ranges that begin after a block (a hint)."""
+        try:
+            votes = await self._l1.votes(self._shard)
+        except SealiftError as error:
+            self.last_refusal = str(error)
+            return ()
+        return tuple(one for one in votes if one.confirmation.first == after + 1)
+
+    async def _see_whether_it_counts(self) -> None:
+        """What L1 took, and others did not say since, is looked after again."""
+        if self.signed is None or self._unheard:
+            return
+        try:
+            frontier = await self._l1.confirmed(self._shard)
+        except SealiftError as error:
+            self.last_refusal = str(error)
+            return
+        if frontier is not None and frontier < self.signed:
+            self._begin_round()
 
     async def _sign(self, durable: Height, after: Height) -> bool:
         """Whether nothing more is to be said now."""
@@ -139,6 +191,9 @@ class Confirmer:
             return False
         if number == self._round:  # else it begins where L1 has refused to
             self._send(reply)
+            if durable == self._durable and self._owes_certificate:
+                self._owes_certificate = False  # until L1 refuses it
+                self._send_certificate(reply)
         return True
 
     async def _begins(self) -> list[Height]:
@@ -169,10 +224,11 @@ class Confirmer:
             }
             heard = partial(self._heard_confirmation, self._round)
             self._put("enclave_bridge.confirm", args, heard)
-        self._owes_certificate = False  # until L1 refuses it
+
+    def _send_certificate(self, reply: Confirmed) -> None:
         if reply.certificate is not None:
             self._tries += 1
-            args = {
+            args: dict[str, object] = {
                 "certificate": reply.certificate,
                 "signature": reply.certificate_signature,
             }
@@ -221,3 +277,32 @@ class Confirmer:
         self._carried.discard(number)
         if isinstance(outcome, Included):
             self._store.drop_order(number)
+
+
+def _said_by_others(
+    votes: Iterable[SignedConfirmation], *, me: AccountId, durable: Height
+) -> list[Height]:
+    """Where ranges end that others have said and this instance has not.
+
+    The one that most platforms said comes first; of equals the longest. Ranges that
+    go beyond what is durable here are left out.
+    """
+    mine: set[Height] = set()
+    others: defaultdict[Confirmation, set[PlatformId]] = defaultdict(set)
+    for one in votes:
+        claim = one.confirmation
+        if claim.signing_key == me:
+            mine.add(claim.last)
+        elif claim.last <= durable:
+            whoever = msgspec.structs.replace(claim, signing_key=me)
+            others[whoever].add(one.platform_id)
+    most: dict[Height, int] = {}
+    for claim, platforms in others.items():
+        most[claim.last] = max(most.get(claim.last, 0), len(platforms))
+    lasts = [last for last in most if last not in mine]
+    return sorted(lasts, key=lambda last: (most[last], last), reverse=True)
+
+
+def _is_mine(vote: SignedConfirmation, me: AccountId, last: Height) -> bool:
+    claim = vote.confirmation
+    return claim.signing_key == me and claim.last == last

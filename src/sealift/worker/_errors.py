@@ -30,6 +30,10 @@ class KeyStoreMissingError(StoreError):
     """The database has an instance's state, and its sealed keys are gone."""
 
 
+class SealingKeyChangedError(StoreError):
+    """The platform has no key for what was sealed here: its level has changed."""
+
+
 class StoreMismatchError(StoreError):
     """The database belongs to another shard or another enclave."""
 

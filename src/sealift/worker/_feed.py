@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from sealift.base import AccountId, Height, ShardId, encode
+from sealift.base import AccountId, Digest, Height, ShardId, encode
+from sealift.ledger import SignedConfirmation
 from sealift.protocol import (
     certificate_key,
     enclave_key,
@@ -12,7 +13,7 @@ from sealift.protocol import (
     schedule_key,
 )
 from sealift.protocol.ecall import ImportBlock, StateProof
-from sealift.relay import LightBlock, TxResult
+from sealift.relay import LightBlock, TxResult, header_hash
 
 
 class L1Source(Protocol):
@@ -36,6 +37,9 @@ class L1Source(Protocol):
     async def confirmed(self, shard: ShardId) -> Height | None:
         """The last confirmed block of a shard, as the node says (a hint)."""
 
+    async def votes(self, shard: ShardId) -> tuple[SignedConfirmation, ...]:
+        """Confirmations that still lack others', as the node says (a hint)."""
+
     async def effects_done(self, shard: ShardId) -> Height | None:
         """The last block whose effects L1 executed, as the node says (a hint)."""
 
@@ -51,6 +55,8 @@ class BlockFeed:
 
     def __init__(self, l1: L1Source, *, shard: ShardId, signing_key: AccountId) -> None:
         self._l1 = l1
+        #: The header that the newest request proves its block by.
+        self.newest: tuple[Height, Digest] | None = None
         self._keys = (
             record_key(shard),
             schedule_key(shard),
@@ -63,6 +69,7 @@ class BlockFeed:
     async def import_block(self, height: int) -> ImportBlock:
         """Block ``height``, as header ``height`` + 1 proves it."""
         light = await self._l1.light_block(height + 1)
+        self.newest = (light.header.height, header_hash(light.header))
         results = await self._l1.tx_results(height)
         return ImportBlock(
             light_block=encode(light),
@@ -70,6 +77,10 @@ class BlockFeed:
             results=tuple(encode(result) for result in results),
             proofs=await self.proofs(self._keys, height),
         )
+
+    async def view_proofs(self, height: int) -> tuple[StateProof, ...]:
+        """What an enclave's view is made of, after ``height``."""
+        return await self.proofs(self._keys, height)
 
     async def proofs(
         self, keys: tuple[bytes, ...], height: int

@@ -12,7 +12,6 @@ from ._channel import EnclaveChannel
 from ._errors import FATAL, EnclaveRefusedError, StalledError, UpstreamError
 from ._feed import L1Source
 from ._follower import Follower
-from ._state import load_genesis
 from ._store import WorkerStore
 from ._upstream import Upstream
 
@@ -151,9 +150,7 @@ class Fetcher:
         confirmed = await self._l1.confirmed(self._shard)
         if confirmed is not None and confirmed > born:
             return False
-        await load_genesis(self._channel, blob)
-        self._store.put_meta("born", b"\x01")
-        return True
+        return await self._follower.begin_at_genesis(blob)
 
     async def _fetch_snapshot(self, upstream: Upstream, *, fresh_at: int) -> None:
         offered = await upstream.snapshot(fresh_at=fresh_at)

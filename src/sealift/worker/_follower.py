@@ -7,10 +7,10 @@ silently while blocks keep coming (facts/peers, W #1674).
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from sealift.base import Height, SealiftError, ShardId
+from sealift.base import AccountId, Digest, Height, SealiftError, ShardId
 from sealift.protocol import SealedReceipt
 from sealift.protocol.ecall import (
     DiffApply,
@@ -30,11 +30,14 @@ from ._effects import EffectsCarrier
 from ._errors import EnclaveGoneError, EnclaveRefusedError
 from ._feed import BlockFeed, L1Source
 from ._outbox import Outbox
-from ._state import begin_export, export_chunks, import_snapshot
+from ._skip import SkipPlanner
+from ._state import begin_export, export_chunks, import_snapshot, load_genesis
 from ._store import WorkerStore
 
 #: What an enclave says that has seen two chains; it stays so.
 HALTED_BY_FORK = "fork"
+#: As many headers as an enclave remembers.
+VERIFIED_KEPT = 1024
 #: Why an enclave executes nothing where another's state or diffs help.
 _FETCHED = frozenset({"not-mine", "behind", "no-state"})
 _UNCONFIRMED = "StateUnconfirmedError"
@@ -62,6 +65,8 @@ class Progress:
     last_refusal: str = ""
     calls: int = 0
     idle: str = ""
+    #: The block to which this run skipped a long gap.
+    skipped_to: Height | None = None
     #: Whether only another worker's state or diffs lead on.
     needs_state: bool = False
 
@@ -76,6 +81,9 @@ class Follower:
         store: The disk.
         outbox: L1 acts of the operator.
         shard: Whose worker this is.
+        me: The enclave's signing key.
+        skips: Finds ways over long gaps; without it every block is followed.
+        forked: Called once the enclave has seen two chains, before it ends.
     """
 
     def __init__(
@@ -87,14 +95,21 @@ class Follower:
         store: WorkerStore,
         outbox: Outbox,
         shard: ShardId,
+        me: AccountId,
+        skips: SkipPlanner | None = None,
+        forked: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.channel = channel
         self.progress = Progress()
+        #: Hashes of the headers that the enclave verified last, by height.
+        self.verified: dict[Height, Digest] = {}
+        self._forked = forked
+        self._skips = skips
         self._l1 = l1
         self._feed = feed
         self._store = store
         self._confirmer = Confirmer(
-            channel=channel, l1=l1, store=store, outbox=outbox, shard=shard
+            channel=channel, l1=l1, store=store, outbox=outbox, shard=shard, me=me
         )
         self._effects = EffectsCarrier(
             channel=channel, l1=l1, store=store, outbox=outbox, shard=shard
@@ -142,7 +157,7 @@ class Follower:
             StoreError: The disk does not take what must be durable.
         """
         self.progress.imported = max(head - 1, 0)
-        height = head
+        height = await self._skip(head)
         while True:
             try:
                 await self._wait_for_header(height + 1)
@@ -163,8 +178,49 @@ class Follower:
                 self.progress.l1_failure = str(error)
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
+            self._note_verified()
             await self._followed(followed)
             height = Height(height + 1)
+
+    async def _skip(self, head: Height) -> Height:
+        """Over a long gap, if the enclave agrees; the next block to follow.
+
+        Whatever stands in the way, a node or the enclave's own rules, is no
+        reason to stop: the blocks can always be followed one by one.
+        """
+        if self._skips is None:
+            return head
+        try:
+            tip = await self._l1.wait_for_height(head)
+            planned = await self._skips.plan(head, tip)
+            if planned is None:
+                return head
+            target, request = planned
+            self.progress.waiting_for = f"block {target}, by a skip"
+            async with self._still:
+                followed = await self.channel.call(request, Followed)
+        except EnclaveRefusedError as error:
+            self.progress.last_refusal = str(error)
+            await self._see_whether_halted()
+            return head
+        except EnclaveGoneError:
+            raise
+        except SealiftError as error:
+            self.progress.l1_failure = str(error)
+            return head
+        self._store.put_meta("checkpoint", followed.checkpoint)
+        self.progress.imported = self.progress.skipped_to = followed.height
+        await self.execute_ready()
+        async with self._imported:
+            self._imported.notify_all()
+        return Height(followed.height + 1)
+
+    def _note_verified(self) -> None:
+        if self._feed.newest is not None:
+            height, digest = self._feed.newest
+            self.verified[height] = digest
+            while len(self.verified) > VERIFIED_KEPT:
+                del self.verified[next(iter(self.verified))]
 
     async def _followed(self, followed: Followed) -> None:
         async with self._executing:  # a checkpoint never outruns what is durable
@@ -186,6 +242,8 @@ class Follower:
         status = await self.channel.call(GetStatus(), EnclaveStatus)
         self.progress.halted = status.halted
         if status.halted == HALTED_BY_FORK:
+            if self._forked is not None:
+                await self._forked()
             raise EnclaveGoneError(
                 "the enclave has stopped for good: it was shown two chains",
                 got=status.halted,
@@ -243,6 +301,22 @@ class Follower:
             snapshot = await import_snapshot(self.channel, header=header, chunks=chunks)
             self._store.replace_state(snapshot)
         return snapshot.height
+
+    async def begin_at_genesis(self, blob: bytes) -> bool:
+        """Make the genesis state; whether it was made, and then it is noted durably.
+
+        No block becomes durable before that: a disk whose diffs have no beginning
+        would give nothing back.
+
+        Raises:
+            EnclaveRefusedError: It is not this shard's genesis.
+            StoreError: The disk does not take it.
+        """
+        async with self._executing:
+            made = await load_genesis(self.channel, blob)
+            if made:
+                self._store.put_meta("born", b"\x01")
+        return made
 
     async def execute_ready(self) -> None:
         """Execute every block that is ready, make each durable, confirm."""

@@ -11,6 +11,7 @@ from sealift.base import (
     canonical_decode,
 )
 from sealift.frame import storage_key
+from sealift.ledger import SignedConfirmation
 from sealift.protocol import Frontier, frontier_key
 from sealift.relay import LightBlock, TxResult
 from sealift.transport.rpc import L1Client
@@ -83,6 +84,14 @@ class L1View:
         if entry.value is None:
             return None
         return canonical_decode(Frontier, entry.value).confirmed
+
+    async def votes(self, shard: ShardId) -> tuple[SignedConfirmation, ...]:
+        """Confirmations that still lack others', as the node says (a hint)."""
+        key = storage_key("enclave_bridge", "votes", shard)
+        entry = await self.client.abci_query(key, prove=False)
+        if entry.value is None:
+            return ()
+        return canonical_decode(tuple[SignedConfirmation, ...], entry.value)
 
     async def effects_done(self, shard: ShardId) -> Height | None:
         """The last block whose effects L1 executed, as the node says (a hint)."""

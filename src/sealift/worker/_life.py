@@ -265,7 +265,7 @@ class Life:
         Raises:
             StalledError: L1 refused it, by name.
         """
-        await self._around.evidence.ensure_collateral(self._outbox)
+        await self._around.evidence.ensure_collateral(self._outbox, registration.quote)
         outcome = await self._outbox.act(
             "teerex.register_sgx_enclave",
             {

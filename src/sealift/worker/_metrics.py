@@ -1,9 +1,24 @@
 """Metrics for Prometheus, with the names that operators know."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+#: What a worker may wait for: values of the label ``what``.
+WAITS: Final = (
+    "announcement",
+    "attestation",
+    "chain",
+    "keys",
+    "l1-node",
+    "rotation",
+    "snapshot",
+    "state",
+)
+#: States of a witness that shows the same chain, as far as it has it.
+_AGREEING: Final = frozenset({"agrees", "behind"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +44,13 @@ class Reading:
     staged_holders: int = 0
     rotation_due_blocks: int = 0
     policy_warnings: int | None = None
+    confirmed_height: int | None = None
+    attestation_remaining: int | None = None
+    collateral_seconds_left: int | None = None
+    disk_free: int | None = None
+    fork_seen: bool = False
+    waiting: frozenset[str] = frozenset()
+    witnesses: Mapping[str, str] = field(default_factory=dict)
 
 
 class Metrics:
@@ -63,9 +85,29 @@ class Metrics:
                 ("staged_epoch_holders", "Instances that hold the staged epoch"),
                 ("rotation_due_blocks", "Blocks since a rotation is due"),
                 ("policy_warnings", "Rules that will drop this worker out, or do"),
+                ("witnesses", "Nodes that L1's headers are compared with"),
+                ("witnesses_agreeing", "Of them, those that show the same chain"),
                 ("enclave_halted", "1 if the enclave has stopped for good"),
+                ("fork_seen", "1 if the enclave was shown two chains"),
+                ("confirmed_block_height", "Last block with a confirmed root on L1"),
+                ("confirmation_lag", "Verified blocks without a confirmed root"),
+                ("attestation_remaining_blocks", "Blocks until it is too old"),
+                ("collateral_seconds_left", "Until L1's collateral expires"),
+                ("disk_free_bytes", "Free bytes where the worker's home is"),
             )
         }
+        self._waits = Gauge(
+            "sealift_waiting",
+            "1 if this keeps the worker from its duty; /healthz says why",
+            ["shard", "what"],
+            registry=self._registry,
+        )
+        self._witness = Gauge(
+            "sealift_witness_state",
+            "1 for the state that a witness is in",
+            ["shard", "witness", "state"],
+            registry=self._registry,
+        )
         self._calls = Counter(
             "sealift_calls_executed",
             "Calls executed",
@@ -98,7 +140,21 @@ class Metrics:
         self._set("staged_epoch_holders", now.staged_holders)
         self._set("rotation_due_blocks", now.rotation_due_blocks)
         self._set("policy_warnings", now.policy_warnings)
+        agreeing = sum(state in _AGREEING for state in now.witnesses.values())
+        self._set("witnesses", len(now.witnesses))
+        self._set("witnesses_agreeing", agreeing)
+        self._witness.clear()
+        for url, state in now.witnesses.items():
+            self._witness.labels(self._shard, url, state).set(1)
         self._set("enclave_halted", int(now.halted))
+        self._set("fork_seen", int(now.fork_seen))
+        self._set("confirmed_block_height", now.confirmed_height)
+        self._set("confirmation_lag", _lag(now))
+        self._set("attestation_remaining_blocks", now.attestation_remaining)
+        self._set("collateral_seconds_left", now.collateral_seconds_left)
+        self._set("disk_free_bytes", now.disk_free)
+        for what in WAITS:
+            self._waits.labels(self._shard, what).set(what in now.waiting)
         self._calls.labels(self._shard).inc(now.calls_executed - self._calls_seen)
         self._calls_seen = now.calls_executed
         self._labels.labels(self._shard, now.version, now.fingerprint).set(1)
@@ -109,3 +165,9 @@ class Metrics:
         self._gauges[name].labels(self._shard).set(
             float("nan") if value is None else value
         )
+
+
+def _lag(now: Reading) -> int | None:
+    if now.confirmed_height is None:
+        return None
+    return max(now.imported_height - now.confirmed_height, 0)

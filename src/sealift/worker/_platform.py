@@ -1,44 +1,26 @@
-"""The platform under a worker: starts the enclave, has its collateral."""
+"""The platform under a worker: it starts the enclave, and says how it ended."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NoReturn
 
-import msgspec
-
-from sealift.attestation import (
-    Collateral,
-    TrustAnchor,
-    parse_collateral,
-    verify_collateral,
-)
-from sealift.base import SealiftError, UnixSeconds, canonical_decode, encode
 from sealift.crypto import system_entropy
 from sealift.insecure_sim import (
-    RunningEnclave,
     SimIntel,
     SimMachine,
     SimPlatform,
     SimStateError,
     StartOptions,
 )
-from sealift.protocol import CollateralRecord, collateral_key
 from sealift.transport.bundle_folder import install_bundle, read_bundle_file
-from sealift.transport.clock import Clock, unix_seconds
-from sealift.transport.rpc import L1Client
+from sealift.transport.enclave_process import RunningEnclave
 
 from ._channel import GONE_HINT
 from ._config import WorkerConfig
-from ._errors import EnclaveGoneError, StalledError
-from ._outbox import Outbox
-
-#: Collateral on L1 that is older than this is renewed, in seconds.
-_RENEW_SECONDS = 7 * 24 * 3600
-#: The block time lags the wall clock: what we issue must not seem to come early.
-_BACKDATE_SECONDS = 120
-
+from ._errors import EnclaveGoneError
 
 #: A process whose channel broke is seen to have ended within this time.
 _REAPING_SECONDS = 1.0
@@ -72,56 +54,27 @@ def existing_machine(folder: Path, name: str) -> SimMachine:
     return SimMachine(intel, name, entropy=system_entropy)
 
 
-def seconds_left(
-    known: CollateralRecord, *, root_der: bytes, now: UnixSeconds
-) -> int | None:
-    """Until collateral under a simulated root expires; ``None``: it does not hold."""
-    anchor = TrustAnchor(root_der=root_der, kind="insecure-sim")
-    try:
-        collateral = canonical_decode(Collateral, known.collateral)
-        verified = verify_collateral(collateral, root=anchor, now=now)
-    except SealiftError:
-        return None
-    return verified.earliest_expiration - now
-
-
-class _Issued(msgspec.Struct, frozen=True, kw_only=True):
-    tcbEvaluationDataNumber: int  # noqa: N815 - Intel's name
-
-
-class InsecureSim:
-    """The insecure simulator, as one worker uses it. It protects nobody.
+class EnclaveHost(ABC):
+    """Starts a worker's enclave on some platform, and watches it.
 
     Args:
-        config: Which machine of which simulated Intel, which bundle.
-        clock: For the issue date of simulated collateral.
-
-    Raises:
-        SimStateError: There is no such Intel or machine; none is made.
+        config: The worker's home.
     """
 
-    def __init__(self, config: WorkerConfig, clock: Clock) -> None:
+    def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._clock = clock
         self._log = config.home / "enclave.log"
         self._log_begins = 0
-        self.machine = existing_machine(config.sim, config.machine)
-        self.intel = self.machine.intel
+
+    @abstractmethod
+    async def _start(self, log: Path) -> RunningEnclave:
+        """Start it; what it writes to stderr goes to a file."""
 
     @asynccontextmanager
     async def enclave(self) -> AsyncIterator[RunningEnclave]:
-        """Unpack the bundle, measure it, start it; killed when the block ends."""
-        folder = await asyncio.to_thread(
-            lambda: install_bundle(
-                read_bundle_file(self._config.bundle), self._config.unpacked
-            )
-        )
-        options = StartOptions(
-            memory_limit=self._config.memory_limit,
-            diagnostics=self._log,
-        )
+        """Unpack the bundle, start it; killed when the block ends."""
         self._log_begins = self._log.stat().st_size if self._log.exists() else 0
-        async with await SimPlatform(self.machine).start(folder, options) as running:
+        async with await self._start(self._log) as running:
             try:
                 yield running
             except EnclaveGoneError as error:
@@ -171,36 +124,27 @@ class InsecureSim:
             return ""
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
-    async def collateral_seconds_left(self, l1: L1Client) -> int | None:
-        """Until L1's collateral of this platform expires; ``None``: none holds."""
-        entry = await l1.abci_query(collateral_key(self.intel.fmspc), prove=False)
-        if entry.value is None:
-            return None
-        known = canonical_decode(CollateralRecord, entry.value)
-        return seconds_left(
-            known, root_der=self.intel.root_der, now=unix_seconds(self._clock)
-        )
 
-    async def ensure_collateral(self, outbox: Outbox, l1: L1Client) -> None:
-        """Register this platform's collateral on L1 where L1's own is older.
+class InsecureSim(EnclaveHost):
+    """The insecure simulator, as one worker uses it. It protects nobody.
 
-        Raises:
-            StalledError: L1 refused it, by name.
-        """
-        now = unix_seconds(self._clock)
-        fresh = parse_collateral(
-            self.intel.collateral_json(now=UnixSeconds(now - _BACKDATE_SECONDS))
+    Args:
+        config: Which machine of which simulated Intel, which bundle.
+
+    Raises:
+        SimStateError: There is no such Intel or machine; none is made.
+    """
+
+    def __init__(self, config: WorkerConfig) -> None:
+        super().__init__(config)
+        self.machine = existing_machine(config.sim, config.machine)
+        self.intel = self.machine.intel
+
+    async def _start(self, log: Path) -> RunningEnclave:
+        folder = await asyncio.to_thread(
+            lambda: install_bundle(
+                read_bundle_file(self._config.bundle), self._config.unpacked
+            )
         )
-        number = msgspec.json.decode(fresh.tcb_info, type=_Issued)
-        entry = await l1.abci_query(collateral_key(self.intel.fmspc), prove=False)
-        if entry.value is not None:
-            known = canonical_decode(CollateralRecord, entry.value)
-            current = known.tcb_evaluation_number >= number.tcbEvaluationDataNumber
-            if current and now - known.tcb_issued_at < _RENEW_SECONDS:
-                return
-        outcome = await outbox.act(
-            "teerex.register_collateral", {"collateral": encode(fresh)}
-        )
-        # Another worker of the same platform family may have been faster.
-        if outcome.code and "older" not in outcome.log.lower():
-            raise StalledError("L1 refused the platform's collateral", got=outcome.log)
+        options = StartOptions(memory_limit=self._config.memory_limit, diagnostics=log)
+        return await SimPlatform(self.machine).start(folder, options)

@@ -4,25 +4,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sealift.base import AccountId, Height, SealiftError, canonical_decode
-from sealift.protocol import EnclaveRecord, Schedule, next_upgrade, schedule_key
+from sealift.protocol import (
+    EnclaveRecord,
+    NoGenerationError,
+    Schedule,
+    config_at,
+    next_upgrade,
+    schedule_key,
+)
 from sealift.protocol.ecall import EnclaveStatus, GetStatus, HelloReply
 
 from ._api import Health
 from ._channel import EnclaveChannel
 from ._epochs import is_live
 from ._fetch import record_of
-from ._follower import Follower
+from ._follower import HALTED_BY_FORK, Follower
 from ._forecast import Risk, collateral_risk, forecast
 from ._metrics import Reading
 from ._outbox import Outbox
 from ._rotation import KeyStanding
 from ._store import WorkerStore
 from ._surroundings import Surroundings
+from ._witnesses import few_witnesses
 
 #: So many blocks behind the L1 node is not healthy any more.
 CONFIRM_LAG = 20
 #: The name of this topic in the worker's health.
 KEYS = "keys"
+#: Topics of health whose name in metrics is another one.
+_NAMES = {"the chain": "chain"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +42,8 @@ class _SeenOnL1:
     funds: int | None = None
     holders: int | None = None
     risks: tuple[Risk, ...] | None = None
+    confirmed: Height | None = None
+    collateral_left: int | None = None
 
 
 class Report:
@@ -99,12 +111,15 @@ class Report:
         if self._follower.progress.l1_failure:  # known: do not make people wait
             return _SeenOnL1()
         try:
+            left = await around.evidence.collateral_seconds_left()
             return _SeenOnL1(
                 schedule=(schedule := await self._schedule()),
                 record=(record := await self._record(self._me)),
                 funds=await around.standing.funds(around.operator),
                 holders=await self._live_holders(schedule),
-                risks=await self._risks(schedule, record),
+                risks=self._risks(schedule, record, left),
+                confirmed=await around.l1.confirmed(around.shard),
+                collateral_left=left,
             )
         except SealiftError as error:
             self._follower.progress.last_refusal = str(error)
@@ -128,15 +143,18 @@ class Report:
             one is not None and is_live(one, schedule, height) for one in records
         )
 
-    async def _risks(
-        self, schedule: Schedule | None, record: EnclaveRecord | None
+    def _risks(
+        self,
+        schedule: Schedule | None,
+        record: EnclaveRecord | None,
+        collateral_left: int | None,
     ) -> tuple[Risk, ...] | None:
         """What will drop this worker out; ``None``: not known."""
         if schedule is None or record is None:
             return None
         height = Height(self._follower.progress.imported)
-        left = await self._around.evidence.collateral_seconds_left()
-        return (*forecast(record, schedule, height), *collateral_risk(left))
+        risks = forecast(record, schedule, height)
+        return (*risks, *collateral_risk(collateral_left))
 
     def _blocks_to(self, schedule: Schedule | None) -> tuple[int | None, int | None]:
         """XYZ of the next upgrade, and how many blocks there are until then."""
@@ -150,6 +168,29 @@ class Report:
         since = self._standing().due_since
         return 0 if since is None else self._follower.progress.imported - since + 1
 
+    def _attested_for(self, seen: _SeenOnL1) -> tuple[int | None, int | None]:
+        """How old the attestation is, and for how long it counts, in blocks."""
+        if seen.record is None:
+            return None, None
+        imported = Height(self._follower.progress.imported)
+        age = imported - seen.record.attested_at
+        if seen.schedule is None:
+            return age, None
+        try:
+            policy = config_at(seen.schedule, imported).config.attestation
+        except NoGenerationError:
+            return age, None
+        return age, policy.max_age_blocks - age
+
+    def _waits(self) -> frozenset[str]:
+        """What keeps the worker from its duty, by the names of the metrics."""
+        found = {_NAMES.get(topic, topic) for topic in self._troubles}
+        if self._follower.progress.l1_failure:
+            found.add("l1-node")
+        if self._standing().lacking:
+            found.add(KEYS)
+        return frozenset(found)
+
     async def reading(self) -> Reading:
         """One scrape of the metrics."""
         status = await self._channel.call(GetStatus(), EnclaveStatus)
@@ -157,17 +198,20 @@ class Report:
         seen = await self._seen_on_l1()
         _, left = self._blocks_to(seen.schedule)
         keys = self._standing()
+        age, remaining = self._attested_for(seen)
         return Reading(
             l1_height=progress.l1_head,
             imported_height=progress.imported,
             state_height=status.state_height,
             blocks_to_upgrade=left,
             instances_with_keys=seen.holders if status.epochs else 0,
-            attestation_age_blocks=(
-                None
-                if seen.record is None
-                else progress.imported - seen.record.attested_at
-            ),
+            attestation_age_blocks=age,
+            attestation_remaining=remaining,
+            collateral_seconds_left=seen.collateral_left,
+            confirmed_height=seen.confirmed,
+            disk_free=self._around.disk.free_bytes(),
+            fork_seen=HALTED_BY_FORK in {status.halted, progress.halted},
+            waiting=self._waits(),
             operator_funds=seen.funds,
             calls_executed=progress.calls,
             state_bytes=status.accounts_bytes,
@@ -181,6 +225,7 @@ class Report:
             staged_holders=keys.holders,
             rotation_due_blocks=self._due_blocks(),
             policy_warnings=None if seen.risks is None else len(seen.risks),
+            witnesses={one.url: one.state for one in self._around.witnesses},
         )
 
     def _describe_keys(self) -> dict[str, object]:
@@ -219,6 +264,7 @@ class Report:
             "tcb_status": record.tcb_status if record else "",
             "l1_head": progress.l1_head,
             "imported": progress.imported,
+            "skipped_to": progress.skipped_to,
             "state_height": status.state_height,
             "root": status.root.hex() if status.root else "",
             "executed": progress.executed,
@@ -233,6 +279,8 @@ class Report:
             "epochs": list(status.epochs),
             **self._describe_keys(),
             "warnings": [str(risk) for risk in seen.risks or ()],
+            "witnesses": [one.describe() for one in self._around.witnesses],
+            "witnesses_wanted": few_witnesses(len(self._around.witnesses)),
             "halted": status.halted,
             "last_refusal": progress.last_refusal,
             "failed_acts": self._outbox.failures,

@@ -1,7 +1,8 @@
 """``sealift worker run``: everything together, from a home folder."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import shutil
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 
 import aiohttp
 
+from sealift.attestation import TrustAnchor, parse_ratls_certificate
 from sealift.base import (
     AccountId,
     ChainId,
@@ -19,13 +21,23 @@ from sealift.base import (
     ShardId,
     encode,
 )
+from sealift.bundle import Manifest
 from sealift.crypto import account_of
-from sealift.insecure_sim import RunningEnclave
-from sealift.protocol.ecall import HelloReply, Start, Started
+from sealift.protocol.ecall import (
+    DumpRa,
+    EnclaveStatus,
+    GetStatus,
+    HelloReply,
+    RaDump,
+    Start,
+    Started,
+)
 from sealift.relay import LightBlock
 from sealift.relay import header_hash as header_hash_of
+from sealift.relay.rpc import StatusResult
 from sealift.transport.account import L1Account
 from sealift.transport.clock import Clock
+from sealift.transport.enclave_process import RunningEnclave
 from sealift.transport.files import (
     PRIVATE_MODE,
     hold_lock,
@@ -34,32 +46,41 @@ from sealift.transport.files import (
 )
 from sealift.transport.http import serve
 from sealift.transport.keys import read_account_key
+from sealift.transport.pccs import PccsClient
 from sealift.transport.rpc import Backoff, L1Client, NodeUnreachableError, system_jitter
 
 from ._api import Api
 from ._carry import CarryGate
 from ._channel import EnclaveChannel
-from ._config import WorkerConfig, load_config
+from ._collateral import CollateralKeeper, CollateralSource, PccsSource, SimSource
+from ._config import Platform, WorkerConfig, load_config
 from ._errors import (
     EnclaveRefusedError,
     KeyStoreMissingError,
+    SealingKeyChangedError,
     StoreError,
     WrongChainError,
 )
 from ._feed import BlockFeed
-from ._follower import Follower
+from ._follower import HALTED_BY_FORK, Follower
+from ._forks import ForkKeeper
+from ._gramine import GramineSgxHost
 from ._l1 import L1Standing, L1View
 from ._life import Life
+from ._lives import KEY_STORE_LEVEL, begin_life
 from ._metrics import Metrics
 from ._outbox import Included, Outbox
-from ._platform import InsecureSim
+from ._platform import EnclaveHost, InsecureSim
+from ._skip import SkipPlanner
 from ._state import restore_state
 from ._store import WorkerStore
 from ._surroundings import Surroundings
 from ._upstream import Upstream
+from ._witnesses import RpcWitness, Witnesses, WitnessSource, WitnessStanding
 
-#: For so long a look at L1's collateral is good.
-_COLLATERAL_SECONDS: Final = 300.0
+#: So many seconds an L1 node may take to come up beside its worker.
+START_SECONDS: Final = 20.0
+_LOOK_AGAIN_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +124,13 @@ class HomeDisk:
             return None
         return read_or_explain(path, what="the genesis blob")
 
+    def free_bytes(self) -> int | None:
+        """What is free where the home is."""
+        try:
+            return shutil.disk_usage(self._config.home).free
+        except OSError:
+            return None
+
 
 class OperatorAccount:
     """The operator's L1 account, as outbox and API use it.
@@ -135,23 +163,35 @@ class OperatorAccount:
         return await self._account.send("enclave_bridge.invoke", args)
 
 
-class _Collateral:
-    def __init__(self, platform: InsecureSim, l1: L1Client) -> None:
-        self._platform = platform
-        self._l1 = l1
-        self._left: int | None = None
-        self._look_again = float("-inf")
+def host_of(config: WorkerConfig) -> EnclaveHost:
+    """The platform that a worker's home names.
 
-    async def ensure_collateral(self, outbox: Outbox) -> None:
-        await self._platform.ensure_collateral(outbox, self._l1)
+    Raises:
+        SimStateError: There is no such simulated machine.
+        GramineMissingError: Gramine is not installed.
+    """
+    if config.platform == "gramine-sgx":
+        return GramineSgxHost(config)
+    return InsecureSim(config)
 
-    async def collateral_seconds_left(self) -> int | None:
-        """As of the last minutes: judging it anew costs a dozen signatures."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._look_again:
-            self._left = await self._platform.collateral_seconds_left(self._l1)
-            self._look_again = now + _COLLATERAL_SECONDS
-        return self._left
+
+def _source(
+    config: WorkerConfig,
+    host: EnclaveHost,
+    roots: tuple[TrustAnchor, ...],
+    http: aiohttp.ClientSession,
+) -> CollateralSource | None:
+    """Where collateral comes from: a PCCS that is named, else the simulated Intel."""
+    if config.pccs:
+        return PccsSource(PccsClient(config.pccs, http), roots)
+    return SimSource(host.intel) if isinstance(host, InsecureSim) else None
+
+
+def _roots(manifest: Manifest) -> tuple[TrustAnchor, ...]:
+    return tuple(
+        TrustAnchor(root_der=root.certificate(), kind=root.kind)
+        for root in manifest.attestation_roots
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +207,9 @@ class OpenWorker:
     view: L1View
     hello: HelloReply
     started: Started
-    platform: InsecureSim
+    platform: EnclaveHost
     running: RunningEnclave
+    witnesses: Witnesses
 
     async def run(self) -> None:
         """Follow and serve; ends only by an error.
@@ -190,7 +231,8 @@ class OpenWorker:
         enclave = asyncio.create_task(self.platform.watch(self.running), name="enclave")
         watcher = asyncio.create_task(self.view.watch(), name="L1 news")
         worker = asyncio.create_task(main, name="worker")
-        tasks = (enclave, watcher, worker)
+        others = asyncio.create_task(self.witnesses.run(), name="witnesses")
+        tasks = (enclave, watcher, others, worker)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -204,14 +246,19 @@ class OpenWorker:
 
 @asynccontextmanager
 async def open_worker(
-    config: WorkerConfig, *, clock: Clock, upstream: str | None = None
+    config: WorkerConfig,
+    *,
+    clock: Clock,
+    upstream: str | None = None,
+    witnesses: Sequence[str] = (),
 ) -> AsyncIterator[OpenWorker]:
     """Start the enclave of a home folder and bring its state back.
 
     Args:
         config: The home.
-        clock: For simulated collateral.
+        clock: The wall clock, to judge collateral by.
         upstream: Instead of the configured one.
+        witnesses: Beside the configured ones.
 
     Raises:
         SealiftError: Whatever keeps it from starting, by name; nothing on disk
@@ -223,49 +270,85 @@ async def open_worker(
             L1Client(config.l1.rpc, backoff=Backoff(jitter=system_jitter))
         )
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        platform = InsecureSim(config, clock)
+        platform = host_of(config)
         running = await stack.enter_async_context(platform.enclave())
         channel = EnclaveChannel(running)
         hello = await channel.hello()
-        store = WorkerStore(
-            config.database, shard=config.shard, fingerprint=hello.fingerprint
-        )
-        stack.callback(store.close)
-        disk = HomeDisk(config)
         view = L1View(l1)
         chain_id, trust, trust_hash = running.manifest.l1.values()
-        await _check_chain(l1, chain_id)
-        light = await _trusted_block(
-            view, trust, trust_hash, required=store.meta("checkpoint") is None
+        await _check_chain(l1, chain_id, within=START_SECONDS)
+
+        async def try_life(one: WorkerConfig, kept: WorkerStore) -> Started:
+            light = await _trusted_block(
+                view, trust, trust_hash, required=kept.meta("checkpoint") is None
+            )
+            return await _start(
+                channel, HomeDisk(one), shard=config.shard, store=kept, at=light
+            )
+
+        life = await begin_life(
+            config,
+            view,
+            fingerprint=hello.fingerprint,
+            start=try_life,
+            upstream=upstream if upstream is not None else config.upstream,
         )
-        started = await _start(channel, disk, shard=config.shard, store=store, at=light)
+        config, store, started = life.config, life.store, life.started
+        stack.callback(store.close)
+        disk = HomeDisk(config)
+        forks = ForkKeeper(
+            channel=channel,
+            store=store,
+            path=config.fork_evidence,
+            light_block=view.light_block,
+        )
+        status = await channel.call(GetStatus(), EnclaveStatus)
+        if status.halted == HALTED_BY_FORK:
+            await forks.keep()
+            raise forks.stopped()
         restored = await restore_state(channel, store, genesis=disk.genesis())
         secret = read_account_key(config.operator_key)
         account = OperatorAccount(L1Account(secret, l1, chain_id), config.shard)
         outbox = Outbox(account)
+        feed = BlockFeed(view, shard=config.shard, signing_key=started.signing_key)
         follower = Follower(
             channel=channel,
             l1=view,
-            feed=BlockFeed(view, shard=config.shard, signing_key=started.signing_key),
+            feed=feed,
             store=store,
             outbox=outbox,
             shard=config.shard,
+            me=started.signing_key,
+            skips=SkipPlanner(l1=view, feed=feed, shard=config.shard),
+            forked=forks.keep,
         )
+        sources = await _witnesses(
+            stack, dict.fromkeys((*config.l1.witnesses, *witnesses))
+        )
+        standings = tuple(WitnessStanding(url=url) for url in sources)
         if restored is not None:
             follower.restored(restored)
-        peer = upstream if upstream is not None else config.upstream
+        peer = life.upstream
+        roots = _roots(running.manifest)
         around = Surroundings(
             shard=config.shard,
             l1=view,
             disk=disk,
-            evidence=_Collateral(platform, l1),
+            evidence=CollateralKeeper(
+                source=_source(config, platform, roots, http),
+                roots=roots,
+                l1=l1,
+                clock=clock,
+                quote=lambda: _a_quote(channel),
+            ),
             standing=L1Standing(l1),
             operator=account_of(secret),
             upstream=Upstream(peer, http) if peer else None,
             peer=lambda url: Upstream(url, http),
             snapshot_every=config.snapshot_every,
+            witnesses=standings,
         )
-        life = Life(
+        worker = Life(
             channel=channel,
             follower=follower,
             store=store,
@@ -276,7 +359,7 @@ async def open_worker(
         )
         yield OpenWorker(
             config=config,
-            life=life,
+            life=worker,
             follower=follower,
             store=store,
             channel=channel,
@@ -286,12 +369,58 @@ async def open_worker(
             started=started,
             platform=platform,
             running=running,
+            witnesses=Witnesses(
+                channel=channel,
+                follower=follower,
+                witnesses=sources,
+                standings=standings,
+                forks=forks,
+            ),
         )
 
 
-async def _check_chain(l1: L1Client, chain_id: ChainId) -> None:
+async def _witnesses(
+    stack: AsyncExitStack, urls: Iterable[str]
+) -> dict[str, WitnessSource]:
+    """Clients of the witnesses; each is asked once at a time and not waited for."""
+    found: dict[str, WitnessSource] = {}
+    for url in urls:
+        client = await stack.enter_async_context(
+            L1Client(url, backoff=Backoff(jitter=system_jitter, attempts=1))
+        )
+        found[url] = RpcWitness(client)
+    return found
+
+
+async def _a_quote(channel: EnclaveChannel) -> bytes:
+    """Some quote of this enclave: what it runs on stands in it."""
+    shown = await channel.call(DumpRa(), RaDump)
+    return parse_ratls_certificate(shown.certificate).quote
+
+
+async def _once_it_answers(l1: L1Client, *, within: float) -> StatusResult:
+    """What a node says of itself, once it answers at all.
+
+    Where node and worker are started together, the worker may be the faster one.
+
+    Raises:
+        NodeUnreachableError: It does not, for so many seconds.
+        SealiftError: It answers, and not as a node does.
+    """
+    now = asyncio.get_running_loop().time
+    end = now() + within
+    while True:
+        try:
+            return await l1.status()
+        except NodeUnreachableError:
+            if now() >= end:
+                raise
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+async def _check_chain(l1: L1Client, chain_id: ChainId, *, within: float) -> None:
     """The node follows the chain that the bundle was built for, by its name."""
-    network = (await l1.status()).node_info.network
+    network = (await _once_it_answers(l1, within=within)).node_info.network
     if network != chain_id:
         raise WrongChainError(
             f"the L1 node at {l1.url} follows another chain",
@@ -351,6 +480,13 @@ async def _start(
     try:
         started = await channel.call(request, Started)
     except EnclaveRefusedError as error:
+        if error.refused == KEY_STORE_LEVEL:
+            raise SealingKeyChangedError(
+                f"what {disk.key_store_path} was sealed with is gone: the platform's "
+                f"level has changed ({error})",
+                hint="Nothing was overwritten. Name a worker that has the shard's keys "
+                "under [upstream]: this one then gets them again, as a new instance.",
+            ) from error
         raise StoreError(
             f"the enclave does not start from {store.path.parent} ({error})",
             expected="key_store.sealed and worker.db as this enclave wrote them",
@@ -362,7 +498,13 @@ async def _start(
 
 
 async def run_worker(
-    home: Path, *, clock: Clock, ready: Callable[[Ready], None]
+    home: Path,
+    *,
+    clock: Clock,
+    ready: Callable[[Ready], None],
+    platform: Platform | None = None,
+    pccs: str = "",
+    witnesses: Sequence[str] = (),
 ) -> None:
     """Run the worker of a home folder; ends only by an error or cancellation.
 
@@ -370,12 +512,15 @@ async def run_worker(
         home: With its ``worker.toml``.
         clock: The wall clock.
         ready: Called once it answers.
+        platform: Instead of the configured one.
+        pccs: Instead of the configured one.
+        witnesses: L1 nodes to compare with, beside the configured ones.
 
     Raises:
         SealiftError: What stopped it, by name.
     """
-    config = load_config(home)
-    async with open_worker(config, clock=clock) as worker:
+    config = load_config(home, platform=platform, pccs=pccs)
+    async with open_worker(config, clock=clock, witnesses=witnesses) as worker:
         api = Api(
             channel=worker.channel,
             follower=worker.follower,

@@ -60,8 +60,11 @@ async def restore_state(
     return height
 
 
-async def load_genesis(channel: EnclaveChannel, blob: bytes) -> None:
+async def load_genesis(channel: EnclaveChannel, blob: bytes) -> bool:
     """Make the genesis state, if the enclave holds the keys that it takes.
+
+    Returns:
+        Whether it was made.
 
     Raises:
         EnclaveRefusedError: It is not this shard's genesis.
@@ -71,6 +74,8 @@ async def load_genesis(channel: EnclaveChannel, blob: bytes) -> None:
     except EnclaveRefusedError as error:
         if error.refused != NO_KEYS:  # another instance gave birth: ask it for them
             raise
+        return False
+    return True
 
 
 async def begin_export(channel: EnclaveChannel) -> SnapshotHeader:

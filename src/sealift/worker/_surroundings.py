@@ -9,6 +9,7 @@ from sealift.base import AccountId, ShardId
 from ._feed import L1Source
 from ._outbox import Outbox
 from ._upstream import Upstream
+from ._witnesses import WitnessStanding
 
 
 class Disk(Protocol):
@@ -23,12 +24,15 @@ class Disk(Protocol):
     def genesis(self) -> bytes | None:
         """The shard's genesis blob."""
 
+    def free_bytes(self) -> int | None:
+        """What is free where the worker writes; ``None``: not known."""
+
 
 class Evidence(Protocol):
     """Collateral for this platform, as L1 wants it before a registration."""
 
-    async def ensure_collateral(self, outbox: Outbox) -> None:
-        """Register fresh collateral on L1 where L1's own is absent or older."""
+    async def ensure_collateral(self, outbox: Outbox, quote: bytes) -> None:
+        """Register fresh collateral for a quote where L1's own is absent or older."""
 
     async def collateral_seconds_left(self) -> int | None:
         """Until L1's collateral of this platform expires; ``None``: none holds."""
@@ -55,3 +59,5 @@ class Surroundings:
     #: Another worker of the shard, by its URL.
     peer: Callable[[str], Upstream]
     snapshot_every: int
+    #: How the witnesses of L1 stand; whoever compares them writes there.
+    witnesses: tuple[WitnessStanding, ...] = ()

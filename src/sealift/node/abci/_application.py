@@ -8,6 +8,7 @@ from typing import Final
 from sealift import __version__
 from sealift.base import Height, InvariantError
 from sealift.frame import Changes, ProofUnavailableError
+from sealift.ledger import ProposalRefusedError
 from sealift.node import (
     ICS23_SIMPLE,
     Application,
@@ -18,9 +19,11 @@ from sealift.node import (
 )
 from sealift.node._application import require_all_answered, require_root
 from sealift.node._methods import NO_PATH, STORE_PATHS
+from sealift.relay import BlockParams, ValidatorSet, validators_hash
 from sealift.relay.rpc import GenesisDoc
 
-from ._errors import AbciOrderError, AbciVersionError
+from ._engine import require_engine
+from ._errors import AbciOrderError, AbciValidatorsError
 from ._messages import (
     ACCEPT,
     RECHECK,
@@ -50,14 +53,15 @@ from ._translate import (
     APP_VERSION,
     abci_events,
     abci_result,
+    abci_updates,
     abci_verdict,
     genesis_of,
+    report_of,
     timestamp_of,
 )
 
-#: v0.38, v0.39 and v0.40 say so in ``Info``.
-ABCI_VERSION: Final = "2.0.0"
-_VARINT_STEP: Final = 7
+#: What CometBFT reads into ``max_bytes`` -1.
+_MOST_BLOCK_BYTES: Final = 104_857_600
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +108,8 @@ class AbciApplication:
         self._past: PastStates | None = None
         self._height = Height(0)
         self._app_hash = b""
+        #: The last validators that were compared, and their hash.
+        self._hashed: tuple[ValidatorSet, bytes] | None = None
         self._load()
 
     @classmethod
@@ -149,15 +155,9 @@ class AbciApplication:
         """The last committed block; CometBFT replays what comes after it.
 
         Raises:
-            AbciVersionError: Another version of ABCI.
+            AbciVersionError: Another version of ABCI, of CometBFT or of its blocks.
         """
-        if request.abci_version != ABCI_VERSION:
-            raise AbciVersionError(
-                f"CometBFT {request.version} speaks another ABCI",
-                got=request.abci_version,
-                expected=ABCI_VERSION,
-                hint="Run CometBFT v0.38",
-            )
+        require_engine(request)
         return InfoResponse(
             data="sealift",
             version=__version__,
@@ -199,21 +199,38 @@ class AbciApplication:
     def prepare_proposal(
         self, request: PrepareProposalRequest
     ) -> PrepareProposalResponse:
-        """The mempool's transactions in their order, as many as fit."""
-        taken = []
-        room = request.max_tx_bytes
-        for tx in request.txs:
-            room -= _size_in_block(tx)
-            if room < 0:
-                break
-            taken.append(tx)
+        """Of the mempool's transactions, those that the next block can include.
+
+        Raises:
+            AbciOrderError: There is no state yet, or it is not the next block.
+        """
+        limits = self._proposal_limits(request.height)
+        taken = self._application.prepare_proposal(
+            request.txs,
+            max_bytes=min(request.max_tx_bytes, limits.max_bytes),
+            max_gas=limits.max_gas,
+        )
         return PrepareProposalResponse(txs=tuple(taken))
 
     def process_proposal(
         self, request: ProcessProposalRequest
     ) -> ProcessProposalResponse:
-        """Accept: a bad transaction is a failed result, not a bad block."""
-        del request
+        """Accept what can be included; a call that fails can.
+
+        Deterministic, and nothing but state and bytes counts, so that honest nodes
+        never refuse each other's proposals (docs/adr/0023-proposals-by-admission.md).
+
+        Raises:
+            AbciOrderError: There is no state yet, or it is not the next block.
+        """
+        limits = self._proposal_limits(request.height)
+        try:
+            self._application.require_proposal(
+                request.txs, max_bytes=limits.max_bytes, max_gas=limits.max_gas
+            )
+        except ProposalRefusedError as error:
+            _log.warning("proposal for block %d refused: %s", request.height, error)
+            return ProcessProposalResponse(status=REJECT)
         return ProcessProposalResponse(status=ACCEPT)
 
     def verify_vote_extension(
@@ -248,15 +265,12 @@ class AbciApplication:
 
         Raises:
             AbciOrderError: There is no state yet, or it is not the next block.
+            AbciValidatorsError: The engine's next validators are others than those
+                of the ledger's state: it is another chain's, or of another time.
             InvariantError: Not one result for each transaction.
         """
-        self._begun()
-        if request.height != self._height + 1:
-            raise AbciOrderError(
-                "FinalizeBlock out of turn",
-                got=request.height,
-                expected=self._height + 1,
-            )
+        self._require_turn("FinalizeBlock", request.height)
+        self._require_validators(request.next_validators_hash)
         self._finalized = None
         outcome = self._application.finalize_block(
             height=Height(request.height),
@@ -264,6 +278,7 @@ class AbciApplication:
             time=timestamp_of(request.time),
             proposer=request.proposer_address,
             txs=request.txs,
+            report=report_of(request),
         )
         require_all_answered(outcome.results, request.txs)
         self._finalized = _Finalized(
@@ -274,6 +289,7 @@ class AbciApplication:
         return FinalizeBlockResponse(
             events=abci_events(outcome.events),
             tx_results=tuple(abci_result(one) for one in outcome.results),
+            validator_updates=abci_updates(outcome.validator_updates),
             app_hash=outcome.app_hash,
         )
 
@@ -365,6 +381,34 @@ class AbciApplication:
         self._history = history
         self._past = PastStates(history)
 
+    def _require_turn(self, message: str, height: int) -> _Beginning:
+        beginning = self._begun()
+        if height != self._height + 1:
+            raise AbciOrderError(
+                f"{message} out of turn", got=height, expected=self._height + 1
+            )
+        return beginning
+
+    def _require_validators(self, told: bytes) -> None:
+        known = self._application.next_validators
+        if known is None:
+            return
+        if self._hashed is None or self._hashed[0] != known:
+            self._hashed = (known, validators_hash(known))
+        if told != self._hashed[1]:
+            raise AbciValidatorsError(
+                f"block {self._height + 1} names other next validators",
+                got=told,
+                expected=self._hashed[1],
+                hint="Is this ledger's folder that of another chain?",
+            )
+
+    def _proposal_limits(self, height: int) -> BlockParams:
+        """What the genesis lets a block have; the ledger has its own besides."""
+        block = self._require_turn("proposal", height).genesis.consensus_params.block
+        room = block.max_bytes if block.max_bytes >= 0 else _MOST_BLOCK_BYTES
+        return BlockParams(max_bytes=room, max_gas=block.max_gas)
+
     def _begun(self) -> _Beginning:
         if self._beginning is None:
             raise AbciOrderError("no InitChain yet", got="an empty ledger")
@@ -395,8 +439,3 @@ class AbciApplication:
             ),
             height=entry.height,
         )
-
-
-def _size_in_block(tx: bytes) -> int:
-    """Bytes of a transaction in the block's protobuf: tag, length, itself."""
-    return 1 + max(1, -(-len(tx).bit_length() // _VARINT_STEP)) + len(tx)

@@ -19,5 +19,13 @@ class AbciOrderError(SealiftError):
     """A message that does not follow the one before, as ABCI orders them."""
 
 
+class AbciValidatorsError(SealiftError):
+    """The engine orders by other validators than the ledger's state knows."""
+
+
+class AbciConnectionsError(SealiftError):
+    """More connections than one node opens: another program is at the socket."""
+
+
 class AbciSocketError(SealiftError):
     """The unix socket cannot be opened."""

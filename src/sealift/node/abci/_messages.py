@@ -15,12 +15,15 @@ from ._proto import parse_choice, render_choice
 _Hash: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 _Height: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 _NotNegative: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+_Address: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
 
 #: ``RequestCheckTx.type`` of a transaction that was accepted before.
 RECHECK: Final = 1
 #: ``ProposalStatus`` and ``VerifyStatus``.
 ACCEPT: Final = 1
 REJECT: Final = 2
+#: ``BlockIDFlag`` of a validator that did not sign.
+ABSENT: Final = 1
 #: ``Result`` of offered and applied snapshots: stop all restoration.
 ABORT: Final = 2
 
@@ -100,6 +103,34 @@ class ValidatorUpdate(_Request, frozen=True, kw_only=True):
     power: _NotNegative
 
 
+class ValidatorName(_Request, frozen=True, kw_only=True):
+    """``Validator``: an address and its power."""
+
+    address: _Address
+    power: _NotNegative
+
+
+class VoteInfo(_Request, frozen=True, kw_only=True):
+    """Whether a validator signed: absent, for the block, or for none."""
+
+    validator: ValidatorName
+    block_id_flag: Annotated[int, msgspec.Meta(ge=1, le=3)]
+
+
+class CommitInfo(_Request, frozen=True, kw_only=True):
+    """Who signed the block before; empty below the first block."""
+
+    votes: tuple[VoteInfo, ...] = ()
+
+
+class MisbehaviorInfo(_Request, frozen=True, kw_only=True):
+    """``Misbehavior``: evidence that a block carries; 1 voted twice, 2 attacked."""
+
+    type: Annotated[int, msgspec.Meta(ge=0, le=2)]
+    validator: ValidatorName
+    height: _Height
+
+
 class EchoRequest(_Request, frozen=True, kw_only=True):
     """Asks for the same text."""
 
@@ -114,6 +145,7 @@ class InfoRequest(_Request, frozen=True, kw_only=True):
     """Asks for the last committed block."""
 
     version: str
+    block_version: int
     abci_version: str
 
 
@@ -169,12 +201,14 @@ class PrepareProposalRequest(_Request, frozen=True, kw_only=True):
 
     max_tx_bytes: int
     txs: tuple[bytes, ...]
+    height: _Height
 
 
 class ProcessProposalRequest(_Request, frozen=True, kw_only=True):
-    """Another validator's proposal."""
+    """A validator's proposal; one's own too."""
 
     txs: tuple[bytes, ...]
+    height: _Height
 
 
 class ExtendVoteRequest(_Request, frozen=True, kw_only=True):
@@ -194,7 +228,10 @@ class FinalizeBlockRequest(_Request, frozen=True, kw_only=True):
     hash: _Hash
     height: _Height
     time: Time
-    proposer_address: Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
+    proposer_address: _Address
+    next_validators_hash: _Hash
+    decided_last_commit: CommitInfo = CommitInfo()
+    misbehavior: tuple[MisbehaviorInfo, ...] = ()
 
 
 Request: TypeAlias = (
@@ -265,6 +302,19 @@ class AbciTxResult(_Response, frozen=True, kw_only=True, omit_defaults=True):
     gas_used: int = 0
     events: tuple[AbciEvent, ...] = ()
     codespace: str = ""
+
+
+class AbciPublicKey(_Response, frozen=True, kw_only=True, omit_defaults=True):
+    """``PublicKey``, of the one kind that we have."""
+
+    ed25519: bytes
+
+
+class AbciValidatorUpdate(_Response, frozen=True, kw_only=True, omit_defaults=True):
+    """A key's new power; 0 removes it."""
+
+    pub_key: AbciPublicKey
+    power: int = 0
 
 
 class AbciProofOp(_Response, frozen=True, kw_only=True, omit_defaults=True):
@@ -388,6 +438,7 @@ class FinalizeBlockResponse(_Response, frozen=True, kw_only=True, omit_defaults=
 
     events: tuple[AbciEvent, ...] = ()
     tx_results: tuple[AbciTxResult, ...] = ()
+    validator_updates: tuple[AbciValidatorUpdate, ...] = ()
     app_hash: bytes
 
 

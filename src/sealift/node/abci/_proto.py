@@ -269,13 +269,14 @@ def parse_choice(message: str, data: bytes) -> tuple[str, dict[str, object]]:
     scalars have their zero value.
 
     Raises:
-        AbciFormatError: Not that message, or none of its declared fields.
+        AbciFormatError: Not that message, or with a field that is not declared.
     """
     parsed = _CLASSES[message]()
     try:
         parsed.ParseFromString(data)
     except DecodeError as error:
         raise AbciFormatError(f"not a {message} ({error})", got=data) from error
+    _require_known_fields(message, parsed)
     field = parsed.WhichOneof("choice")
     if field is None:
         raise AbciFormatError(
@@ -291,6 +292,21 @@ def render_choice(message: str, field: str, body: Mapping[str, object]) -> bytes
     frame = BytesIO()
     serialize_length_prefixed(_CLASSES[message](**{field: inner}), frame)
     return frame.getvalue()
+
+
+def _require_known_fields(message: str, parsed: Message) -> None:
+    """Return if every field, at any depth, is a declared one.
+
+    A field that this program does not know may carry what the others agree on.
+    """
+    size = parsed.ByteSize()
+    parsed.DiscardUnknownFields()
+    if parsed.ByteSize() != size:
+        raise AbciFormatError(
+            f"{message} with fields of another version",
+            got=f"{size - parsed.ByteSize()} B of them",
+            expected="CometBFT v0.38's",
+        )
 
 
 def _plain(message: Message, kind: str) -> dict[str, object]:

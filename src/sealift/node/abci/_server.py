@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sealift.base import InvariantError, SealiftError
-from sealift.node import Application
+from sealift.ledger import LedgerGenesisError, LedgerHeightError
+from sealift.node import Application, ForeignChainError
+from sealift.relay import UnsupportedKeyError
 from sealift.transport.files import hold_lock, make_folder
 
 from ._application import AbciApplication
-from ._errors import AbciSocketError
+from ._errors import (
+    AbciConnectionsError,
+    AbciFormatError,
+    AbciGenesisError,
+    AbciOrderError,
+    AbciSocketError,
+    AbciValidatorsError,
+)
 from ._frames import AbciFrameReader
 from ._messages import (
     ABORT,
@@ -63,6 +72,21 @@ _FIXED: Final[Mapping[type[Request], Response]] = {
 }
 #: After a failure of these the state is in doubt: only a new process goes on.
 _DECISIVE: Final = (InitChainRequest, FinalizeBlockRequest, CommitRequest)
+#: But not after these: nothing was done, and the next node may do better.
+_REFUSALS: Final = (
+    AbciGenesisError,
+    AbciOrderError,
+    AbciValidatorsError,
+    ForeignChainError,
+    LedgerGenesisError,
+    LedgerHeightError,
+    UnsupportedKeyError,
+)
+#: What a node opens: consensus, mempool, query, snapshot.
+MOST_CONNECTIONS: Final = 4
+#: So long a further one waits: the node before may have died just now, and its
+#: last request is not done yet.
+PATIENCE_SECONDS: Final = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -75,12 +99,21 @@ class AbciServer:
     while ``Info`` and ``Query`` are answered at once from what is durable.
 
     A refusal is an ``Exception`` response and the end of its connection, which
-    stops the node; a refused ``InitChain``, ``FinalizeBlock`` or ``Commit``
-    ends the server too.
+    stops the node; the server goes on and serves the next one. An ``InitChain``,
+    ``FinalizeBlock`` or ``Commit`` that fails half done ends the server too. No
+    more than one node's connections are served at a time.
+
+    Args:
+        application: What the messages act on.
+        patience: Seconds that a connection too many waits for a place.
     """
 
-    def __init__(self, application: AbciApplication) -> None:
+    def __init__(
+        self, application: AbciApplication, *, patience: float = PATIENCE_SECONDS
+    ) -> None:
         self._application = application
+        self._patience = patience
+        self._places = asyncio.Semaphore(MOST_CONNECTIONS)
         self._turn = asyncio.Lock()
         self._connections: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -127,12 +160,9 @@ class AbciServer:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        frames = AbciFrameReader()
         try:
-            while data := await reader.read(_CHUNK):
-                for message in frames.feed(data):
-                    await self._handle(parse_request(message), writer)
-                await writer.drain()
+            async with self._place():
+                await self._converse(reader, writer)
         except ConnectionError as error:
             _log.info("the node closed a connection (%s)", error)
         except SealiftError as error:
@@ -141,16 +171,51 @@ class AbciServer:
         finally:
             writer.close()
 
-    async def _handle(self, request: Request, writer: asyncio.StreamWriter) -> None:
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
         try:
-            response = await self._answer(request)
+            async with asyncio.timeout(self._patience):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise AbciConnectionsError(
+                "all connections of a node are taken",
+                got=MOST_CONNECTIONS + 1,
+                expected=f"≤ {MOST_CONNECTIONS}",
+                hint="One ledger serves one node; stop the other program",
+            ) from error
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        frames, answers = AbciFrameReader(), bytearray()
+        try:
+            while data := await reader.read(_CHUNK):
+                for message in frames.feed(data):
+                    request = parse_request(message)
+                    answers += render_response(await self._handle(request))
+                    if isinstance(request, FlushRequest) or len(answers) > _CHUNK:
+                        await _write(writer, answers)
+                await _write(writer, answers)
+        finally:  # what was answered before a refusal is told before it
+            writer.write(bytes(answers))
+        if frames.pending:
+            raise AbciFormatError(
+                "connection ended within a message",
+                got=f"{frames.pending} B of it",
+                expected="a whole message",
+            )
+
+    async def _handle(self, request: Request) -> Response:
+        try:
+            return await self._answer(request)
         except SealiftError as error:
-            if isinstance(request, _DECISIVE):
+            if isinstance(request, _DECISIVE) and not isinstance(error, _REFUSALS):
                 self._fail(error)
             raise
-        writer.write(render_response(response))
-        if isinstance(request, FlushRequest):
-            await writer.drain()
 
     async def _answer(self, request: Request) -> Response:
         fixed = _FIXED.get(type(request))
@@ -172,10 +237,6 @@ class AbciServer:
                 return application.info(request)
             case QueryRequest():
                 return await application.query(request)
-            case PrepareProposalRequest():
-                return application.prepare_proposal(request)
-            case ProcessProposalRequest():
-                return application.process_proposal(request)
             case VerifyVoteExtensionRequest():
                 return application.verify_vote_extension(request)
             case _:
@@ -186,6 +247,10 @@ class AbciServer:
         match request:
             case CheckTxRequest():
                 return application.check_tx(request)
+            case PrepareProposalRequest():
+                return await _in_thread(lambda: application.prepare_proposal(request))
+            case ProcessProposalRequest():
+                return await _in_thread(lambda: application.process_proposal(request))
             case InitChainRequest():
                 return application.init_chain(request)
             case FinalizeBlockRequest():
@@ -199,7 +264,11 @@ class AbciServer:
 
 @contextlib.asynccontextmanager
 async def run_abci(
-    home: Path, *, socket: Path, application: Application
+    home: Path,
+    *,
+    socket: Path,
+    application: Application,
+    patience: float = PATIENCE_SECONDS,
 ) -> AsyncIterator[AbciServer]:
     """Serve the ledger of a home on a unix socket while in the block.
 
@@ -208,6 +277,7 @@ async def run_abci(
         socket: Where CometBFT's ``proxy_app`` points (``unix://…``); a socket
             that a dead process left there is replaced.
         application: The state machine, without state.
+        patience: Seconds that a connection too many waits for a place.
 
     Raises:
         FileLockedError: Another process runs on this home.
@@ -219,7 +289,7 @@ async def run_abci(
     with hold_lock(home / "lock"):
         driver = AbciApplication.open(home / "state.sqlite", application=application)
         try:
-            server = AbciServer(driver)
+            server = AbciServer(driver, patience=patience)
             listening = await _listen(server, socket)
             try:
                 yield server
@@ -275,6 +345,14 @@ def _bind(path: Path) -> sockets.socket:
 def _unlink_socket(path: Path) -> None:
     if path.is_socket():
         path.unlink()
+
+
+async def _write(writer: asyncio.StreamWriter, answers: bytearray) -> None:
+    """Hand them over together: a system call for each would cost as much as it."""
+    if answers:
+        writer.write(bytes(answers))
+        answers.clear()
+        await writer.drain()
 
 
 async def _refuse(writer: asyncio.StreamWriter, error: SealiftError) -> None:

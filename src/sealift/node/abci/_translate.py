@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sealift.base import ChainId, DecodeError, Height, decode, encode
+from sealift.ledger import EngineReport, Misbehavior, MisbehaviorKind
 from sealift.relay import (
     BlockParams,
     ConsensusParams,
@@ -17,10 +18,14 @@ from sealift.relay.rpc import Event, ExecTxResult, GenesisDoc
 
 from ._errors import AbciGenesisError
 from ._messages import (
+    ABSENT,
     AbciAttribute,
     AbciEvent,
+    AbciPublicKey,
     AbciTxResult,
+    AbciValidatorUpdate,
     CheckTxResponse,
+    FinalizeBlockRequest,
     InitChainRequest,
     Params,
     Time,
@@ -128,6 +133,36 @@ def abci_events(events: Sequence[Event]) -> tuple[AbciEvent, ...]:
             ),
         )
         for event in events
+    )
+
+
+def report_of(request: FinalizeBlockRequest) -> EngineReport:
+    """What a block says of validators."""
+    return EngineReport(
+        absent=tuple(
+            one.validator.address
+            for one in request.decided_last_commit.votes
+            if one.block_id_flag == ABSENT
+        ),
+        misbehavior=tuple(
+            Misbehavior(
+                kind=MisbehaviorKind(one.type),
+                address=one.validator.address,
+                height=Height(one.height),
+                power=one.validator.power,
+            )
+            for one in request.misbehavior
+        ),
+    )
+
+
+def abci_updates(updates: Sequence[Validator]) -> tuple[AbciValidatorUpdate, ...]:
+    """Validators' new powers."""
+    return tuple(
+        AbciValidatorUpdate(
+            pub_key=AbciPublicKey(ed25519=one.public_key), power=one.power
+        )
+        for one in updates
     )
 
 

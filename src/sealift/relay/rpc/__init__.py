@@ -5,6 +5,7 @@ Decode with :func:`parse_reply`, give ``reply.open()`` to the method's shape:
 ``render_result(id, STATUS.render(value))``.
 """
 
+from ._attack import EVIDENCE_FILE, render_attack
 from ._chain import (
     BLOCK,
     BLOCK_ID,
@@ -38,6 +39,7 @@ from ._envelope import (
     render_request,
     render_result,
 )
+from ._light import LIGHT_BLOCK, TRUSTED_STEP, TrustedStep, decode_light_json
 from ._methods import (
     ABCI_INFO,
     ABCI_QUERY,
@@ -97,6 +99,7 @@ __all__ = [
     "COMMIT_RESULT",
     "CONSENSUS_PARAMS",
     "CONSENSUS_PARAMS_RESULT",
+    "EVIDENCE_FILE",
     "EXEC_TX_RESULT",
     "GENESIS",
     "GENESIS_DOC",
@@ -104,6 +107,7 @@ __all__ = [
     "INTERNAL_ERROR",
     "INVALID_PARAMS",
     "INVALID_REQUEST",
+    "LIGHT_BLOCK",
     "MAX_REPLY_BYTES",
     "MERKLE_PROOF",
     "METHOD_NOT_FOUND",
@@ -112,6 +116,7 @@ __all__ = [
     "STATUS",
     "SUBSCRIPTION",
     "TIME",
+    "TRUSTED_STEP",
     "TX",
     "TX_SEARCH",
     "VALIDATOR",
@@ -144,13 +149,16 @@ __all__ = [
     "Shape",
     "StatusResult",
     "SyncInfo",
+    "TrustedStep",
     "TxEvent",
     "TxFound",
     "TxSearchResult",
     "ValidatorInfo",
     "ValidatorsResult",
+    "decode_light_json",
     "parse_reply",
     "parse_request",
+    "render_attack",
     "render_error",
     "render_request",
     "render_result",
