@@ -15,7 +15,6 @@ from sealift.base import (
     ChainId,
     DecodeError,
     Height,
-    SealiftError,
     decode,
     encode,
 )
@@ -40,6 +39,7 @@ from ._application import Application
 from ._chain import solo_validators, trust_root_of
 from ._durable import DurableChain
 from ._errors import ConfigInvalidError, HomeNotEmptyError
+from ._genesis_file import read_genesis_file
 
 _SEED: Final = 32
 _INIT_HINT: Final = "`sealift chain init` makes one"
@@ -111,21 +111,7 @@ class SoloHome:
             MissingFileError: It is not there.
             ConfigInvalidError: Not a genesis.
         """
-        raw = read_or_explain(self.genesis, what="genesis", hint=_INIT_HINT)
-        try:
-            plain: object = msgspec.json.decode(raw)
-            return GENESIS_DOC.parse(plain)
-        except (
-            msgspec.MsgspecError,
-            ValueError,
-            RecursionError,
-            SealiftError,
-        ) as error:
-            raise ConfigInvalidError(
-                f"genesis cannot be read ({error})",
-                got=str(self.genesis),
-                hint="It is kept as it is",
-            ) from error
+        return read_genesis_file(self.genesis, hint=_INIT_HINT)
 
     def read_config(self) -> SoloConfig:
         """The configuration.

@@ -10,14 +10,13 @@ from typing import Final
 
 import msgspec
 
-from sealift.base import SealiftError
 from sealift.crypto import Entropy
-from sealift.node import ConfigInvalidError, HomeNotEmptyError
+from sealift.node import HomeNotEmptyError
+from sealift.node._genesis_file import read_genesis_file
 from sealift.relay.rpc import GENESIS_DOC, GenesisDoc
 from sealift.transport.files import (
     create_durably,
     make_folder,
-    read_or_explain,
     write_durably,
 )
 from sealift.transport.keys import write_node_key, write_validator_key
@@ -104,21 +103,7 @@ class CometHome:
             MissingFileError: It is not there.
             ConfigInvalidError: Not a genesis.
         """
-        raw = read_or_explain(self.genesis, what="genesis", hint=_HINT)
-        try:
-            plain: object = msgspec.json.decode(raw)
-            return GENESIS_DOC.parse(plain)
-        except (
-            msgspec.MsgspecError,
-            ValueError,
-            RecursionError,
-            SealiftError,
-        ) as error:
-            raise ConfigInvalidError(
-                f"genesis cannot be read ({error})",
-                got=str(self.genesis),
-                hint="It is kept as it is",
-            ) from error
+        return read_genesis_file(self.genesis, hint=_HINT)
 
     @contextmanager
     def socket(self) -> Iterator[Path]:
