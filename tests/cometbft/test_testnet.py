@@ -108,6 +108,9 @@ def test_a_network_is_used_killed_taken_up_again_and_stopped(network: Network) -
     assert all(one["votes"] for one in status["validators"])
     assert [one["follows"] for one in status["workers"]] == ["val0", "val1"]
     assert {one["ok"] for one in status["workers"]} == {True}
+    # each compares its own node with the other three
+    worker = said("worker", "status", str(network.home / "worker1"))
+    assert len(worker["witnesses"]) == 3
     # a user of it
     keys, card = network.home / "keys", network.home / "card.json"
     moved = run(

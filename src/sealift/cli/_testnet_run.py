@@ -37,6 +37,7 @@ from ._cards import SIM_KIND, read_bundle
 from ._testnet_home import (
     BOSS,
     Plan,
+    PlannedWorker,
     TestnetError,
     TestnetHome,
     build_once,
@@ -136,9 +137,9 @@ class TestnetRun:
         write_workers(home, plan)
         write_users_card(home, plan)
         first, *others = plan.workers  # 4.
-        await self._worker(first.name)
+        await self._worker(first)
         await self._until_state(first.name, url_of(first))
-        await asyncio.gather(*(self._worker(one.name) for one in others))
+        await asyncio.gather(*(self._worker(one) for one in others))
         await asyncio.gather(
             *(self._until_state(one.name, url_of(one)) for one in others)
         )
@@ -150,17 +151,27 @@ class TestnetRun:
             )
         )
 
-    async def _worker(self, name: str) -> None:
+    async def _worker(self, worker: PlannedWorker) -> None:
+        """Start a worker; all validators but its own are its witnesses."""
+        others = (one for one in self._plan.validators if one.name != worker.follows)
+        words = [word for one in others for word in ("--witness", rpc_of(one))]
+        home = self._home.worker(worker.name)
         await self._supervisor.start(
-            self._service(name, "worker", "run", self._home.worker(name), _PATIENCE)
+            self._service(worker.name, "worker", "run", home, _PATIENCE, *words)
         )
 
     def _service(
-        self, name: str, noun: str, verb: str, home: os.PathLike[str], within: float
+        self,
+        name: str,
+        noun: str,
+        verb: str,
+        home: os.PathLike[str],
+        within: float,
+        *words: str,
     ) -> Service:
         return Service(
             name=name,
-            argv=(*_SEALIFT, noun, verb, os.fspath(home)),
+            argv=(*_SEALIFT, noun, verb, os.fspath(home), *words),
             log=self._home.log(name),
             ready=_READY,
             within=within,
