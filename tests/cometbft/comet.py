@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -14,15 +15,26 @@ from sealift.crypto import account_of, system_entropy
 from sealift.frame import storage_key
 from sealift.ledger import (
     DcapVerifier,
+    EngineReport,
     LedgerGenesis,
     LedgerParams,
+    Misbehavior,
+    MisbehaviorKind,
     ledger_call,
     render_genesis,
     transaction,
 )
 from sealift.node import LedgerApplication, ledger_consensus_params
 from sealift.node.cometbft import CometHome, NodePlan, free_ports, make_network
-from sealift.relay import ChainRelay, RelayRules, TrustRoot, header_hash, verify_block
+from sealift.relay import (
+    FLAG_ABSENT,
+    Block,
+    ChainRelay,
+    RelayRules,
+    TrustRoot,
+    header_hash,
+    verify_block,
+)
 from sealift.transport.clock import WallClock
 from sealift.transport.process import ChildProcess, ProcessSpec, child_process
 from sealift.transport.rpc import Backoff, L1Client
@@ -174,7 +186,13 @@ async def follow(l1: L1Client, top: int) -> ChainRelay:
         chain_id=CHAIN, height=Height(1), header_hash=header_hash(first.header)
     )
     relay = ChainRelay.bootstrap(root, first, rules=RULES, now=None)
-    for height in range(2, top + 1):
+    await follow_on(relay, l1, top)
+    return relay
+
+
+async def follow_on(relay: ChainRelay, l1: L1Client, top: int) -> None:
+    """Let a relay verify every header up to ``top``, and every block before."""
+    for height in range(relay.head.height + 1, top + 1):
         relay.advance(await l1.light_block(Height(height)), now=None)
         before = Height(height - 1)
         block = await l1.block(before)
@@ -185,7 +203,33 @@ async def follow(l1: L1Client, top: int) -> ChainRelay:
             block.block.txs,
             [one.committed() for one in results.txs_results],
         )
-    return relay
+
+
+async def report_in(l1: L1Client, block: Block) -> EngineReport:
+    """What a block says of validators, as the engine tells the ledger."""
+    height = block.header.height
+    misbehavior = []
+    for one in map(json.loads, block.evidence):
+        assert one["type"] == "tendermint/DuplicateVoteEvidence"
+        vote = one["value"]["vote_a"]
+        misbehavior.append(
+            Misbehavior(
+                kind=MisbehaviorKind.DUPLICATE_VOTE,
+                address=bytes.fromhex(vote["validator_address"]),
+                height=Height(int(vote["height"])),
+                power=int(one["value"]["ValidatorPower"]),
+            )
+        )
+    signatures = block.last_commit.signatures
+    absent: list[bytes] = []
+    if height > 1 and any(sig.flag == FLAG_ABSENT for sig in signatures):
+        names = (await l1.validators(Height(height - 1))).validators
+        absent += (
+            one.address
+            for one, sig in zip(names, signatures, strict=True)
+            if sig.flag == FLAG_ABSENT
+        )
+    return EngineReport(absent=tuple(absent), misbehavior=tuple(misbehavior))
 
 
 async def require_undisturbed(l1: L1Client, relay: ChainRelay) -> int:
@@ -199,7 +243,8 @@ async def require_undisturbed(l1: L1Client, relay: ChainRelay) -> int:
     for height in range(1, relay.head.height + 1):
         verified = relay.header_at(Height(height))
         assert verified.header.app_hash == root, f"state before block {height}"
-        txs = (await l1.block(Height(height))).block.txs
+        block = (await l1.block(Height(height))).block
+        txs = block.txs
         count += len(txs)
         root = application.finalize_block(
             height=Height(height),
@@ -207,6 +252,7 @@ async def require_undisturbed(l1: L1Client, relay: ChainRelay) -> int:
             time=verified.header.time,
             proposer=verified.header.proposer_address,
             txs=txs,
+            report=await report_in(l1, block),
         ).app_hash
         application.commit()
     return count

@@ -18,6 +18,7 @@ from comet import (
     follow,
     ledger_process,
     make_homes,
+    report_in,
     root_call,
     send,
     wait_for_height,
@@ -25,10 +26,9 @@ from comet import (
 
 from sealift.base import Height
 from sealift.cli._chain_validators import set_validator, validators
-from sealift.ledger import DcapVerifier, EngineReport, LedgerParams
+from sealift.ledger import DcapVerifier, LedgerParams
 from sealift.node import LedgerApplication
 from sealift.relay import (
-    FLAG_ABSENT,
     ChainRelay,
     TrustRoot,
     ValidatorSet,
@@ -125,29 +125,18 @@ async def require_same_states(l1: L1Client, relay: ChainRelay) -> None:
             (await l1.validators(Height(height + 1))).validators
         )
         block = (await l1.block(Height(height))).block
-        absent = await absentees(l1, height, block.last_commit.signatures)
-        seen.update(absent)
+        report = await report_in(l1, block)
+        seen.update(report.absent)
         root = application.finalize_block(
             height=Height(height),
             block_hash=verified.hash,
             time=verified.header.time,
             proposer=verified.header.proposer_address,
             txs=block.txs,
-            report=EngineReport(absent=absent),
+            report=report,
         ).app_hash
         application.commit()
     assert len(seen) == 1  # the one that never ran
-
-
-async def absentees(l1: L1Client, height: int, sigs: object) -> tuple[bytes, ...]:
-    if height == 1:
-        return ()
-    names = (await l1.validators(Height(height - 1))).validators
-    return tuple(
-        one.address
-        for one, sig in zip(names, sigs, strict=True)  # type: ignore[call-overload]
-        if sig.flag == FLAG_ABSENT
-    )
 
 
 def test_the_commands_change_and_show_the_set(governed: Homes, tmp_path: Path) -> None:
