@@ -52,3 +52,12 @@ def homes(comet_binary: Path) -> Iterator[Homes]:
     """In a folder with a short name: a unix socket's path has 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="slc-") as folder:
         yield make_homes(Path(folder), comet_binary)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the validators were parted by: names of passed tests are not shown."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            if "::test_a_partition" in report.nodeid:
+                wire = report.nodeid.partition("[")[2].removesuffix("]")
+                terminalreporter.write_line(f"partition by {wire}: {outcome}")

@@ -1,13 +1,22 @@
-"""Four validators whose wires can be cut, and users who lose nothing by it."""
+"""Four validators whose cables can be cut, and users who lose nothing by it."""
 
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from cables import Cables, Proxies
 from comet import CHAIN, PARAMS, START_BALANCE, follow, require_undisturbed
 
 from sealift.attestation import TrustAnchor
@@ -34,63 +43,7 @@ from sealift.transport.supervise import Service, Supervisor
 
 NAMES = ("val0", "val1", "val2", "val3")
 BLOCK_MS = 200
-
-
-class Wire:
-    """A TCP proxy between two peers; a cut one is silent, as a lost cable is."""
-
-    def __init__(self, port: int, target: int) -> None:
-        self.port = port
-        self.target = target
-        self.whole = True
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._joined, "127.0.0.1", self.port)
-
-    def cut(self) -> None:
-        """From now on nothing passes; who is connected loses the connection."""
-        self.whole = False
-        for task in self._tasks:
-            task.cancel()
-
-    def mend(self) -> None:
-        self.whole = True
-
-    async def close(self) -> None:
-        self.cut()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._server is not None:
-            self._server.close()
-
-    async def _joined(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if not self.whole:
-            writer.close()
-            return
-        self._tasks.add(task)
-        far: asyncio.StreamWriter | None = None
-        try:
-            back, far = await asyncio.open_connection("127.0.0.1", self.target)
-            await asyncio.gather(_pump(reader, far), _pump(back, writer))
-        except (OSError, asyncio.CancelledError):
-            pass  # a peer went, or the wire was cut
-        finally:
-            self._tasks.discard(task)
-            for one in (writer, far):
-                if one is not None:
-                    one.close()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(1 << 16):
-        writer.write(data)
-        await writer.drain()
-    raise ConnectionResetError
+PROGRAM = ("-m", "sealift", "node", "cometbft")
 
 
 @dataclass
@@ -123,8 +76,12 @@ class User:
                 "balances.transfer", dest=receiver, amount=Amount(1000 + nonce)
             ),
         )
-        sent = Sent(tx, receiver)
+        await self.hand_in(Sent(tx, receiver), clients)
+
+    async def hand_in(self, sent: Sent, clients: list[L1Client]) -> None:
+        """What a user signed with its next nonce, until it stands in a block."""
         self.sent.append(sent)
+        tx = sent.tx
         turn = self.number
         while sent.height is None:
             client = clients[turn % len(clients)]
@@ -147,28 +104,34 @@ class User:
 
 @dataclass
 class Net:
-    """The validators, their wires, and their users."""
+    """The validators, the cables between them, and their users."""
 
     homes: dict[str, CometHome]
-    wires: dict[tuple[str, str], Wire]
+    cables: Cables
     supervisor: Supervisor
     said: list[str]
     clients: dict[str, L1Client]
     users: list[User] = field(default_factory=lambda: [User(n) for n in range(4)])
 
-    async def start(self, name: str) -> None:
+    async def start(
+        self, name: str, *, program: Sequence[str] = PROGRAM, called: str = ""
+    ) -> None:
+        """Run a validator, and again whenever it ends; ``called`` in what is said."""
         home = self.homes[name]
+        argv = [sys.executable, *program, str(home.root)]
+        if name in self.clients:  # a twin is where this process is
+            argv = self.cables.inside(name, argv)
         await self.supervisor.start(
             Service(
-                name=name,
-                argv=[
-                    *(sys.executable, "-m", "sealift", "node", "cometbft"),
-                    str(home.root),
-                ],
-                log=home.root.parent / f"{name}.log",
+                name=called or name,
+                argv=argv,
+                log=self.log(called or name),
                 ready=r"^ready http://",
             )
         )
+
+    def log(self, service: str) -> Path:
+        return self.homes[NAMES[0]].root.parent / f"{service}.log"
 
     def pid(self, name: str) -> int:
         state = next(one for one in self.supervisor.states() if one.name == name)
@@ -176,14 +139,10 @@ class Net:
 
     def cut(self, here: Iterable[str], there: Iterable[str]) -> None:
         """No peer of the one side reaches one of the other, in either direction."""
-        here, there = set(here), set(there)
-        for (a, b), wire in self.wires.items():
-            if (a in here and b in there) or (a in there and b in here):
-                wire.cut()
+        self.cables.cut(set(here), set(there))
 
     def mend(self) -> None:
-        for wire in self.wires.values():
-            wire.mend()
+        self.cables.mend()
 
     async def height(self, name: str) -> int:
         """A validator's height; 0 if it does not answer."""
@@ -253,19 +212,24 @@ def state_of_users() -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def network(folder: Path) -> AsyncIterator[Net]:
-    """Four validators that dial each other over wires, under supervision."""
+async def network(
+    folder: Path,
+    kind: type[Cables] = Proxies,
+    programs: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> AsyncIterator[Net]:
+    """Four validators that dial each other over cables, under supervision.
+
+    Args:
+        folder: For everything.
+        kind: What is between them.
+        programs: Of validators that run another than ours.
+    """
     ports = iter(free_ports(8 + 12, entropy=system_entropy))
     plans = [
         NodePlan(name=name, rpc_port=next(ports), p2p_port=next(ports))
         for name in NAMES
     ]
-    wires = {
-        (a.name, b.name): Wire(next(ports), b.p2p_port)
-        for a in plans
-        for b in plans
-        if a is not b
-    }
+    cables = kind(plans, ports, folder)
     made = make_network(
         folder,
         plans,
@@ -275,13 +239,17 @@ async def network(folder: Path) -> AsyncIterator[Net]:
         app_state=state_of_users(),
         block_ms=BLOCK_MS,
         entropy=system_entropy,
-        address=lambda a, b: f"127.0.0.1:{wires[a.name, b.name].port}",
+        address=cables.address,
     )
+    for plan, home in zip(plans, made, strict=True):
+        config = home.config.read_text()
+        here = f'"tcp://127.0.0.1:{plan.p2p_port}"'
+        assert config.count(here) == 1
+        there = f'"tcp://{cables.host(plan.name)}:{plan.p2p_port}"'
+        home.config.write_text(config.replace(here, there))
     said: list[str] = []
     async with contextlib.AsyncExitStack() as stack:
-        for wire in wires.values():
-            await wire.open()
-            stack.push_async_callback(wire.close)
+        await cables.open(stack)
         supervisor = Supervisor(
             say=said.append, changed=lambda: None, clock=WallClock()
         )
@@ -290,7 +258,7 @@ async def network(folder: Path) -> AsyncIterator[Net]:
         homes = {plan.name: home for plan, home in zip(plans, made, strict=True)}
         net = Net(
             homes=homes,
-            wires=wires,
+            cables=cables,
             supervisor=supervisor,
             said=said,
             clients={
@@ -300,19 +268,46 @@ async def network(folder: Path) -> AsyncIterator[Net]:
                 for name, home in homes.items()
             },
         )
-        await asyncio.gather(*(net.start(name) for name in NAMES))
+        await asyncio.gather(
+            *(net.start(one, program=programs.get(one, PROGRAM)) for one in NAMES)
+        )
         yield net
+
+
+@contextlib.asynccontextmanager
+async def business(net: Net) -> AsyncIterator[None]:
+    """Users pay all the time; at the end their last transfers are waited for."""
+    clients = list(net.clients.values())
+    pumps = [asyncio.create_task(user.go_on(clients)) for user in net.users]
+    try:
+        yield
+    finally:
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def finish(net: Net) -> None:
+    """What was sent and not seen in a block yet is handed in until it is."""
+    async with asyncio.timeout(60):
+        for user in net.users:
+            last = user.sent[-1]
+            if last.height is None:
+                user.sent.pop()
+                await user.pay(list(net.clients.values()))
 
 
 def make_twin(net: Net, folder: Path, of: str) -> CometHome:
     """Another home with the same validator key: what must never run beside it."""
+    assert isinstance(net.cables, Proxies)  # it dials past them
     original = net.homes[of]
     rpc, p2p = free_ports(2, entropy=system_entropy)
     twin = CometHome(folder / "twin")
     peers = []
+    wires = net.cables.wires
     for name, home in net.homes.items():
         if name != of:
-            target = next(w.target for (_, b), w in net.wires.items() if b == name)
+            target = next(w.target for (_, b), w in wires.items() if b == name)
             known = NodeKeys(validator=b"", node=read_node_key(home.node_key)).node_id
             peers.append(Peer(node_id=known, address=f"127.0.0.1:{target}"))
     init_node(
@@ -333,9 +328,14 @@ def make_twin(net: Net, folder: Path, of: str) -> CometHome:
     return twin
 
 
-def story(folder: Path, tell: Callable[[Net], Coroutine[Any, Any, None]]) -> None:
+def story(
+    folder: Path,
+    tell: Callable[[Net], Coroutine[Any, Any, None]],
+    kind: type[Cables] = Proxies,
+    programs: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> None:
     async def main() -> None:
-        async with network(folder) as net:
+        async with network(folder, kind, programs) as net:
             await tell(net)
 
     asyncio.run(main())

@@ -6,46 +6,25 @@ a user made stands in it exactly once.
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import msgspec
 import pytest
-from network import NAMES, Net, make_twin, story
+from cables import Cables, Proxies
+from namespaces import Namespaces, why_not
+from network import NAMES, Net, business, finish, make_twin, story
 
 from sealift.base import Height
+from sealift.node.cometbft import rpc_url
 from sealift.transport.marks import ProcessMark, runs
 
 pytestmark = [pytest.mark.cometbft, pytest.mark.timeout(400)]
 SEED = 20261128
-
-
-@contextlib.asynccontextmanager
-async def business(net: Net) -> AsyncIterator[None]:
-    """Users pay all the time; at the end their last transfers are waited for."""
-    clients = list(net.clients.values())
-    pumps = [asyncio.create_task(user.go_on(clients)) for user in net.users]
-    try:
-        yield
-    finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-
-
-async def finish(net: Net) -> None:
-    """What was sent and not seen in a block yet is handed in until it is."""
-    async with asyncio.timeout(60):
-        for user in net.users:
-            last = user.sent[-1]
-            if last.height is None:
-                user.sent.pop()
-                await user.pay(list(net.clients.values()))
 
 
 def engine_of(net: Net, name: str) -> int:
@@ -85,8 +64,30 @@ def test_kill_9_of_validators_and_their_ledgers_under_load(tmp_path: Path) -> No
     story(tmp_path, tell)
 
 
+NO_NAMESPACES = why_not()
+#: Where there are no namespaces, the name of what runs says why.
+KINDS = (
+    [pytest.param(Proxies, id=f"proxies as namespaces cannot be: {NO_NAMESPACES}")]
+    if NO_NAMESPACES
+    else [
+        pytest.param(Namespaces, id="namespaces"),
+        pytest.param(Proxies, id="proxies"),
+    ]
+)
+
+
+async def peers_of(net: Net, name: str) -> int:
+    """Connections to peers that a validator believes to have."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"{rpc_url(net.homes[name])}/net_info") as answer,
+    ):
+        return int((await answer.json())["result"]["n_peers"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_partition_stops_the_chain_and_its_healing_loses_nothing(
-    tmp_path: Path,
+    tmp_path: Path, kind: type[Cables]
 ) -> None:
     async def tell(net: Net) -> None:
         await net.reach(3)
@@ -97,7 +98,11 @@ def test_a_partition_stops_the_chain_and_its_healing_loses_nothing(
             await asyncio.sleep(1)
             stopped = [await net.height(name) for name in NAMES]
             await asyncio.sleep(4)
+            assert min(stopped) > 0  # RPC answers all the time
             assert max([await net.height(name) for name in NAMES]) <= max(stopped) + 1
+            # a proxy closes; in a namespace nothing comes, and nobody is told
+            peers = [await peers_of(net, name) for name in NAMES]
+            assert peers == [3 if net.cables.silent else 1] * 4
             net.mend()
             await net.reach(max(stopped) + 4)
             # 3 | 1: three go on, the fourth stands still and catches up
@@ -105,14 +110,14 @@ def test_a_partition_stops_the_chain_and_its_healing_loses_nothing(
             await asyncio.sleep(1)
             alone = await net.height(NAMES[3])
             await net.reach(alone + 8, *NAMES[:3])
-            assert await net.height(NAMES[3]) <= alone + 1
+            assert 0 < await net.height(NAMES[3]) <= alone + 1
             net.mend()
             await net.reach(alone + 10)
         await finish(net)
         assert [one.restarts for one in net.supervisor.states()] == [0] * 4
         assert await net.require_nothing_lost() > 20
 
-    story(tmp_path, tell)
+    story(tmp_path, tell, kind)
 
 
 def test_a_validator_that_equivocates_is_put_on_record_and_stops_nobody(
