@@ -157,6 +157,14 @@ class Net:
                 while await self.height(name) < height:
                     await asyncio.sleep(0.05)
 
+    async def paid(self, count: int, within: float = 60) -> None:
+        """Until so many transfers stand in blocks; how fast is the machine's matter."""
+        async with asyncio.timeout(within):
+            while count > sum(
+                one.height is not None for user in self.users for one in user.sent
+            ):
+                await asyncio.sleep(0.05)
+
     async def require_nothing_lost(self) -> int:
         """All validators have one chain, whose execution is the undisturbed one.
 

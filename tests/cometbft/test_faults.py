@@ -53,6 +53,7 @@ def test_kill_9_of_validators_and_their_ledgers_under_load(tmp_path: Path) -> No
                 await asyncio.sleep(chance.uniform(0.3, 2.5))
             top = max([await net.height(name) for name in NAMES])
             await net.reach(top + 3)
+            await net.paid(21)
         await finish(net)
         assert kills >= 8
         restarts = sum(one.restarts for one in net.supervisor.states())
@@ -113,6 +114,7 @@ def test_a_partition_stops_the_chain_and_its_healing_loses_nothing(
             assert 0 < await net.height(NAMES[3]) <= alone + 1
             net.mend()
             await net.reach(alone + 10)
+            await net.paid(21)
         await finish(net)
         assert [one.restarts for one in net.supervisor.states()] == [0] * 4
         assert await net.require_nothing_lost() > 20
@@ -140,6 +142,7 @@ def test_a_validator_that_equivocates_is_put_on_record_and_stops_nobody(
                     height += 1
             await net.supervisor.stop("twin")
             await net.reach(height + 3)
+            await net.paid(21)
         await finish(net)
         (evidence, *_) = found
         assert evidence["type"] == "tendermint/DuplicateVoteEvidence"

@@ -131,6 +131,7 @@ def test_three_go_on_and_the_fourth_halts_is_updated_and_agrees(
             last = await paid_after(net, away + 5)
             entry = await net.clients[LATE].abci_query(account_key(last.receiver))
             assert entry.value is not None
+            await net.paid(21)
         await finish(net)
         for name in NAMES:
             assert await version(net, name, at - 1) == FIRST_RUNTIME
