@@ -549,9 +549,9 @@ def test_process_says_ready_and_ends_by_signal_or_failure(folder: Path) -> None:
             assert (await ask_anew(folder))[0] == "info"
             assert "no InitChain yet" in child.output()
             assert await child.stop() == 0
-        (folder / "home" / "state.sqlite").write_bytes(b"no database" * 100)
+        (folder / "home" / "ledger" / "state.sqlite").write_bytes(b"no database" * 100)
         async with child_process(spec) as child:
-            assert await asyncio.wait_for(child.wait(), 20) == 1
+            assert await asyncio.wait_for(child.wait(), 20) == 4
             assert "It is kept as it is" in child.output()
             assert "Traceback" not in child.output()
 

@@ -188,12 +188,12 @@ def test_the_engine_is_told_and_the_server_ends_by_name(folder: Path) -> None:
 
 @pytest.mark.process
 def test_the_process_ends_with_an_exit_code_and_resumes_updated(folder: Path) -> None:
-    old = [str(HERE / "old_ledger.py")]
-    new = ["-m", "sealift.node.abci"]
+    old = [str(HERE / "old_node.py")]
+    new = ["-m", "sealift"]
 
     @contextlib.asynccontextmanager
     async def process(program: list[str]) -> AsyncIterator[ChildProcess]:
-        where = [f"--home={folder / 'home'}", f"--socket={folder / 's'}"]
+        where = ["node", "abci", str(folder / "home"), f"--socket={folder / 's'}"]
         argv = [sys.executable, *program, *where]
         async with child_process(ProcessSpec(argv=argv, log=folder / "log")) as child:
             await child.wait_for_line(r"^ready unix:///", within=30)
@@ -212,7 +212,7 @@ def test_the_process_ends_with_an_exit_code_and_resumes_updated(folder: Path) ->
             assert await child.stop() == 0
 
     asyncio.run(main())
-    driver = open_driver(folder / "home" / "state.sqlite")
+    driver = open_driver(folder / "home" / "ledger" / "state.sqlite")
     wanted = straight_through(folder / "others", AT + 3)
     assert (driver.height, driver.app_hash) == (AT + 3, wanted[-1])
     driver.close()
@@ -225,7 +225,7 @@ def test_a_real_node_halts_is_updated_resumes_and_replays(homes: comet.Homes) ->
 
     @contextlib.asynccontextmanager
     async def ledger(program: list[str]) -> AsyncIterator[ChildProcess]:
-        where = [f"--home={homes.ledger}", f"--socket={homes.socket}"]
+        where = ["node", "abci", str(homes.home.root), f"--socket={homes.socket}"]
         argv = [sys.executable, *program, *where]
         log = homes.ledger.parent / "ledger.log"
         async with child_process(ProcessSpec(argv=argv, log=log)) as app:
@@ -234,7 +234,7 @@ def test_a_real_node_halts_is_updated_resumes_and_replays(homes: comet.Homes) ->
 
     async def old_life() -> int:
         async with (
-            ledger([str(HERE / "old_ledger.py")]) as app,
+            ledger([str(HERE / "old_node.py")]) as app,
             comet.comet_process(homes) as (node, l1),
         ):
             await comet.wait_for_height(l1, 2)
@@ -248,7 +248,7 @@ def test_a_real_node_halts_is_updated_resumes_and_replays(homes: comet.Homes) ->
     async def new_life(at: int, upto: int) -> list[bytes]:
         """App hashes as the headers have them, of blocks 1 to ``upto``."""
         async with (
-            ledger(["-m", "sealift.node.abci"]),
+            ledger(["-m", "sealift"]),
             comet.comet_process(homes) as (_, l1),
         ):
             await comet.wait_for_height(l1, upto + 1)

@@ -145,6 +145,9 @@ class Scene:
 
     def left(self) -> int | None:
         self.keeper._look_again = float("-inf")
+        return self.told()
+
+    def told(self) -> int | None:
         return asyncio.run(self.keeper.collateral_seconds_left())
 
 
@@ -172,6 +175,15 @@ def test_it_is_brought_once_and_then_when_it_says_something_new(scene: Scene) ->
     assert scene.ensure() == 0
     scene.clock.seconds += 7 * DAY
     assert scene.ensure() == 1
+
+
+def test_that_there_was_none_is_not_said_once_it_was_brought(scene: Scene) -> None:
+    """A warning of minutes ago would send an operator looking for what is there."""
+    assert scene.told() is None
+    scene.ensure()
+    left = scene.told()
+    assert left is not None
+    assert left > 0
 
 
 def test_what_is_about_to_lapse_is_replaced(scene: Scene) -> None:

@@ -33,6 +33,8 @@ _LAPSE_SECONDS: Final = 3 * 24 * 3600
 _BACKDATE_SECONDS: Final = 120
 #: For so many seconds a look at L1's collateral is good.
 _LOOK_SECONDS: Final = 300.0
+#: That there is none is news for less long: anybody may bring some.
+_LOOK_SOON_SECONDS: Final = 5.0
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -182,6 +184,7 @@ class CollateralKeeper:
         outcome = await outbox.act(
             "teerex.register_collateral", {"collateral": encode(fresh.collateral)}
         )
+        self._look_again = float("-inf")
         # Another worker of the same platform family may have been faster.
         if outcome.code and "older" not in outcome.log.lower():
             raise StalledError("L1 refused the platform's collateral", got=outcome.log)
@@ -198,7 +201,9 @@ class CollateralKeeper:
             known = await self._known()
             moment = UnixSeconds(unix_seconds(self._clock))
             self._left = None if known is None else self._seconds_left(known, moment)
-            self._look_again = now + _LOOK_SECONDS
+            self._look_again = now + (
+                _LOOK_SECONDS if self._left is not None else _LOOK_SOON_SECONDS
+            )
         return self._left
 
     def _seconds_left(self, known: CollateralRecord, now: UnixSeconds) -> int | None:
