@@ -51,7 +51,9 @@ def why_not() -> str:
         text=True,
         timeout=30,
     )
-    return " ".join(tried.stderr.split()) if tried.returncode else ""
+    if tried.returncode == 0:
+        return ""
+    return " ".join(tried.stderr.split()) or f"exit code {tried.returncode}"
 
 
 class Namespaces(Cables):
