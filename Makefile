@@ -36,7 +36,7 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-# Side by side on all cores; what starts processes of its own comes after, one by one.
+# Side by side on all cores; what starts processes comes after, and networks one by one.
 SIDE_BY_SIDE := -n auto --dist worksteal
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not process and not wheel and not cometbft" $(ARGS)
@@ -48,7 +48,7 @@ optimised: $(VENV)/dev.stamp
 	  -m "not process and not wheel and not cometbft and not campaign" --ignore tests/explorer tests
 
 processes: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "process and not wheel and not cometbft" $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "process and not wheel and not cometbft" $(ARGS)
 
 wheel-test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m wheel tests/wheel
