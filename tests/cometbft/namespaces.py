@@ -44,13 +44,16 @@ def why_not() -> str:
         return f"no program {' '.join(missing)}"
     if os.environ.get("CI"):
         return ""
-    tried = subprocess.run(
-        ["unshare", "--net", "sh", "-c", TRIAL],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    try:
+        tried = subprocess.run(
+            ["unshare", "--net", "sh", "-c", TRIAL],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
     if tried.returncode == 0:
         return ""
     return " ".join(tried.stderr.split()) or f"exit code {tried.returncode}"
