@@ -149,8 +149,8 @@ class Connection:
         return parse_choice("Response", self._waiting.pop(0))
 
     async def ask(self, kind: str, **body: object) -> tuple[str, dict[str, object]]:
-        self.send(kind, **body)
-        self.send("flush")
+        # in one piece: a refusal may close the connection before a second one
+        self.writer.write(frame(kind, **body) + frame("flush"))
         answered = await self.answer()
         if answered[0] != "exception":
             flushed = await self.answer()
