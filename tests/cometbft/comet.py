@@ -57,6 +57,10 @@ class Homes:
     socket: Path
 
     @property
+    def node(self) -> Path:
+        return self.home.root
+
+    @property
     def ledger(self) -> Path:
         return self.home.ledger
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,10 +111,7 @@ def test_blocks_of_another_chain_are_refused_by_name(
             await wait_for_height(l1, higher + 60)
 
     asyncio.run(more())
-    config = foreign.node / "config" / "config.toml"
-    config.write_text(
-        config.read_text().replace(str(foreign.socket), str(homes.socket))
-    )
+    foreign = replace(foreign, socket=homes.socket)
 
     async def main() -> None:
         async with ledger_process(homes) as app:
@@ -144,8 +142,7 @@ def test_genesis_of_another_chain_is_refused_by_name(homes: Homes) -> None:
 def test_second_node_on_one_ledger_is_refused(homes: Homes, comet_binary: Path) -> None:
     """It would have our ledger execute its blocks between those of the first."""
     other = make_homes(homes.node.parent / "o", comet_binary)
-    config = other.node / "config" / "config.toml"
-    config.write_text(config.read_text().replace(str(other.socket), str(homes.socket)))
+    other = replace(other, socket=homes.socket)
 
     async def main() -> None:
         async with ledger_process(homes) as app, comet_process(homes) as (_, l1):
