@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -88,6 +88,20 @@ def vendor_pem() -> bytes:
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, vendor_pem: bytes) -> Path:
     """A signed bundle of the standard pallets; nothing in it can run."""
+    path = tmp_path_factory.mktemp("bundle") / "tiny.bundle"
+    path.write_bytes(_bundle(vendor_pem, "insecure-sim"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def intel_bundle(tmp_path_factory: pytest.TempPathFactory, vendor_pem: bytes) -> Path:
+    """The same, but it trusts Intel's root alone."""
+    path = tmp_path_factory.mktemp("bundle") / "intel.bundle"
+    path.write_bytes(_bundle(vendor_pem, "intel"))
+    return path
+
+
+def _bundle(vendor_pem: bytes, root: Literal["insecure-sim", "intel"]) -> bytes:
     metadata = encode(
         Runtime(name="tiny", version=1, pallets=[*StandardPallets().pallets]).metadata()
     )
@@ -99,7 +113,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, vendor_pem: bytes) -> 
         target=running_target(),
         entry="tiny:main",
         l1=L1TrustRoot(chain_id="client-world", height=1, header_hash="00" * 32),
-        attestation_roots=(AttestationRoot(kind="insecure-sim", der="00"),),
+        attestation_roots=(AttestationRoot(kind=root, der="00"),),
         ecall_versions=(1, 1),
         metadata=sha256(metadata).hex(),
     )
@@ -109,10 +123,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, vendor_pem: bytes) -> 
     tbs = make_tbs(
         measure(bundle.files), isv_prod_id=1, isv_svn=2, date=dt.date(2026, 11, 23)
     )
-    path = tmp_path_factory.mktemp("bundle") / "tiny.bundle"
-    signed = attach_sigstruct(bundle, sign_sigstruct(tbs, vendor_pem))
-    path.write_bytes(encode_bundle(signed))
-    return path
+    return encode_bundle(attach_sigstruct(bundle, sign_sigstruct(tbs, vendor_pem)))
 
 
 Govern = Callable[..., Path]

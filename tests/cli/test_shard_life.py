@@ -188,6 +188,33 @@ def test_a_shard_is_created_from_a_bundle(
     )
 
 
+def test_a_shard_of_hardware_alone_has_no_place_for_simulated_instances(
+    world: World, intel_bundle: Path, tmp_path: Path, sealift: Any
+) -> None:
+    """The bundle's own fingerprint is the simulator's: another is asked for."""
+    words = (
+        "shard", "create", "--rpc", world.url, "--authority", world.key("payer"),
+        "--bundle", intel_bundle, "--genesis", tmp_path / "genesis.bin",
+        "--card", tmp_path / "new.json", "--json",
+    )  # fmt: skip
+    said = sealift(*words)
+    assert said.code == 2
+    assert "--code gramine-sgx=FINGERPRINT" in said.err
+    assert list(tmp_path.iterdir()) == []
+    code = "ab" * 32
+    twice = ("--code", f"gramine-sgx={code}", "--code", f"gramine-sgx={'cd' * 32}")
+    said = sealift(*words, *twice)
+    assert said.code == 2
+    assert "given twice" in said.err
+    made = sealift(*words, "--code", f"gramine-sgx={code}")
+    assert made.code == 0, made
+    assert made.json["code"] == {"gramine-sgx": code}
+    card = ("--card", tmp_path / "new.json", "--authority", world.key("payer"))
+    said = sealift("gov", "schedule", *card, "--bundle", intel_bundle, "--at", "+9")
+    assert said.code == 2
+    assert "--code gramine-sgx=FINGERPRINT" in said.err
+
+
 def test_another_shards_genesis_blob_is_not_written_over(
     world: World, tiny_bundle: Path, tmp_path: Path, sealift: Any
 ) -> None:

@@ -87,8 +87,36 @@ def read_bundle(path: Path) -> Bundle:
 
 
 def code_of_bundle(bundle: Bundle) -> dict[str, Fingerprint]:
-    """The fingerprint of a bundle under its platform kind."""
+    """The fingerprint that a bundle itself has, by platform kind.
+
+    Only under the simulator, and only if the bundle trusts one: else simulated
+    instances would have places in a shard of real hardware. Under Gramine a bundle
+    has another one, which is not in it.
+    """
+    if all(root.kind != SIM_KIND for root in bundle.manifest.attestation_roots):
+        return {}
     return {SIM_KIND: measure(bundle.files).mrenclave}
+
+
+def require_code(code: dict[str, Fingerprint], *, of_bundle: bool) -> None:
+    """Return if there is any fingerprint.
+
+    Args:
+        code: By platform kind.
+        of_bundle: Whether a bundle was given.
+
+    Raises:
+        click.UsageError: There is none.
+    """
+    if code:
+        return
+    if of_bundle:
+        raise click.UsageError(
+            "This bundle trusts no simulator, so that its own fingerprint counts "
+            "nowhere. Give the one it has under Gramine (`sealift gramine "
+            "fingerprint`): --code gramine-sgx=FINGERPRINT."
+        )
+    raise click.UsageError("Which code? Give --bundle, or --code.")
 
 
 def vendor_identity(bundle: Bundle) -> tuple[MrSigner | None, int | None]:
@@ -116,6 +144,8 @@ def parse_code(words: tuple[str, ...]) -> dict[str, Fingerprint]:
             raise click.BadParameter(
                 f"{word!r} is not KIND=FINGERPRINT (64 hexadecimal digits)"
             )
+        if kind in code:
+            raise click.BadParameter(f"{kind} is given twice")
         code[kind] = Fingerprint(digest)
     return code
 

@@ -29,6 +29,7 @@ from ._cards import (
     code_of_bundle,
     parse_code,
     read_policy,
+    require_code,
     vendor_identity,
 )
 from ._endorse import (
@@ -148,8 +149,7 @@ def _words(
         parsed = parse_bundle(raw)
         wanted = {**code_of_bundle(parsed), **wanted}
         digest, identity = Digest(sha256(raw)), vendor_identity(parsed)
-    if not wanted:
-        raise click.UsageError("Which code? Give --bundle, or --code.")
+    require_code(wanted, of_bundle=bundle is not None)
     if at is None:
         raise click.UsageError("From which block on? Give --at.")
     if len(source) > _MAX_SOURCE:

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from sealift.attestation import TrustAnchor
-from sealift.base import Digest, Fingerprint, SealiftError
+from sealift.base import Digest, SealiftError
 from sealift.bundle import (
     Bundle,
     first_difference,
@@ -125,7 +125,9 @@ def forecast_command(
             code = NextCode()
             if bundle is not None:
                 parsed = parse_bundle(read_bounded(bundle))
-                config = msgspec.structs.replace(config, code=code_of_bundle(parsed))
+                config = msgspec.structs.replace(
+                    config, code={**config.code, **code_of_bundle(parsed)}
+                )
                 code = next_code(parsed)
             config = msgspec.structs.replace(
                 config, attestation=read_policy(policy) or config.attestation
@@ -290,7 +292,14 @@ async def _review(
     changes = None
     running = config_at(now.schedule, now.height).config
     if against is not None:
-        active = running.code.get(SIM_KIND, Fingerprint(bytes(32)))
+        active = running.code.get(SIM_KIND)
+        if active is None:
+            raise NothingToReviewError(
+                "the code that runs has no fingerprint that can be found in a bundle",
+                got=", ".join(running.code),
+                expected=SIM_KIND,
+                hint="Leave --against out; the order that brought it names its bundle",
+            )
         changes = compare(active_bundle(against, active), bundle)  # 4
     rows = await _forecast(chain, now, bundle, proposed, blocks)  # 5
     head = {
@@ -427,8 +436,9 @@ async def _forecast(
 ) -> list[dict[str, object]]:
     config = proposed.config
     if config is None:
+        config = last_standing(now.schedule).config
         config = msgspec.structs.replace(
-            last_standing(now.schedule).config, code=code_of_bundle(bundle)
+            config, code={**config.code, **code_of_bundle(bundle)}
         )
     records = await registered(chain, now, blocks=blocks)
     status: ShardStatus = now.standing

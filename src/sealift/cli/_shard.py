@@ -48,6 +48,7 @@ from ._cards import (
     parse_code,
     read_bundle,
     read_policy,
+    require_code,
     vendor_identity,
 )
 from ._output import emit, json_option, say
@@ -169,8 +170,10 @@ def create(
         )
     )
     identity = vendor_identity(first) if vendor_member(rules) else (None, None)
+    wanted = {**code_of_bundle(first), **parse_code(code)}
+    require_code(wanted, of_bundle=True)
     config = ShardConfig(
-        code={**code_of_bundle(first), **parse_code(code)},
+        code=wanted,
         min_isv_svn=min_isv_svn,
         attestation=read_policy(policy) or AttestationPolicy(),
         max_instances=max_instances,
