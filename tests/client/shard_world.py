@@ -80,7 +80,7 @@ CHAIN = ChainId("client-world")
 FUNDS = 10**12
 USER = sha256(b"a user of the client's tests")
 RICH = sha256(b"a user with tokens from the genesis")
-BLOCK_MS = 70
+BLOCK_MS = 40
 VENDOR = rsa_generate()
 
 
