@@ -14,7 +14,6 @@ from sealift.protocol import (
     ShardConfig,
     ShardRules,
     ShardStatus,
-    config_at,
 )
 
 from ._records import Government
@@ -52,8 +51,7 @@ def forecast_rows(
     Whoever does not run the new code yet is judged as if this machine did: for
     what its evidence says, and not for what it has not started.
     """
-    running = config_at(now.schedule, now.height)
-    entry: ScheduleEntry = msgspec.structs.replace(running, config=config)
+    entry: ScheduleEntry = msgspec.structs.replace(now.running, config=config)
     as_next = [_with_code(one, config, code) for one in records]
     told = forecast(as_next, entry, status, height=now.height)
     return [

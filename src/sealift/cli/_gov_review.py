@@ -23,7 +23,6 @@ from sealift.protocol import (
     ShardConfig,
     ShardStatus,
     UpgradeOrder,
-    config_at,
 )
 from sealift.relay import TrustRoot
 
@@ -116,7 +115,7 @@ def forecast_command(
         known = read_card(card)
         async with open_chain(known) as chain:
             now = await read_government(chain, known.shard_id)
-            config = config_at(now.schedule, now.height).config
+            config = now.running.config
             status = status_order(now.schedule, now.height, now.standing, words).status
             if order_file is not None:
                 order = read_order(order_file).order
@@ -290,7 +289,7 @@ async def _review(
     if source is not None:
         checks.append(_rebuilt(bundle, source))  # 3
     changes = None
-    running = config_at(now.schedule, now.height).config
+    running = now.running.config
     if against is not None:
         active = running.code.get(SIM_KIND)
         if active is None:

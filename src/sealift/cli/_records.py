@@ -10,11 +10,13 @@ from sealift.ledger import Motion, OpenOrder, lacking, ledger_metadata
 from sealift.protocol import (
     Authority,
     Leaf,
+    NoGenerationError,
     Order,
     Schedule,
     ScheduleEntry,
     ShardStatus,
     WorkersAuthority,
+    config_at,
     leaves,
 )
 
@@ -35,6 +37,18 @@ class Government:
     standing: ShardStatus
     orders: tuple[OpenOrder, ...]
     motions: tuple[Motion, ...]
+
+    @property
+    def running(self) -> ScheduleEntry:
+        """The entry that runs; a shard of this very block begins with its first.
+
+        Raises:
+            NoGenerationError: The schedule has none.
+        """
+        try:
+            return config_at(self.schedule, self.height)
+        except NoGenerationError:
+            return self.schedule.entry(0)
 
     def opened(self, order: Order) -> OpenOrder | None:
         """What is known of an order that waits for endorsements."""
