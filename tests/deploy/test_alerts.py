@@ -3,8 +3,6 @@
 import asyncio
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -282,13 +280,6 @@ def test_a_slip_in_the_file_is_found() -> None:
     ):
         with pytest.raises(RuleError):
             parse_rules(broken)
-
-
-def test_promtool_takes_the_rules_where_there_is_one() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:  # then the parsers of this file have the word
-        return
-    subprocess.run([promtool, "check", "rules", RULES], check=True)
 
 
 def test_every_alert_has_its_section_and_no_section_is_orphaned() -> None:

@@ -26,7 +26,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def tracked() -> list[Path]:
-    """Committed files, or all where there is no repository (an sdist)."""
+    """Committed files; there are none to look at outside of a repository (an sdist)."""
     try:
         done = subprocess.run(
             ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True
