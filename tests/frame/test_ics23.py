@@ -1,6 +1,5 @@
 """Proofs of L1 state: forged, cut, moved and borrowed proofs show nothing."""
 
-import base64
 import hashlib
 import json
 from pathlib import Path
@@ -91,21 +90,6 @@ def test_batches_are_refused_by_name(testdata: Path, name: str) -> None:
     raw = json.loads((testdata / "tendermint" / f"{name}.json").read_text())["proof"]
     with pytest.raises(ProofFormatError, match="neither of existence nor of absence"):
         parse_proof(bytes.fromhex(raw))
-
-
-def test_cosmos_leaf_and_inner_hashing(testdata: Path) -> None:
-    """The one leaf form we know hashes as the reference's leaf op does."""
-    cases = json.loads((testdata / "TestInnerOpData.json").read_text())
-    for case in cases.values():
-        if case["IsErr"]:
-            continue
-        op = case["Op"]
-        joined = b"".join(
-            base64.b64decode(text or "")
-            for text in (op.get("prefix"), case["Child"], op.get("suffix"))
-        )
-        expected = base64.b64decode(case["Expected"])
-        assert hashlib.sha256(joined).digest() == expected
 
 
 def tree(count: int, *, gap: int = 2) -> SimpleTreeStore:
