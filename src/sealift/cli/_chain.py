@@ -27,7 +27,7 @@ from sealift.transport.process import wait_for_stop
 from ._chain_runtime import set_code, status
 from ._chain_validators import set_validator, validators
 from ._errors import EXIT_INTERRUPTED
-from ._genesis import FIRST_ACCOUNTS, anchor_options, chosen_anchors, first_state
+from ._genesis import FIRST_ACCOUNTS, chosen_anchors, first_state, genesis_options
 from ._output import emit, json_option, say
 from ._params import PATH, open_l1, run, wall_clock
 
@@ -52,11 +52,7 @@ chain.add_command(set_validator)
 
 @chain.command()
 @click.argument("home", type=PATH)
-@click.option("--chain-id", default="sealift-local", show_default=True)
-@anchor_options
-@click.option(
-    "--account", "names", multiple=True, help="Make one more funded account key."
-)
+@genesis_options
 @click.option(
     "--block-ms",
     type=click.IntRange(0, 3_600_000),

@@ -28,15 +28,19 @@ NETWORK_PARAMS: Final = LedgerParams(max_validators=100)
 _FUNDS = Amount(10**15)
 
 
-def anchor_options(command: F) -> F:
-    """``--sim`` and ``--root``: whose evidence the ledger accepts."""
+def genesis_options(command: F) -> F:
+    """``--chain-id``, ``--sim``, ``--root``, ``--account``: what a chain begins with."""
+    chain_id = click.option("--chain-id", default="sealift-local", show_default=True)
     sim = click.option(
         "--sim", type=PATH, help="Accept this simulated Intel's evidence."
     )
     root = click.option(
         "--root", "roots", type=PATH, multiple=True, help="Attestation root to accept."
     )
-    return sim(root(command))
+    account = click.option(
+        "--account", "names", multiple=True, help="Make one more funded account key."
+    )
+    return chain_id(sim(root(account(command))))
 
 
 def chosen_anchors(sim: Path | None, roots: Sequence[Path]) -> list[TrustAnchor]:

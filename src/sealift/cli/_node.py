@@ -26,9 +26,9 @@ from sealift.transport.keys import write_account_key
 from ._genesis import (
     FIRST_ACCOUNTS,
     NETWORK_PARAMS,
-    anchor_options,
     chosen_anchors,
     first_state,
+    genesis_options,
 )
 from ._output import emit, json_option, say
 from ._params import PATH, run, wall_clock
@@ -68,11 +68,7 @@ def engine(*, as_json: bool) -> None:
 
 @node.command()
 @click.argument("folder", type=PATH)
-@click.option("--chain-id", default="sealift-local", show_default=True)
-@anchor_options
-@click.option(
-    "--account", "names", multiple=True, help="Make one more funded account key."
-)
+@genesis_options
 @click.option(
     "--block-ms",
     type=click.IntRange(1, 3_600_000),
