@@ -1,18 +1,16 @@
 """``sealift chain status | set-code``: the L1 runtime that acts, and the next."""
 
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
-from sealift.base import Height, SealiftError, canonical_decode
+from sealift.base import Height, SealiftError
 from sealift.frame import RuntimeCall
 from sealift.ledger import (
     NEWEST_RUNTIME,
     RUNTIME_VERSIONS,
     RuntimePlan,
     ledger_call,
-    ledger_metadata,
 )
 from sealift.transport.account import L1Account
 from sealift.transport.clock import format_time
@@ -20,9 +18,7 @@ from sealift.transport.keys import read_account_key
 from sealift.transport.rpc import L1Client
 
 from ._output import emit, json_option, say
-from ._params import HEIGHT, PATH, open_l1, rpc_option, run
-
-T = TypeVar("T")
+from ._params import HEIGHT, PATH, entry_of, open_l1, rpc_option, run
 
 
 class NoRuntimePlanError(SealiftError):
@@ -102,7 +98,7 @@ async def _set_code(
     rpc: str, secret: bytes, version: int | None, at: int | None
 ) -> dict[str, object]:
     async with open_l1(rpc) as l1:
-        before = await _stored(l1, RuntimePlan, "plan")
+        before = await entry_of(l1, RuntimePlan, "system", "plan")
         if version is None and before is None:
             raise NoRuntimePlanError(
                 "no version of the L1 runtime is planned",
@@ -123,15 +119,15 @@ async def _set_code(
 async def _call(l1: L1Client, version: int | None, at: int | None) -> RuntimeCall:
     """``system.set_code``; naming the current version withdraws the plan."""
     if version is None or at is None:
-        current = await _stored(l1, int, "version") or 0
+        current = await entry_of(l1, int, "system", "version") or 0
         return ledger_call("system.set_code", version=current, height=Height(0))
     return ledger_call("system.set_code", version=version, height=Height(at))
 
 
 async def _runtime(l1: L1Client, height: int) -> dict[str, object]:
     """The version that acts, the plan, and what this program makes of them."""
-    current = await _stored(l1, int, "version")
-    plan = await _stored(l1, RuntimePlan, "plan")
+    current = await entry_of(l1, int, "system", "version")
+    plan = await entry_of(l1, RuntimePlan, "system", "plan")
     newest = f"versions {', '.join(str(one) for one in sorted(RUNTIME_VERSIONS))}"
     if current not in RUNTIME_VERSIONS:
         newest += ": NOT THE ONE THAT ACTS; this program cannot run a node here"
@@ -153,10 +149,3 @@ async def _runtime(l1: L1Client, height: int) -> dict[str, object]:
 
 def _said(plan: RuntimePlan | None) -> str | None:
     return None if plan is None else f"version {plan.version} at block {plan.height}"
-
-
-async def _stored(l1: L1Client, kind: type[T], item: str) -> T | None:
-    """What the state says under `system`; as the node says it, not proven."""
-    key = ledger_metadata().storage_key("system", item)
-    entry = await l1.abci_query(key, prove=False)
-    return None if entry.value is None else canonical_decode(kind, entry.value)

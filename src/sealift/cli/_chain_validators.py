@@ -2,23 +2,19 @@
 
 import binascii
 from pathlib import Path
-from typing import TypeVar
 
 import click
 import msgspec
 
-from sealift.base import SealiftError, decode, parse_hex
-from sealift.frame import storage_key
+from sealift.base import SealiftError, parse_hex
 from sealift.ledger import Absences, Offence, ledger_call
 from sealift.relay import Validator, ValidatorSet
 from sealift.transport.account import L1Account
 from sealift.transport.keys import read_account_key
-from sealift.transport.rpc import L1Client
 
 from ._output import emit, emit_sections, json_option
-from ._params import NUMBER, PATH, open_l1, rpc_option, run
+from ._params import NUMBER, PATH, entry_of, open_l1, rpc_option, run
 
-T = TypeVar("T")
 _KEY_TYPE = "tendermint/PubKeyEd25519"
 _KEY_BYTES = 32
 
@@ -127,9 +123,8 @@ async def _list(rpc: str) -> tuple[dict[str, object], list[dict[str, object]]]:
     async with open_l1(rpc) as l1:
         height = await l1.height()
         now = await l1.validators(height)
-
-        coming = await _read(l1, "coming", ValidatorSet) or now
-        absences = await _read(l1, "absences", Absences)
+        coming = await entry_of(l1, ValidatorSet, "validators", "coming") or now
+        absences = await entry_of(l1, Absences, "validators", "absences")
         missed = (
             {} if absences is None else {one.address: one for one in absences.entries}
         )
@@ -138,7 +133,7 @@ async def _list(rpc: str) -> tuple[dict[str, object], list[dict[str, object]]]:
         rows: list[dict[str, object]] = []
         for key in dict.fromkeys((*powers, *after)):
             address = Validator(public_key=key, power=1).address
-            offence = await _read(l1, "offences", Offence, address)
+            offence = await entry_of(l1, Offence, "validators", "offences", address)
             rows.append(
                 {
                     "address": address.hex().upper(),
@@ -155,11 +150,6 @@ async def _list(rpc: str) -> tuple[dict[str, object], list[dict[str, object]]]:
         "pending": powers != after,
     }
     return answer, rows
-
-
-async def _read(l1: L1Client, item: str, kind: type[T], key: bytes = b"") -> T | None:
-    entry = await l1.abci_query(storage_key("validators", item, key))
-    return None if entry.value is None else decode(kind, entry.value)
 
 
 async def _set(rpc: str, public_key: bytes, power: int, key: Path) -> dict[str, object]:

@@ -29,7 +29,7 @@ _FUNDS = Amount(10**15)
 
 
 def genesis_options(command: F) -> F:
-    """``--chain-id``, ``--sim``, ``--root``, ``--account``: what a chain begins with."""
+    """What a chain begins with: its id, whose evidence counts, funded accounts."""
     chain_id = click.option("--chain-id", default="sealift-local", show_default=True)
     sim = click.option(
         "--sim", type=PATH, help="Accept this simulated Intel's evidence."

@@ -16,10 +16,12 @@ from sealift.base import (
     Digest,
     Height,
     SealiftError,
+    canonical_decode,
     decode,
     encode,
     parse_hex,
 )
+from sealift.frame import storage_key
 from sealift.relay import Timestamp, TrustRoot
 from sealift.transport.clock import Clock, WallClock, parse_time
 from sealift.transport.files import UnreadableFileError, read_json
@@ -164,3 +166,16 @@ def run(work: Awaitable[T]) -> T:
 def open_l1(url: str) -> AbstractAsyncContextManager[L1Client]:
     """A client of an L1 node that gives up soon: a person waits."""
     return L1Client(url, backoff=Backoff(jitter=system_jitter, attempts=_ATTEMPTS))
+
+
+async def entry_of(
+    l1: L1Client, kind: type[T], pallet: str, item: str, key: bytes = b""
+) -> T | None:
+    """What stands in L1's state, as the node says it, not proven; ``None``: nothing.
+
+    Raises:
+        DecodeError: Something else.
+        SealiftError: The node does not answer.
+    """
+    entry = await l1.abci_query(storage_key(pallet, item, key), prove=False)
+    return None if entry.value is None else canonical_decode(kind, entry.value)
