@@ -177,6 +177,30 @@ class HoldKeysStatement(Statement):
     signing_key: AccountId
 
 
+class RehearsalStatement(Statement):
+    """An instance of a pending generation has rehearsed on a copy (DESIGN §11.7).
+
+    ``order`` and ``upgrade_at`` are those of the entry that it was made for: a
+    postponed one is rehearsed again. The copy stood at ``height``; ``blocks`` real
+    blocks after it were executed in shadow. ``check`` names what failed, by pallet
+    and hook, never by content; it is empty where ``good``. ``size`` is that of the
+    copy in bytes, rounded up to a power of two.
+    """
+
+    DOMAIN: ClassVar[str] = "sealift/rehearsal/v1"
+    chain_id: ChainId
+    shard: ShardId
+    generation: Generation
+    order: Digest
+    upgrade_at: Height
+    signing_key: AccountId
+    height: Height
+    blocks: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+    good: bool
+    check: Annotated[str, msgspec.Meta(max_length=96)]
+    size: Annotated[int, msgspec.Meta(ge=0, le=2**48)]
+
+
 class KeyEpochRecord(Message):
     """The birth of a shard as L1 keeps it under :func:`keys_key`, epoch 0.
 

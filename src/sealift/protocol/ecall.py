@@ -28,13 +28,15 @@ from .chain import (
     HoldKeysStatement,
     PublishKeyStatement,
     RegistrationStatement,
+    RehearsalStatement,
     StageKeysStatement,
 )
 from .effects import BlockEffects, EffectsFact
 from .orders import SignedOrder
 
-#: Versions of this table that this release speaks.
-ECALL_VERSIONS = (1, 1)
+#: Versions of this table that this release speaks. Requests of a later version than
+#: the one agreed on are not asked; a request is never changed, a reply only grows.
+ECALL_VERSIONS = (1, 2)
 #: Most bytes of one frame: a block with its transactions, or a chunk.
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 #: Plaintext bytes of a snapshot chunk, about.
@@ -253,6 +255,20 @@ class Idle(Message):
 
     reason: Literal["no-block", "no-state", "no-keys", "not-mine", "behind", "born"]
     detail: str
+
+
+class Rehearse(Message):
+    """Ask how the migration of the copy went, and the blocks in its shadow.
+
+    Since version 2 of the table.
+    """
+
+
+class Rehearsed(Message):
+    """This instance's word for its rehearsal, as far as it has come."""
+
+    statement: RehearsalStatement
+    signature: _Signature
 
 
 class Confirm(Message):
@@ -476,6 +492,7 @@ Request = (
     | ShowConflict
     | GetEvidence
     | Execute
+    | Rehearse
     | Confirm
     | SpeakEffects
     | Register
@@ -501,6 +518,7 @@ Reply = (
     | ChainEvidence
     | Executed
     | Idle
+    | Rehearsed
     | Confirmed
     | EffectsSpoken
     | Registration
@@ -528,6 +546,7 @@ ECALLS: dict[type[Message], tuple[type[Message], ...]] = {
     ShowConflict: (ChainEvidence,),
     GetEvidence: (ChainEvidence,),
     Execute: (Executed, Idle),
+    Rehearse: (Rehearsed, Idle),
     Confirm: (Confirmed,),
     SpeakEffects: (EffectsSpoken,),
     Register: (Registration,),

@@ -35,6 +35,9 @@ class EnclaveChannel:
 
     def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
+        #: The version of the table that both speak; requests of later ones are not
+        #: asked (0: not agreed on yet).
+        self.version = 0
 
     async def call(self, request: Message, kind: type[R]) -> R:
         """Ask, and get a reply of the wanted kind.
@@ -80,7 +83,9 @@ class EnclaveChannel:
     async def hello(self) -> HelloReply:
         """Agree on a version of the table (a host starts older bundles too)."""
         low, high = ECALL_VERSIONS
-        return await self.call(Hello(version_low=low, version_high=high), HelloReply)
+        reply = await self.call(Hello(version_low=low, version_high=high), HelloReply)
+        self.version = reply.version
+        return reply
 
 
 def _heard(asked: "asyncio.Future[bytes]") -> None:
