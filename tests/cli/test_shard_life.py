@@ -128,7 +128,9 @@ def test_no_worker_and_no_node(
 def test_workers_are_listed_as_the_registry_proves_them(
     world: World, card: Path, sealift: Any
 ) -> None:
-    said = sealift("client", "list-workers", "--card", card, "--json")
+    # the world may be older than the blocks that are looked through by default
+    words = ("client", "list-workers", "--card", card, "--blocks", 1_000_000)
+    said = sealift(*words, "--json")
     (found,) = said.json["workers"]
     assert found["url"] == world.enclave.url
     assert found["runs_now"] is True
