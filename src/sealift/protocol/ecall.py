@@ -21,6 +21,19 @@ from sealift.base import (
     StateRoot,
 )
 
+from ._ecall_state import (
+    DiffApply,
+    Genesis,
+    SnapshotBegin,
+    SnapshotCheck,
+    SnapshotCheckChunk,
+    SnapshotChecked,
+    SnapshotChunk,
+    SnapshotDrop,
+    SnapshotGet,
+    SnapshotHeader,
+    StateReply,
+)
 from .calls import SealedReceipt
 from .chain import (
     Confirmation,
@@ -102,55 +115,6 @@ class Started(Message):
     signing_key: AccountId
     key_store: bytes
     head: Height
-
-
-# --- state in and out ---
-
-
-class Genesis(Message):
-    """The shard's genesis blob, public data (map of pallet to genesis config)."""
-
-    blob: bytes
-
-
-class SnapshotBegin(Message):
-    """Start exporting the state as it is now, or offer one for import."""
-
-    header: bytes | None = None
-
-
-class SnapshotHeader(Message):
-    """An authenticated header: height, root, number of chunks (opaque bytes)."""
-
-    header: bytes
-    height: Height
-    chunks: int
-
-
-class SnapshotGet(Message):
-    """Ask for chunk ``index`` of the snapshot that was begun."""
-
-    index: int
-
-
-class SnapshotChunk(Message):
-    """One encrypted chunk; to the enclave on import, from it on export."""
-
-    index: int
-    data: bytes
-
-
-class DiffApply(Message):
-    """An encrypted diff of the block after the state's height."""
-
-    diff: bytes
-
-
-class StateReply(Message):
-    """Where the state stands now (``None``: there is no state yet)."""
-
-    height: Height | None
-    root: StateRoot | None
 
 
 # --- the chain ---
@@ -486,6 +450,9 @@ Request = (
     | SnapshotBegin
     | SnapshotGet
     | SnapshotChunk
+    | SnapshotCheck
+    | SnapshotCheckChunk
+    | SnapshotDrop
     | DiffApply
     | ImportBlock
     | SkipTo
@@ -514,6 +481,7 @@ Reply = (
     | StateReply
     | SnapshotHeader
     | SnapshotChunk
+    | SnapshotChecked
     | Followed
     | ChainEvidence
     | Executed
@@ -540,6 +508,9 @@ ECALLS: dict[type[Message], tuple[type[Message], ...]] = {
     SnapshotBegin: (SnapshotHeader,),
     SnapshotGet: (SnapshotChunk,),
     SnapshotChunk: (StateReply,),
+    SnapshotCheck: (SnapshotChecked,),
+    SnapshotCheckChunk: (SnapshotChecked,),
+    SnapshotDrop: (StateReply,),
     DiffApply: (StateReply,),
     ImportBlock: (Followed,),
     SkipTo: (Followed,),
