@@ -38,7 +38,8 @@ def bench_join_ratio(
 
     It comes with its trust root only: registration and mu-ra, a skip over the
     history, a snapshot, the blocks since. Processor time inside both enclaves is
-    counted, the making of blocks is not. Both shards have the same accounts; ``ratio`` is long by short.
+    counted, the making of blocks is not. Both shards have the same accounts;
+    ``ratio`` is long by short.
     """
     with tempfile.TemporaryDirectory() as name:
         short = _Shard(Path(name) / "short", accounts, history=few)
