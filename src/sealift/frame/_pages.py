@@ -111,11 +111,6 @@ class PageStore:
         twin._dirty = self._dirty.copy()
         return twin
 
-    @property
-    def size(self) -> int:
-        """Bytes of all pages; looks at each (1 ms for 2^16)."""
-        return sum(map(len, self._pages))
-
     def page_of(self, key: bytes) -> int:
         """The number of the page that holds a key."""
         hasher = self._hasher.copy()
@@ -172,6 +167,11 @@ class PageStore:
     def digests(self) -> Sequence[bytes]:
         """SHA-256 of every page in order; do not change them."""
         return self._digests
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pages; looks at each (1 ms for 2^16)."""
+        return sum(map(len, self._pages))
 
     def put_pages(
         self, first: int, pages: Sequence[bytes], digests: Sequence[bytes]
