@@ -8,10 +8,10 @@ from typing import Annotated
 
 import msgspec
 
-from sealift.base import AccountId, Message, Nonce
+from sealift.base import AccountId, Amount, Message, Nonce
 from sealift.crypto import sha256
-from sealift.frame import Context, Pallet, Runtime
-from sealift.stf import Account, Accounts, StandardPallets
+from sealift.frame import Context, Pallet, Runtime, StorageMap
+from sealift.stf import StandardPallets
 
 from ._release import Release
 from ._worker import WorldWorker
@@ -30,37 +30,44 @@ class CrowdGenesis(Message, kw_only=True, tag=False):
     count: Annotated[int, msgspec.Meta(ge=0, le=10**7)]
 
 
+class Member(Message, kw_only=True, tag=False):
+    """What the crowd keeps of an account: as much as ``system`` does of its own."""
+
+    nonce: Nonce
+    free: Amount
+    reserved: Amount
+
+
 class Crowd(Pallet):
     """Accounts that a genesis blob of some bytes stands for.
 
-    They have no tokens, so that the issuance is what it was, and have signed often.
+    They are the pallet's own, so that the issuance of tokens is what it was.
     """
 
     name = "crowd"
     storage_version = 1
 
-    def __init__(self, *, accounts: Accounts) -> None:
-        self._accounts = accounts
+    members: StorageMap[AccountId, Member] = StorageMap(
+        "members", key=AccountId, value=Member
+    )
 
     def genesis(self, ctx: Context, config: CrowdGenesis) -> None:
         """Make the accounts."""
         for number in range(config.count):
-            who, record = crowd_account(config.seed, number)
-            self._accounts.put_account(ctx, who, record)
+            self.members.put(ctx, *crowd_member(config.seed, number))
 
 
-def crowd_account(seed: bytes, number: int) -> tuple[AccountId, Account]:
+def crowd_member(seed: bytes, number: int) -> tuple[AccountId, Member]:
     """One account of the crowd."""
     digest = sha256(seed + number.to_bytes(8, "big"))
-    nonce = int.from_bytes(digest[:4], "big") | 1 << 30
-    return AccountId(digest), Account(nonce=Nonce(nonce))
+    nonce, free = Nonce(digest[0]), Amount(int.from_bytes(digest[:4], "big") | 1 << 30)
+    return AccountId(digest), Member(nonce=nonce, free=free, reserved=Amount(0))
 
 
 def crowd_runtime(version: int = 1) -> Runtime:
     """The standard pallets and the crowd."""
-    standard = StandardPallets()
-    crowd = Crowd(accounts=standard.system)
-    return Runtime(name="crowd", version=version, pallets=[*standard.pallets, crowd])
+    pallets = [*StandardPallets().pallets, Crowd()]
+    return Runtime(name="crowd", version=version, pallets=pallets)
 
 
 def crowd_world(

@@ -23,7 +23,7 @@ from sealift.protocol.ecall import (
     StateReply,
 )
 
-from ._bench_crowd import PAGE_BITS, crowd_account, crowd_world
+from ._bench_crowd import PAGE_BITS, crowd_member, crowd_world
 from ._bench_shard import Result
 from ._worker import WorldWorker
 
@@ -154,8 +154,8 @@ def _grow(accounts: int) -> tuple[int, int]:
     for first in range(0, accounts, _BATCH):
         batch.clear()
         for number in range(first, min(first + _BATCH, accounts)):
-            who, record = crowd_account(b"crowd", number)
-            key, value = b"system/accounts/" + who, encode(record)
+            who, record = crowd_member(b"crowd", number)
+            key, value = b"crowd/members/" + who, encode(record)
             bare += len(key) + len(value)
             batch[key] = value
         store.apply(batch)
