@@ -16,6 +16,7 @@ from sealift.cli._bench_report import (
     parse_results,
     read_results,
 )
+from sealift.testing import _bench_gap, _bench_join, _bench_snapshot
 from sealift.testing import bench as benches
 
 ROOT = Path(__file__).parents[2]
@@ -150,7 +151,27 @@ def test_names_all_and_a_file_exclude_each_other(words: tuple[str, ...]) -> None
     assert "exclude each other" in str(done.exception)
 
 
-def test_figures_of_every_release_are_kept_and_in_budget() -> None:
+def test_benchmarks_of_state_at_size_do_what_they_measure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tiny ones: each ends by itself if roots differ, calls are lost or XYZ is."""
+    monkeypatch.setattr(_bench_gap, "BLOCK_SECONDS", 0.05)
+    monkeypatch.setattr(_bench_gap, "_ROUNDS", 2)
+    monkeypatch.setattr(_bench_join, "_ROUNDS", 1)
+    monkeypatch.setattr(_bench_snapshot, "_ROUNDS", 2)
+    gap = _bench_gap.bench_gap(60)
+    assert gap["unit"] == "blocks"
+    assert gap["worst_ms"] > gap["block_ms"]
+    many = _bench_gap.bench_gap_ratio(few=60, many=60)
+    assert many["value"] == many["ratio"] == 1.0  # measured once for each number
+    join = _bench_join.bench_join_ratio(few=3, many=6, accounts=60)
+    assert join["value"] == join["ratio"] > 0
+    assert _bench_join.bench_catchup(blocks=5, accounts=60)["value"] > 0
+    assert _bench_snapshot.bench_snapshot(accounts=60)["size_mib"] > 0
+    assert _bench_snapshot.bench_memory(accounts=60)["floor"] > 0
+
+
+def test_figures_of_every_release_are_kept() -> None:
     files = sorted((ROOT / "benches").glob("*.json"))
     assert files
     for file in files:
