@@ -1,6 +1,7 @@
 """Benchmarks' figures: budgets judged, releases compared, bad files refused."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +172,9 @@ def test_benchmarks_of_state_at_size_do_what_they_measure(
     assert _bench_snapshot.bench_memory(accounts=60)["floor"] > 0
 
 
-def test_figures_of_every_release_are_kept() -> None:
-    files = sorted((ROOT / "benches").glob("*.json"))
-    assert files
-    for file in files:
+def test_figures_that_are_kept_are_figures_and_named_by_a_version() -> None:
+    for file in sorted((ROOT / "benches").glob("*.json")):
+        assert re.fullmatch(r"\d+\.\d+\.\d+", file.stem)
         found = read_results(file)
         assert set(found) <= set(NAMES), file.name
         comparison_table(found, found, than=file.name)
