@@ -166,4 +166,4 @@ def _grow(accounts: int) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    print(*_grow(int(sys.argv[1])))  # noqa: T201 - what the parent reads
+    sys.stdout.write(" ".join(map(str, _grow(int(sys.argv[1])))))
