@@ -147,7 +147,7 @@ def store(request: pytest.FixtureRequest, bank: ModuleType) -> StateStore:
 
 def ahead(code: Runtime, store: Any, block: Any) -> PageStore:
     """The state as upgraded over records that were migrated ahead."""
-    plan = code.plan(Overlay.over(store), block)
+    plan = code.plan(Overlay.over(store), block).records
     migrated = PageMigration(store, plan).migrated()
     overlay = Overlay.over(migrated)
     code.migrate(overlay, block, before=Overlay.over(store))
@@ -237,7 +237,7 @@ def test_a_shadow_kept_current_is_what_converting_at_once_gives(
 ) -> None:
     store = pages()
     runtime(1, Notes1()).apply_genesis(store, bank.block(0), {})
-    plan = PLAN_CODE.plan(Overlay.over(store), bank.block(1))
+    plan = PLAN_CODE.plan(Overlay.over(store), bank.block(1)).records
     shadow = PageMigration(store, plan)
     for number, changes in enumerate(history):
         if number < len(steps):
@@ -268,7 +268,7 @@ def test_pages_without_old_records_are_shared(bank: ModuleType) -> None:
     store = PageStore(bits=8, key=KEY)
     runtime(1, Notes1()).apply_genesis(store, bank.block(0), {})
     store.apply({b"other/x/%d" % n: b"v" for n in range(2000)})
-    plan = PLAN_CODE.plan(Overlay.over(store), bank.block(1))
+    plan = PLAN_CODE.plan(Overlay.over(store), bank.block(1)).records
     made = PageMigration(store, plan).migrated()
     shared = sum(
         a is b for a, b in zip(store.pages(), made.pages(), strict=True) if len(a) > 1
@@ -279,7 +279,7 @@ def test_pages_without_old_records_are_shared(bank: ModuleType) -> None:
 def test_steps_are_bounded_and_resume(bank: ModuleType) -> None:
     store = PageStore(bits=8, key=KEY)
     runtime(1, Notes1()).apply_genesis(store, bank.block(0), {})
-    plan = PLAN_CODE.plan(Overlay.over(store), bank.block(1))
+    plan = PLAN_CODE.plan(Overlay.over(store), bank.block(1)).records
     shadow, seen = PageMigration(store, plan), []
     while not shadow.complete:
         shadow.advance(5)
@@ -288,6 +288,10 @@ def test_steps_are_bounded_and_resume(bank: ModuleType) -> None:
     assert seen == sorted(seen)
     assert max(b - a for a, b in itertools.pairwise(seen)) < 0.4
     check_same(shadow, store, plan)
+
+
+def planned(store: StateStore, bank: ModuleType) -> RecordPlan:
+    return PLAN_CODE.plan(Overlay.over(store), bank.block(1)).records
 
 
 def spoiled(store: StateStore, text: str = "bad secret") -> None:
@@ -315,7 +319,9 @@ def test_a_record_that_was_mended_before_the_upgrade_is_no_reason_to_refuse(
     store = pages()
     runtime(1, Notes1()).apply_genesis(store, bank.block(0), {})
     spoiled(store)
-    shadow = PageMigration(store, PLAN_CODE.plan(Overlay.over(store), bank.block()))
+    shadow = PageMigration(
+        store, PLAN_CODE.plan(Overlay.over(store), bank.block()).records
+    )
     shadow.advance(None)
     assert shadow.refusal is not None
     mend: dict[bytes, bytes | None] = {Notes1.notes.key(7): None}
@@ -332,7 +338,9 @@ def test_too_many_records_that_do_not_migrate_end_the_attempt(
     runtime(1, Notes1()).apply_genesis(store, bank.block(0), {})
     bad = encode(NoteV1(text="bad"))
     store.apply({Notes1.notes.key(n): bad for n in range(3000)})
-    shadow = PageMigration(store, PLAN_CODE.plan(Overlay.over(store), bank.block()))
+    shadow = PageMigration(
+        store, PLAN_CODE.plan(Overlay.over(store), bank.block()).records
+    )
     shadow.advance(None)
     assert shadow.hopeless
     assert not shadow.complete
@@ -345,7 +353,7 @@ def test_a_damaged_record_is_refused_by_name(
 ) -> None:
     store.apply({Notes1.notes.key(7): b"\xc1"})
     with pytest.raises(RecordMigrationError) as caught:
-        runtime(2, Notes2()).plan(Overlay.over(store), bank.block()).run(
+        runtime(2, Notes2()).plan(Overlay.over(store), bank.block()).records.run(
             Overlay.over(store)
         )
     assert caught.value.got == "StorageValueError"

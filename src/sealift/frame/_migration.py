@@ -1,6 +1,7 @@
 """Taking over a state whose layout an earlier version wrote."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from msgspec import structs
 
@@ -79,10 +80,20 @@ def record_runtime(ctx: Context, name: str, version: int) -> None:
     RUNTIME_RECORD.put(ctx, RuntimeRecord(name=name, version=version))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationPlan:
+    """Which pallets migrate a state, and what becomes of its records first."""
+
+    from_runtime: int
+    to_runtime: int
+    migrated: tuple[PalletMigration, ...]
+    records: RecordPlan
+
+
 def plan_migration(
     ctx: HasStorage, name: str, version: int, pallets: Iterable[Pallet]
-) -> tuple[tuple[PalletMigration, ...], RecordPlan]:
-    """Which pallets migrate a state, and what becomes of its records.
+) -> MigrationPlan:
+    """What migrating a state would be.
 
     1. The state names this runtime, and no newer version of it.
     2. No stored layout is newer than the code's, none older than what the
@@ -136,7 +147,12 @@ def plan_migration(
             passage.to_version,
         )
     ]
-    return found, RecordPlan(routes)
+    return MigrationPlan(
+        from_runtime=record.version,
+        to_runtime=version,
+        migrated=found,
+        records=RecordPlan(routes),
+    )
 
 
 def migrate_pallets(
@@ -175,9 +191,8 @@ def migrate_pallets(
     """
     by_name = {pallet.name: pallet for pallet in pallets}
     # 1.
-    found, plan = plan_migration(before, name, version, by_name.values())
-    written = RUNTIME_RECORD.get(before).version
-    moving = [(by_name[one.pallet], one.from_version) for one in found]
+    plan = plan_migration(before, name, version, by_name.values())
+    moving = [(by_name[one.pallet], one.from_version) for one in plan.migrated]
     # 2.
     noted = []
     for pallet, _ in moving:
@@ -187,7 +202,7 @@ def migrate_pallets(
         _require(guard, pallet, MigrationCheckError, "pre_upgrade")
     # 3.
     if records is not None:
-        plan.run(records)
+        plan.records.run(records)
     # 4.
     for pallet, old in moving:
         guard = CallGuard()
@@ -210,9 +225,9 @@ def migrate_pallets(
         STEPS.put(ctx, (*STEPS.get(ctx), *begun))
     record_runtime(ctx, name, version)
     return MigrationReport(
-        from_runtime=written,
+        from_runtime=plan.from_runtime,
         to_runtime=version,
-        migrated=found,
+        migrated=plan.migrated,
         retired=tuple(
             stored for stored, _ in STORAGE_VERSIONS.items(ctx) if stored not in by_name
         ),

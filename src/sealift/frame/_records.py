@@ -6,7 +6,7 @@ and keep what it made current as single records change.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from ._context import CallGuard
 from ._errors import (
@@ -196,9 +196,6 @@ class RecordPlan:
 
     __slots__ = ("_routes",)
 
-    #: Of a plan that converts nothing.
-    EMPTY: ClassVar["RecordPlan"]
-
     def __init__(self, routes: Iterable[Route]) -> None:
         self._routes: Mapping[bytes, Route] = {
             route.prefix: route
@@ -272,9 +269,6 @@ class RecordPlan:
         for key, new in made.items():
             overlay.put(key, new)
         return len(gone)
-
-
-RecordPlan.EMPTY = RecordPlan(())
 
 
 def plan_routes(

@@ -21,6 +21,7 @@ from ._event import Event
 from ._metadata import RuntimeMetadata
 from ._migration import (
     STORAGE_VERSIONS,
+    MigrationPlan,
     MigrationReport,
     StepsOutcome,
     migrate_pallets,
@@ -30,7 +31,6 @@ from ._migration import (
 )
 from ._origin import NOBODY, ROOT, BlockInfo, Origin
 from ._pallet import RESERVED_PALLET, Pallet, declared_calls, steps
-from ._records import RecordPlan
 from ._state import Overlay, StateStore
 from ._types import TypeRegistry
 from ._values import Values
@@ -222,14 +222,14 @@ class Runtime:
             raise UnknownCallError("no such call", got=name)
         return bound.encode(arguments)
 
-    def plan(self, overlay: Overlay, block: BlockInfo) -> RecordPlan:
-        """What a state's records go through before this runtime has them.
+    def plan(self, overlay: Overlay, block: BlockInfo) -> MigrationPlan:
+        """What :meth:`migrate` would do to a state, and to its records first.
 
         Raises:
             MigrationRefusedError: This runtime does not take the state over.
         """
         ctx = self.context(overlay, block)
-        return plan_migration(ctx, self.name, self.version, self.pallets)[1]
+        return plan_migration(ctx, self.name, self.version, self.pallets)
 
     def migrate(
         self,
@@ -252,7 +252,7 @@ class Runtime:
             meter: What all of it may weigh; a migration that wants more fails. The
                 declared record migrations weigh nothing.
             before: Over the state of the earlier version, if ``overlay`` is over
-                what :meth:`plan` makes of it already.
+                what the records of :meth:`plan` make of it already.
             access_weight: What every access to the state weighs.
 
         Raises:
