@@ -212,7 +212,7 @@ def _migrated_store(
     migrated: RecordsMigrated,
     take_over: Callable[[], TakenOver | None],
 ) -> PageStore:
-    """A store of its own with the migrated records.
+    """The store with the migrated records: the shadow's, if there is one.
 
     Versions alone are compared; other code of the same ones comes to another root.
     """
@@ -230,7 +230,7 @@ def _migrated_store(
             expected="none" if mine is None else _named(mine),
             hint="Take a snapshot after that block.",
         )
-    return taken.store.copy()
+    return taken.store
 
 
 def _named(passage: RecordsMigrated) -> str:
