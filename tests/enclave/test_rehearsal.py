@@ -220,7 +220,12 @@ def test_a_call_that_fails_is_no_reason_to_refuse_an_upgrade(upgrade: Upgrade) -
 
 def test_before_the_notice_has_run_nothing_is_rehearsed() -> None:
     upgrade = Upgrade()
-    assert upgrade.rehearse().reason == "not-mine"
+    upgrade.block()
+    upgrade.hand()
+    assert upgrade.shadow is not None
+    answer = upgrade.rehearse()
+    assert answer.reason == "not-mine"
+    assert "notice" in answer.detail
 
 
 def test_without_a_pending_entry_there_is_nothing_to_rehearse(upgrade: Upgrade) -> None:

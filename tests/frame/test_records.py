@@ -375,6 +375,24 @@ def test_a_name_that_is_taken_in_the_state_refuses_the_renaming(
     assert caught.value.got == "RecordCollisionError"
 
 
+def test_a_name_that_is_free_again_takes_nothing_from_the_renamed(
+    bank: ModuleType,
+) -> None:
+    store = pages()
+    runtime(1, Notes1()).apply_genesis(store, bank.block(0), {})
+    plan = planned(store, bank)
+    shadow = PageMigration(store, plan)
+    shadow.advance(None)
+    squatter = Notes2.labels.key((1, "t"))
+    for value in (b"\x05", None):
+        changes = {squatter: value}
+        shadow.note(changes)
+        store.apply(changes)
+        assert (shadow.refusal is None) == (value is None)
+    assert shadow.migrated().get(squatter) == b"\x01"
+    check_same(shadow, store, plan)
+
+
 def test_a_record_that_grows_beyond_all_bounds_is_refused_by_name(
     bank: ModuleType,
 ) -> None:

@@ -77,6 +77,11 @@ class Notes3(Pallet):
     counted = StorageMap("counted", key=int, value=NoteV2)
 
 
+class Notes3Stepping(Notes2):
+    name = "notes"
+    storage_version = 3
+
+
 class Other(Pallet):
     name = "other"
 
@@ -224,7 +229,7 @@ def test_memory_pressure_in_a_step_is_no_failure(bank: ModuleType) -> None:
         block(code, store, bank.block(6))
 
 
-@pytest.mark.parametrize("heir", [Notes3(), Other()])
+@pytest.mark.parametrize("heir", [Notes3(), Notes3Stepping(), Other()])
 def test_no_code_takes_over_in_the_middle_that_would_not_go_on(
     bank: ModuleType, heir: Pallet
 ) -> None:
