@@ -125,6 +125,12 @@ _BRIDGE = (
     "EffectsRefutedError",
     "RotationAttestationError",
     "AttestationAgeError",
+    "RehearsalTermsError",
+    "RehearsalClosedError",
+    "RehearsalForeignError",
+    "RehearsalFormError",
+    "RehearsalStaleError",
+    "RehearsalsFullError",
 )
 _COUNCIL = (
     "NoCouncilError",
