@@ -40,6 +40,7 @@ from ._lineage import (
     RuledChange,
     VerifiedInstance,
     VerifiedLineage,
+    VerifiedRehearsal,
     follow_lineage,
     require_fresh,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "ScheduleUnexplainedError",
     "VerifiedInstance",
     "VerifiedLineage",
+    "VerifiedRehearsal",
     "explain_lineage",
     "follow_lineage",
     "parse_evidence",

@@ -25,6 +25,7 @@ from sealift.crypto import Entropy, account_of, hkdf, sha256
 from sealift.frame import Runtime, storage_key
 from sealift.insecure_sim import PLATFORM_KIND, SimIntel, SimMachine
 from sealift.ledger import (
+    FIRST_RUNTIME,
     RUNTIME_VERSIONS,
     LedgerGenesis,
     LedgerParams,
@@ -93,6 +94,9 @@ class World:
         confirm_every: Blocks without calls that are confirmed together.
         block_seconds: From one block to the next.
         versions: The versions of the L1 runtime that L1's program has.
+        runtime: The one that L1 begins with; rehearsals are there since version 3.
+        rehearsals: Good ones that an upgrade takes, and by how many blocks it is
+            postponed without them; ``None``: none are asked for.
     """
 
     def __init__(
@@ -108,6 +112,8 @@ class World:
         confirm_every: int = 4,
         block_seconds: int = 2,
         versions: Mapping[int, RuntimeVersion] = RUNTIME_VERSIONS,
+        runtime: int = FIRST_RUNTIME,
+        rehearsals: tuple[int, int] | None = None,
     ) -> None:
         self.confirm_every = confirm_every
         self.workers: dict[str, WorldWorker] = {}
@@ -118,6 +124,7 @@ class World:
         self._seed = seed
         self._rules = (page_bits, min_notice, rescue_after, root_quorum)
         self._more_rules = dict(rules or {})
+        self._rehearsals = rehearsals
         self._users: dict[str, WorldUser] = {}
         self._shards: list[ShardId] = []
         self._clones = 0
@@ -130,6 +137,7 @@ class World:
                 sudo=self.account("root"),
                 anchors=(parse_trust_anchor(self.intel.root_der),),
                 params=LedgerParams(),
+                runtime=runtime,
             ),
             block_seconds=block_seconds,
             versions=versions,
@@ -311,9 +319,14 @@ class World:
         """
         self.genesis = self._genesis(funds, genesis)
         page_bits, min_notice, rescue_after, root_quorum = self._rules
+        gate: dict[str, object] = {}
+        if self._rehearsals is not None:
+            required, postpone_by = self._rehearsals
+            gate = {"rehearsals": required, "postpone_by": postpone_by}
         self.act(
             "authority",
-            "enclave_bridge.create_shard",
+            f"enclave_bridge.create_{'gated_' if gate else ''}shard",
+            **gate,
             rules=msgspec.structs.replace(
                 ShardRules(
                     authority=SudoAuthority(key=self.account("authority")),
