@@ -236,7 +236,6 @@ def test_a_rehearsal_of_something_else(
 
 def test_an_old_rehearsal_after_a_newer_one(cast: Cast, monkeypatch: Patch) -> None:
     cast.new[0].rehearse(1, good=False)
-    monkeypatch.setattr(_gate.Rehearsal, "reached", property(lambda _: 0))
     monkeypatch.setattr(_bridge, "with_word", lambda kept, word, **_: (*kept[1:], word))
     cast.new[0].rehearse(1, height=Height(cast.world.height - 5))
     refuses(cast, ActUnprovenError, "older rehearsal")

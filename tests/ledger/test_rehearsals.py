@@ -498,6 +498,33 @@ def test_a_good_word_is_not_shown_again_after_a_bad_one(stage: Stage) -> None:
     assert [one.statement.good for one in kept.rehearsals] == [False]
 
 
+def test_on_one_copy_a_failure_is_newer_than_what_went_before(stage: Stage) -> None:
+    """After as many blocks, the next one has failed; never the other way."""
+    height = Height(stage.world.height - 3)
+    stage.post(stage.new[0], height=height, blocks=2)
+    for good, blocks in ((True, 1), (True, 2), (False, 1)):
+        check = "" if good else "shadow-block"
+        with pytest.raises(RehearsalStaleError):
+            stage.post(
+                stage.new[0], height=height, blocks=blocks, good=good, check=check
+            )
+    stage.bad(stage.new[0], height=height, blocks=2)
+    with pytest.raises(RehearsalStaleError):
+        stage.post(stage.new[0], height=height, blocks=2)
+    stage.post(stage.new[0], height=height, blocks=3)
+
+
+def test_a_word_on_a_later_copy_is_newer_whatever_its_blocks(stage: Stage) -> None:
+    height = Height(stage.world.height - 3)
+    stage.post(stage.new[0], height=height, blocks=3)
+    stage.bad(stage.new[0], height=Height(height + 1), blocks=0)
+    with pytest.raises(RehearsalStaleError):
+        stage.post(stage.new[0], height=height, blocks=4)
+    kept = stage.kept()
+    assert kept is not None
+    assert [one.statement.good for one in kept.rehearsals] == [False]
+
+
 def test_an_unattested_instance_is_refused(world: Any) -> None:
     stage = Stage(world, policy={"max_age_blocks": 9})
     world.blocks_until(world.height + 6)

@@ -57,8 +57,10 @@ class _Word:
     platform_id: PlatformId
 
     @property
-    def reached(self) -> int:
-        return self.statement.height + self.statement.blocks
+    def newness(self) -> tuple[int, int, bool]:
+        """The later copy; more blocks on it; and last, that the next thing failed."""
+        said = self.statement
+        return said.height, said.blocks, not said.good
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,7 @@ class Rehearsals:
         """An instance of a pending generation has rehearsed.
 
         1. For the entry as it stands, between its release and XYZ. 2. By an instance
-        that is eligible for it, brought by its operator. 3. It goes further than the
+        that is eligible for it, brought by its operator. 3. It is newer than the
         last word of the same machine.
 
         Raises:
@@ -175,10 +177,10 @@ class Rehearsals:
             platform_id=platform,
         )
         require(  # 3
-            last is None or last.reached < word.reached,
+            last is None or last.newness < word.newness,
             f"an older rehearsal came after a newer one in block {height}",
-            got=word.reached,
-            expected="more than the machine's last",
+            got=word.newness,
+            expected="a newer one than the machine's last",
         )
         others = [one for one in kept if one is not last]
         if len(others) >= _MOST_KEPT:

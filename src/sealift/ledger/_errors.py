@@ -401,7 +401,7 @@ class RehearsalFormError(PalletError):
 
 
 class RehearsalStaleError(PalletError):
-    """The platform's last rehearsal went at least as far: a replay, or an older one."""
+    """The platform's last rehearsal is as new: a replay, or an older one."""
 
 
 class RehearsalsFullError(PalletError):

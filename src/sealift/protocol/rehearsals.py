@@ -81,11 +81,6 @@ class Rehearsal(Message):
     platform_id: PlatformId
     recorded_at: Height
 
-    @property
-    def reached(self) -> int:
-        """The last block that was executed on the copy."""
-        return reached(self.statement)
-
 
 class EntryRehearsals(Message):
     """Rehearsals of one pending entry; they count for this ``upgrade_at`` alone."""
@@ -95,9 +90,13 @@ class EntryRehearsals(Message):
     rehearsals: tuple[Rehearsal, ...]
 
 
-def reached(statement: RehearsalStatement) -> int:
-    """The last block that was executed on the copy: a later word is newer."""
-    return statement.height + statement.blocks
+def newness(statement: RehearsalStatement) -> tuple[int, int, bool]:
+    """By what one word of a platform is newer than another.
+
+    The later copy; on the same copy, more blocks; and after as many, that the next
+    thing has failed.
+    """
+    return statement.height, statement.blocks, not statement.good
 
 
 def is_rounded(number: int) -> bool:

@@ -127,7 +127,7 @@ class RehearsedBridge(GateStorage, BoundedBridge):
            ``release_from`` and XYZ, as it stands; see ``verify_word``.
         2. Signed by an instance that is eligible for that entry.
         3. Brought by the instance's operator.
-        4. The platform's last went less far. It replaces that, good or bad.
+        4. It is newer than the platform's last, and replaces that, good or bad.
         """
         operator = ensure_signed(ctx.origin)
         schedule = self._schedule_for(ctx, statement)  # 1

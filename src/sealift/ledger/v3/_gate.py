@@ -32,7 +32,7 @@ from sealift.protocol import (
     ShardConfig,
     TermsChange,
     is_rounded,
-    reached,
+    newness,
 )
 
 #: So many platforms' words on an entry are kept.
@@ -162,10 +162,10 @@ def verify_word(
             f"{'good' if statement.good else 'bad'}, {len(statement.check)} characters",
             expected="powers of two, and the name of a check if it is bad",
         )
-    if reached(statement) >= height:  # 4
+    if statement.height + statement.blocks >= height:  # 4
         raise RehearsalFormError(
             "rehearsal executed blocks that are not final",
-            got=reached(statement),
+            got=statement.height + statement.blocks,
             expected=f"< {height}",
         )
     return entry
@@ -188,15 +188,15 @@ def with_word(
         counts: Whether the signer of a kept one is still eligible.
 
     Raises:
-        RehearsalStaleError: The platform's last went at least as far.
+        RehearsalStaleError: The platform's last is as new (:func:`newness`).
         RehearsalsFullError: All that are kept are good, and count.
     """
     last = next((one for one in kept if one.platform_id == word.platform_id), None)
-    if last is not None and last.reached >= word.reached:
+    if last is not None and newness(word.statement) <= newness(last.statement):
         raise RehearsalStaleError(
-            "the platform's last rehearsal went at least as far",
-            got=word.reached,
-            expected=f"> {last.reached}",
+            "the platform's last rehearsal is as new, or newer",
+            got=_told(word.statement),
+            expected=f"newer than {_told(last.statement)}",
         )
     others = tuple(one for one in kept if one is not last)
     if len(others) >= MAX_WORDS:
@@ -211,6 +211,10 @@ def with_word(
             )
         others = tuple(one for one in others if one is not bad)
     return (*others, word)
+
+
+def _told(statement: RehearsalStatement) -> str:
+    return f"copy {statement.height}, {statement.blocks} blocks, {statement.good}"
 
 
 def due_next(schedule: Schedule, *, height: int) -> ScheduleEntry | None:
