@@ -60,8 +60,8 @@ def test_the_commands_are_those_we_promise() -> None:
         },
         "shard": {"create", "card", "status"},
         "gov": {
-            "schedule", "cancel", "postpone", "rules", "withdraw", "rotate-keys",
-            "status", "history", "sign", "submit", "propose", "vote", "tally",
+            "schedule", "cancel", "postpone", "rules", "rehearsals", "withdraw",
+            "rotate-keys", "status", "history", "sign", "submit", "propose", "vote", "tally",
             "forecast", "review",
         },
         "node": {"engine", "init", "cometbft", "abci"},

@@ -95,7 +95,7 @@ def test_a_postponement_by_rule_is_verified_and_told(cast: Cast) -> None:
     assert (after.rehearsals_required, len(after.rehearsals)) == (2, 2)
     assert {one.milliseconds for one in after.rehearsals} == {16}
     told = " ".join(explain_lineage(lineage))
-    assert "rehearsed well on 2 machines where 2 were asked for" in told
+    assert "rehearsed well on 2 machines, of 2 asked for" in told
     assert "An upgrade takes good rehearsals on 2 machines" in told
     assert "is postponed to block" in told
 
@@ -116,6 +116,12 @@ def test_terms_that_were_changed_and_withdrawn(cast: Cast) -> None:
     cast.terms(0, 0)
     world.submit(world.sign_order(world.order(WithdrawOrder)))
     cast.terms(1, 20)
+    world.blocks(1)
+    lineage = verify(world, export(world))
+    assert lineage.terms_ahead is not None
+    assert lineage.rehearsals_required == 2
+    at = lineage.terms_ahead.effective_at
+    assert f"from block {at} on an upgrade takes" in " ".join(explain_lineage(lineage))
     world.run_until(cast.order.upgrade_at)
     assert cast.at == cast.order.upgrade_at + 20
     cast.new[0].rehearse(1)

@@ -255,6 +255,7 @@ class Scene:
                 metadata=b"",
             ),
             started=Started(signing_key=ME, key_store=b"", head=Height(1)),
+            monotonic=lambda: 0.0,
         )
         self.life.url = "http://me"
 

@@ -9,15 +9,20 @@ from sealift.client import ProvenChain
 from sealift.ledger import Motion, OpenOrder, lacking, ledger_metadata
 from sealift.protocol import (
     Authority,
+    EntryRehearsals,
     Leaf,
     NoGenerationError,
     Order,
+    RehearsalGate,
     Schedule,
     ScheduleEntry,
     ShardStatus,
     WorkersAuthority,
     config_at,
+    gate_key,
     leaves,
+    next_upgrade,
+    rehearsals_key,
 )
 
 T = TypeVar("T")
@@ -29,7 +34,9 @@ _COUNCIL: Final = "council"
 class Government:
     """The schedule of a shard and all that may still change it.
 
-    ``standing`` is the status that acts from the next block.
+    ``standing`` is the status that acts from the next block. ``gate``: which
+    rehearsals the shard asks for, ``None`` if its L1 takes none; ``rehearsals``: those
+    of the next entry.
     """
 
     height: Height
@@ -37,6 +44,8 @@ class Government:
     standing: ShardStatus
     orders: tuple[OpenOrder, ...]
     motions: tuple[Motion, ...]
+    gate: RehearsalGate | None = None
+    rehearsals: EntryRehearsals | None = None
 
     @property
     def running(self) -> ScheduleEntry:
@@ -75,6 +84,11 @@ async def read_government(chain: ProvenChain, shard: ShardId) -> Government:
     found = await asyncio.gather(
         *(_stored(chain, OpenOrder, "opened", (shard, one)) for one in digests or ())
     )
+    ahead = next_upgrade(schedule, height)
+    _, gate = await chain.read(gate_key(shard))
+    words = None
+    if ahead is not None and gate is not None:
+        _, words = await chain.read(rehearsals_key(shard, ahead.generation))
     council = await read_motions(chain, shard) if _votes(schedule) else ()
     return Government(
         height=height,
@@ -82,6 +96,8 @@ async def read_government(chain: ProvenChain, shard: ShardId) -> Government:
         standing=status or schedule.status,
         orders=tuple(one for one in found if one is not None),
         motions=council,
+        gate=None if gate is None else canonical_decode(RehearsalGate, gate),
+        rehearsals=None if words is None else canonical_decode(EntryRehearsals, words),
     )
 
 

@@ -50,6 +50,12 @@ def _lines(lineage: VerifiedLineage) -> Iterator[str]:
             f"{_count(lineage.rehearsals_required, 'machine')}, else it is postponed "
             f"by {lineage.postpone_by} blocks."
         )
+    if lineage.terms_ahead is not None:
+        terms = lineage.terms_ahead
+        yield (
+            f"Ahead: from block {terms.effective_at} on an upgrade takes good "
+            f"rehearsals on {_count(terms.required, 'machine')}."
+        )
     if lineage.schedule.change is not None:
         change = lineage.schedule.change
         yield f"Ahead: other rules from block {change.effective_at} on."
@@ -81,8 +87,8 @@ def _generation(one: GenerationLineage) -> str:
     if one.rehearsals_required:
         good = sum(each.good for each in one.rehearsals)
         text += (
-            f"; rehearsed well on {_count(good, 'machine')} where "
-            f"{one.rehearsals_required} were asked for"
+            f"; rehearsed well on {_count(good, 'machine')}, of "
+            f"{one.rehearsals_required} asked for"
         )
     if one.predecessor is not None and one.status in _RAN and one.confirmed_to:
         text += (

@@ -80,6 +80,14 @@ class VerifiedRehearsal(Message):
     size: int
 
 
+class TermsAhead(Message):
+    """Other terms of rehearsals that are decided, and from when on they count."""
+
+    effective_at: Height
+    required: int
+    postpone_by: int
+
+
 class GenerationLineage(Message):
     """One generation: what code, who decided it, when it ran, who ran it.
 
@@ -146,6 +154,7 @@ class VerifiedLineage:
     roots: int
     rehearsals_required: int
     postpone_by: int
+    terms_ahead: TermsAhead | None
     seal: object = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from ._calls import CreateGatedShard, CreateShard, PostRehearsal
 from ._entries import active_entry, require
 from ._errors import InstanceRefusedError
 from ._instances import Instances
-from ._lineage import VerifiedRehearsal
+from ._lineage import TermsAhead, VerifiedRehearsal
 from ._proven import ProvenCall
 
 _MOST_REQUIRED = 16
@@ -99,6 +99,15 @@ class Rehearsals:
         if self.ahead is not None and self.ahead[0] <= height:
             return self.ahead[1]
         return self.terms
+
+    def ahead_of(self, height: int) -> TermsAhead | None:
+        """Terms that are decided and do not count in a block yet."""
+        if self.ahead is None or self.ahead[0] <= height:
+            return None
+        at, terms = self.ahead
+        return TermsAhead(
+            effective_at=at, required=terms.required, postpone_by=terms.postpone_by
+        )
 
     def change(
         self, order: RehearsalsOrder, schedule: Schedule, *, height: Height

@@ -122,6 +122,7 @@ def _lineage(proven: ProvenFile, replay: Replay) -> VerifiedLineage:
         roots=len(replay.roots.links),
         rehearsals_required=replay.rehearsals.at(proven.last).required,
         postpone_by=replay.rehearsals.at(proven.last).postpone_by,
+        terms_ahead=replay.rehearsals.ahead_of(proven.last),
     )
 
 

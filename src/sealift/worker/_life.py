@@ -45,6 +45,7 @@ from ._metrics import Reading
 from ._mura import request_session
 from ._outbox import Included, Outbox
 from ._patience import Pauses
+from ._rehearsal import Rehearsing
 from ._report import KEYS, Report
 from ._rotation import Acts, Instance, Rotation
 from ._store import WorkerStore
@@ -72,6 +73,8 @@ class Life:
         outbox: The operator's L1 acts.
         around: L1, disk, peers.
         hello: Who the enclave is.
+        started: What it said when it was started.
+        monotonic: Seconds of a clock that is never set back.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Life:
         around: Surroundings,
         hello: HelloReply,
         started: Started,
+        monotonic: Callable[[], float],
     ) -> None:
         self.channel = channel
         self.follower = follower
@@ -121,6 +125,15 @@ class Life:
             ),
             troubles=self._troubles,
         )
+        self._rehearsing = Rehearsing(
+            channel=channel,
+            follower=follower,
+            outbox=outbox,
+            around=around,
+            me=Instance(code=hello.fingerprint, signing_key=started.signing_key),
+            monotonic=monotonic,
+            troubles=self._troubles,
+        )
         self._report = Report(
             channel=channel,
             follower=follower,
@@ -130,6 +143,7 @@ class Life:
             hello=hello,
             me=started.signing_key,
             standing=lambda: self._rotation.standing,
+            rehearsal=lambda: self._rehearsing.standing,
             troubles=self._troubles,
         )
 
@@ -187,6 +201,7 @@ class Life:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fetcher.run(), name="state")
             group.create_task(self._rotation.run(), name="rotation")
+            group.create_task(self._rehearsing.run(), name="rehearsal")
             group.create_task(self._keep_attested(), name="attestation")
             group.create_task(self._keep_snapshots(), name="snapshots")
 

@@ -13,6 +13,7 @@ WAITS: Final = (
     "chain",
     "keys",
     "l1-node",
+    "rehearsal",
     "rotation",
     "snapshot",
     "state",
@@ -44,6 +45,8 @@ class Reading:
     staged_holders: int = 0
     rotation_due_blocks: int = 0
     policy_warnings: int | None = None
+    rehearsal_good: int | None = None
+    rehearsals_missing: int | None = None
     confirmed_height: int | None = None
     attestation_remaining: int | None = None
     collateral_seconds_left: int | None = None
@@ -85,6 +88,8 @@ class Metrics:
                 ("staged_epoch_holders", "Instances that hold the staged epoch"),
                 ("rotation_due_blocks", "Blocks since a rotation is due"),
                 ("policy_warnings", "Rules that will drop this worker out, or do"),
+                ("rehearsal_good", "1 if this enclave's rehearsal is good, 0 if bad"),
+                ("rehearsals_missing", "Good ones that the next upgrade lacks on L1"),
                 ("witnesses", "Nodes that L1's headers are compared with"),
                 ("witnesses_agreeing", "Of them, those that show the same chain"),
                 ("enclave_halted", "1 if the enclave has stopped for good"),
@@ -140,6 +145,8 @@ class Metrics:
         self._set("staged_epoch_holders", now.staged_holders)
         self._set("rotation_due_blocks", now.rotation_due_blocks)
         self._set("policy_warnings", now.policy_warnings)
+        self._set("rehearsal_good", now.rehearsal_good)
+        self._set("rehearsals_missing", now.rehearsals_missing)
         agreeing = sum(state in _AGREEING for state in now.witnesses.values())
         self._set("witnesses", len(now.witnesses))
         self._set("witnesses_agreeing", agreeing)

@@ -356,6 +356,7 @@ async def open_worker(
             around=around,
             hello=hello,
             started=started,
+            monotonic=clock.monotonic,
         )
         yield OpenWorker(
             config=config,
