@@ -61,8 +61,8 @@ def test_the_commands_are_those_we_promise() -> None:
         "shard": {"create", "card", "status"},
         "gov": {
             "schedule", "cancel", "postpone", "rules", "rehearsals", "withdraw",
-            "rotate-keys", "status", "history", "sign", "submit", "propose", "vote", "tally",
-            "forecast", "review",
+            "rotate-keys", "status", "history", "sign", "submit", "propose", "vote",
+            "tally", "forecast", "review",
         },
         "node": {"engine", "init", "cometbft", "abci"},
         "testnet": {"up", "status", "down", "logs"},
