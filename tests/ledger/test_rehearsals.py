@@ -390,6 +390,13 @@ def test_what_does_not_fit_the_entry_is_refused(
     assert stage.kept() is None
 
 
+def test_nothing_finer_than_powers_of_two_is_taken(stage: Stage) -> None:
+    for fields in ({"size": 3}, {"size": 2**47 + 1}, {"milliseconds": 2**30 + 1}):
+        with pytest.raises(RehearsalFormError):
+            stage.post(stage.new[0], **fields)
+    stage.post(stage.new[0], size=0, milliseconds=1)
+
+
 def test_a_word_for_another_shard_counts_nowhere_else(stage: Stage) -> None:
     world = stage.world
     other = gated(world, required=1)
