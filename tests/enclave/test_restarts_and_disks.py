@@ -516,7 +516,7 @@ class TestDiff:
         taker.call(e.DiffApply(diff=world.host.diffs[6]))
 
     @pytest.mark.parametrize(
-        "change", [{"shard": b"o" * 32}, {"chain_id": "other"}, {"format": 2}]
+        "change", [{"shard": b"o" * 32}, {"chain_id": "other"}, {"format": 3}]
     )
     def test_foreign(self, world: World, change: dict[str, object]) -> None:
         taker = self.follower(world)

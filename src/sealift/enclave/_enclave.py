@@ -42,6 +42,7 @@ from sealift.protocol.ecall import (
     ProveSession,
     Refused,
     Register,
+    Rehearse,
     Request,
     ShowConflict,
     SkipTo,
@@ -61,6 +62,7 @@ from ._follow import import_block
 from ._identity import dump_ra, register
 from ._platform import PlatformPort
 from ._reads import ask
+from ._rehearse import rehearse
 from ._rotation import hold_keys, stage_keys
 from ._sessions import Sessions
 from ._shard import Shard
@@ -206,6 +208,7 @@ def _table(shard: Shard, sessions: Sessions) -> dict[type[Message], _Handler]:
         ShowConflict: _of(ShowConflict, lambda r: show_conflict(shard, r)),
         GetEvidence: _of(GetEvidence, lambda _: evidence(shard)),
         Execute: _of(Execute, lambda _: execute(shard)),
+        Rehearse: _of(Rehearse, lambda _: rehearse(shard)),
         Confirm: _of(Confirm, lambda r: confirm(shard, r)),
         SpeakEffects: _of(SpeakEffects, lambda r: speak_effects(shard, r)),
         Register: _of(Register, lambda r: register(shard, operator=r.operator)),

@@ -167,6 +167,10 @@ class DiffForgedError(EnclaveError):
     """A diff that no holder of the state key made so."""
 
 
+class DiffOfOtherCodeError(EnclaveError):
+    """A diff that begins with record migrations which are not this code's."""
+
+
 class StateUnconfirmedError(EnclaveError):
     """A state from elsewhere that L1's proven frontier does not cover."""
 

@@ -26,6 +26,7 @@ from ._checkpoint import ResumePoint, seal_checkpoint
 from ._epochs import settle_epochs
 from ._errors import RepeatedBlockError, SkippedBlockError
 from ._judge import judge_state, prune
+from ._rehearse import keep_shadow, note_block
 from ._shard import RawItem, Shard, WaitingBlock
 from ._view import follow_view, verify_proofs
 
@@ -96,6 +97,8 @@ def import_block(shard: Shard, request: ImportBlock) -> Followed:
     judge_state(shard)
     # 4.
     enqueue(shard, waiting)
+    note_block(shard, waiting)
+    keep_shadow(shard)
     mine = shard.is_mine(height)
     waits = bool(shard.queue) and shard.queue[-1] is waiting
     if mine and waits and not shard.missing(waiting):

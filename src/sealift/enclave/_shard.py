@@ -8,7 +8,13 @@ import msgspec
 from sealift.base import ChainId, Digest, Epoch, Height, ShardId, UnixSeconds
 from sealift.crypto import Entropy, hpke_public
 from sealift.crypto import HpkeSuite as Suite
-from sealift.protocol import PublishKeyStatement, Schedule
+from sealift.frame import PageStore
+from sealift.protocol import (
+    EntryStatus,
+    PublishKeyStatement,
+    Schedule,
+    ScheduleEntry,
+)
 from sealift.protocol.platform import IdentityReply
 from sealift.relay import ChainRelay
 from sealift.stf import Executor, Item, ShieldedFunds, open_and_verify
@@ -18,6 +24,7 @@ from ._epochs import epoch_of, missing_epochs, taken_epochs
 from ._errors import DivergedStateError, HaltedError, NoKeysError
 from ._keystore import KeyStore
 from ._platform import PlatformPort
+from ._shadow import Shadow
 from ._snapshot import Export, Import
 from ._state import ShardState
 from ._view import ChainView, names
@@ -60,6 +67,25 @@ class Birth:
 
 
 @dataclass(slots=True, kw_only=True)
+class Rehearsal:
+    """A migration that was tried on the copy, and the blocks after it (DESIGN §11.7).
+
+    ``height`` is the copy's as it was; ``store`` what has become of it, until the
+    verdict stands. ``waiting`` are the next blocks to execute in its shadow, of which
+    ``blocks`` were. ``check`` names what failed; empty: nothing.
+    """
+
+    order: Digest
+    upgrade_at: Height
+    height: Height
+    size: int
+    store: PageStore | None
+    check: str
+    waiting: list[WaitingBlock] = field(default_factory=list)
+    blocks: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
 class Shard:
     """One shard in one enclave process; only the ECALLs' functions change it.
 
@@ -72,6 +98,8 @@ class Shard:
         lost: Where blocks stopped being queued because there were too many.
         registration: Digest of the statement that this process had quoted last.
         confirmed: Roots that were proven confirmed above the state's height.
+        shadow: The state's records as this code will have them from its block on.
+        rehearsal: How that went on the copy, while that block is ahead.
     """
 
     chain_id: ChainId
@@ -93,6 +121,8 @@ class Shard:
     confirmed: dict[Height, bytes] = field(default_factory=dict)
     exporting: Export | None = None
     importing: Import | None = None
+    shadow: Shadow | None = None
+    rehearsal: Rehearsal | None = None
 
     def check_going(self) -> None:
         """Return unless the chain has forked.
@@ -111,6 +141,24 @@ class Shard:
     def is_mine(self, height: int) -> bool:
         """Whether the schedule, as proven now, has this code run ``height``."""
         return names(self.view.entry_at(height), self.me)
+
+    def ahead(self) -> ScheduleEntry | None:
+        """The entry by which this code is to run blocks above the state's, if any.
+
+        It runs none of them yet that the state has.
+        """
+        schedule, state = self.view.schedule, self.state
+        if schedule is None or state is None:
+            return None
+        live = (EntryStatus.PENDING, EntryStatus.ACTIVE)
+        for entry in schedule.entries:
+            if (
+                entry.status in live
+                and entry.since > state.height
+                and names(entry, self.me)
+            ):
+                return entry
+        return None
 
     def shielding_key(self) -> bytes | None:
         """The public key to seal to from the next block on, if its keys are held."""

@@ -38,6 +38,7 @@ def status(shard: Shard) -> EnclaveStatus:
         staged=None if staged is None else staged.epoch,
         missing=_missing(shard),
         rotation_due=None if due is None else due.epoch,
+        shadow=None if shard.shadow is None else int(100 * shard.shadow.pages.done),
     )
 
 

@@ -13,6 +13,8 @@ from ._birth import state_reply
 from ._diff import apply_diff
 from ._errors import NoStateError, OldSnapshotError, SnapshotOrderError
 from ._judge import judge_state, note_executed, prune
+from ._rehearse import keep_shadow, note_changes
+from ._shadow import take_over
 from ._shard import Shard
 from ._snapshot import begin_export, begin_import, finish_import, take_chunk
 
@@ -96,7 +98,14 @@ def diff_apply(shard: Shard, request: DiffApply) -> StateReply:
     state = shard.sound_state()
     if state is None:
         raise NoStateError("there is no state to advance")
-    header, own = apply_diff(shard.keys, state, request.diff, view=shard.view)
+    header, own = apply_diff(
+        shard.keys,
+        state,
+        request.diff,
+        view=shard.view,
+        take_over=lambda: take_over(shard.shadow, shard.executor, state),
+        note=lambda changes: note_changes(shard, changes),
+    )
     entry = header.entry
     state.epoch = header.epoch
     state.height, state.root, state.root_height = entry.height, entry.root, entry.height
@@ -107,6 +116,7 @@ def diff_apply(shard: Shard, request: DiffApply) -> StateReply:
     note_executed(shard, state)
     judge_state(shard)
     prune(shard)
+    keep_shadow(shard)
     return state_reply(shard)
 
 

@@ -36,10 +36,14 @@ from ._errors import (
     MigrationFailedError,
     MigrationGapError,
     MigrationRefusedError,
+    MigrationUnfinishedError,
     PalletError,
     ProofFormatError,
     ProofInvalidError,
     ProofUnavailableError,
+    RecordCollisionError,
+    RecordMigrationError,
+    RecordTooLargeError,
     RuntimeDefinitionError,
     SnapshotIncompleteError,
     SnapshotRefusedError,
@@ -77,11 +81,16 @@ from ._metadata import (
 )
 from ._migration import (
     RUNTIME_RECORD,
+    STEPS,
     STORAGE_VERSIONS,
+    MigrationPlan,
     MigrationReport,
     PalletMigration,
     RuntimeRecord,
+    StepRecord,
+    StepsOutcome,
 )
+from ._moving import MigratingMap
 from ._origin import (
     NOBODY,
     ROOT,
@@ -93,8 +102,10 @@ from ._origin import (
     ensure_root,
     ensure_signed,
 )
+from ._page_migration import PageMigration
 from ._pages import DEFAULT_PAGE_BITS, PageStore
 from ._pallet import GETTER_MARK, Pallet, call
+from ._records import MAX_RECORD_BYTES, RecordMigration, RecordPlan
 from ._runtime import UNLIMITED, Runtime
 from ._simple_tree import SimpleTreeStore
 from ._snapshot import (
@@ -122,9 +133,11 @@ __all__ = [
     "MAX_ARGUMENTS",
     "MAX_ARGUMENT_DEPTH",
     "MAX_DISPATCH_DEPTH",
+    "MAX_RECORD_BYTES",
     "NOBODY",
     "ROOT",
     "RUNTIME_RECORD",
+    "STEPS",
     "STORAGE_VERSIONS",
     "UNLIMITED",
     "BadOriginError",
@@ -148,17 +161,21 @@ __all__ = [
     "HooksOutcome",
     "InnerStep",
     "MetadataLookupError",
+    "MigratingMap",
     "MigrationCheckError",
     "MigrationFailedError",
     "MigrationGapError",
+    "MigrationPlan",
     "MigrationRefusedError",
     "MigrationReport",
+    "MigrationUnfinishedError",
     "Nobody",
     "NonExistenceProof",
     "NoteSpec",
     "Origin",
     "Outcome",
     "Overlay",
+    "PageMigration",
     "PageStore",
     "Pallet",
     "PalletError",
@@ -167,6 +184,11 @@ __all__ = [
     "ProofFormatError",
     "ProofInvalidError",
     "ProofUnavailableError",
+    "RecordCollisionError",
+    "RecordMigration",
+    "RecordMigrationError",
+    "RecordPlan",
+    "RecordTooLargeError",
     "Root",
     "Runtime",
     "RuntimeCall",
@@ -183,6 +205,8 @@ __all__ = [
     "StateReader",
     "StateStore",
     "StateTooNewError",
+    "StepRecord",
+    "StepsOutcome",
     "StorageMap",
     "StorageMissingError",
     "StorageSpec",

@@ -8,7 +8,7 @@ over the groups. It is unkeyed: what leaves the enclave as root is keyed above.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -100,6 +100,25 @@ class PageStore:
         twin._dirty = self._dirty.copy()
         return twin
 
+    def empty_twin(self) -> "PageStore":
+        """A store without entries, of the same shape and key."""
+        twin = object.__new__(PageStore)
+        twin.bits = self.bits
+        twin._mask = self._mask
+        twin._hasher = self._hasher
+        twin._group_bits = self._group_bits
+        empty = hashlib.sha256(_EMPTY).digest()
+        twin._pages = [_EMPTY] * (1 << self.bits)
+        twin._digests = [empty] * (1 << self.bits)
+        twin._groups = [b""] * len(self._groups)
+        twin._dirty = set(range(len(self._groups)))
+        return twin
+
+    @property
+    def page_count(self) -> int:
+        """How many pages there are."""
+        return 1 << self.bits
+
     def page_of(self, key: bytes) -> int:
         """The number of the page that holds a key."""
         hasher = self._hasher.copy()
@@ -120,6 +139,27 @@ class PageStore:
             for key, value in _decode(page).items()
             if key.startswith(prefix)
         )
+
+    def page_items(self, number: int, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """The entries of one page under a prefix, in key order."""
+        page = self._pages[number]
+        if page == _EMPTY or prefix not in page:
+            return []
+        return [
+            (key, value)
+            for key, value in _decode(page).items()
+            if key.startswith(prefix)
+        ]
+
+    def share_page(self, number: int, other: "PageStore") -> None:
+        """Have the very page that another store of this shape has there."""
+        self._pages[number] = other.pages()[number]
+        self._digests[number] = other.digests()[number]
+        self._dirty.add(number >> self._group_bits)
+
+    def fill_page(self, number: int, entries: Mapping[bytes, bytes]) -> None:
+        """Replace one page by entries that all belong there, in key order."""
+        self._put_page(number, _encode(entries))
 
     def apply(self, changes: Changes) -> None:
         """Write and delete entries; untouched pages stay shared with copies."""

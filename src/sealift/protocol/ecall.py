@@ -375,7 +375,8 @@ class EnclaveStatus(Message):
     ``epochs`` are those whose keys are held and that act or have acted;
     ``staged`` is one that is held for later. ``missing`` are acting ones that
     are not held: they are to be requested. ``rotation_due`` is the epoch that
-    L1 wants staged or held next.
+    L1 wants staged or held next. ``shadow`` says how much of the copy's records is
+    migrated ahead, in percent; ``None``: there is nothing to migrate ahead.
     """
 
     shard: ShardId
@@ -392,6 +393,7 @@ class EnclaveStatus(Message):
     staged: Epoch | None = None
     missing: tuple[Epoch, ...] = ()
     rotation_due: Epoch | None = None
+    shadow: int | None = None
 
 
 class DumpRa(Message):

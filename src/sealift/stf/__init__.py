@@ -28,6 +28,7 @@ from ._block import (
     DepositOutcome,
     Item,
     Limits,
+    MigrationRehearsal,
     ShardBlock,
     ShieldedFunds,
 )
@@ -156,6 +157,7 @@ __all__ = [
     "KeyEpochExpiredError",
     "Limits",
     "MaintenanceError",
+    "MigrationRehearsal",
     "Moment",
     "MyVote",
     "NegativeAmountError",
