@@ -22,6 +22,7 @@ from sealift.ledger._orders import owe_rotation, record_cancel, record_upgrade
 from sealift.ledger._orders import verify_order as ledger_verify_order
 from sealift.ledger._rotation import activate, require_due, stage, verify_keys
 from sealift.ledger._succession import promote, rescue
+from sealift.ledger.v3._gate import due_next, put_off
 from sealift.protocol import (
     CancelOrder,
     EnclaveRecord,
@@ -87,7 +88,8 @@ class World:
 
     ``executed`` holds (height, generation) that some enclave ever executed,
     ``disks`` an older copy of each, ``ordered`` the serial of the order for b,
-    ``given`` who got which epoch by a challenge in which block.
+    ``given`` who got which epoch by a challenge in which block, ``rehearsed`` the
+    upgrade blocks for which b has rehearsed well.
     """
 
     chain: tuple[Block, ...]
@@ -97,6 +99,7 @@ class World:
     asked: tuple[str, str] | None = None
     ordered: bytes = b""
     given: frozenset[tuple[str, int, int]] = frozenset()
+    rehearsed: frozenset[int] = frozenset()
 
     @property
     def height(self) -> int:
@@ -120,6 +123,9 @@ class Rules:
     mine: Callable[..., bool] = field(default=lambda entry, me, _: names(entry, me))
     providers: Callable[..., Any] = provider_entries
     eligible: Callable[..., None] = require_eligible
+    rehearsals: Callable[..., bool] = field(
+        default=lambda world, due: due.upgrade_at in world.rehearsed
+    )
 
 
 class Explored:
@@ -128,10 +134,12 @@ class Explored:
     Args:
         rules: The real ones, or with a bug in them.
         last: No block is higher.
+        postpone_by: An upgrade takes b's rehearsal, and is put off by so many blocks
+            without it; 0: nothing is asked for.
     """
 
-    def __init__(self, rules: Rules, *, last: int) -> None:
-        self.rules, self.last = rules, last
+    def __init__(self, rules: Rules, *, last: int, postpone_by: int = 0) -> None:
+        self.rules, self.last, self.postpone_by = rules, last, postpone_by
         self._known: dict[bytes, Schedule] = {}
 
     # --- states ---
@@ -251,6 +259,8 @@ class Explored:
                     expiry=self.last,
                 )
                 yield "cancel", lambda s, c=cancel: self._order(s, c, next_height)
+            if entry.status is EntryStatus.PENDING and self.postpone_by:
+                yield "rehearse by b", lambda s, e=entry: (s, "rehearse", e)
         for name in CODE:
             yield f"confirm by {name}", lambda s, n=name: (s, "confirm", n)
             yield f"stage by {name}", lambda s, n=name: (s, "stage", n)
@@ -288,6 +298,7 @@ class Explored:
             schedule = _rotated_by_upgrade(schedule, promoted)
         confirmed, generation = last.confirmed, last.generation
         ordered, asked, after = world.ordered, world.asked, world
+        rehearsed = world.rehearsed
         try:
             result = act(schedule)
             if isinstance(result, Schedule):
@@ -298,6 +309,8 @@ class Explored:
                 confirmed, generation = self._confirmed(
                     world, schedule, result[2], height
                 )
+            elif result[1] == "rehearse":
+                rehearsed |= {self._rehearsed(world, schedule, result[2], height)}
             elif result[1] == "stage":
                 schedule, after = self._staged(world, schedule, result[2], height)
             else:
@@ -307,8 +320,28 @@ class Explored:
                 after = world.having(name, enclave)
         except SealiftError:
             return None
+        due = due_next(schedule, height=height) if self.postpone_by else None
+        after = replace(after, rehearsed=rehearsed)
+        if due is not None and not self.rules.rehearsals(after, due):
+            schedule = put_off(schedule, due, by=self.postpone_by)
         block = Block(self._keep(schedule), confirmed, generation)
         return replace(after, chain=(*world.chain, block), ordered=ordered, asked=asked)
+
+    def _rehearsed(
+        self, world: World, schedule: Schedule, entry: Any, height: int
+    ) -> int:
+        """The upgrade block for which b rehearses: with keys and a copy, in time."""
+        known = schedule.entry(entry.generation)
+        enclave = world.enclave("b")
+        self.rules.eligible(
+            self.record(world, "b"), known, schedule.status, height=height
+        )
+        in_time = known.release_from <= height < known.upgrade_at
+        pending = known.status is EntryStatus.PENDING
+        ready = enclave.epochs and enclave.state and enclave.attested
+        if not (in_time and pending and ready) or known.upgrade_at in world.rehearsed:
+            raise SealiftError("it cannot rehearse that now")
+        return int(known.upgrade_at)
 
     def _confirmed(
         self, world: World, schedule: Schedule, name: str, height: int
@@ -410,7 +443,18 @@ class Explored:
             or self._keys_after_notice(world)
             or self._nothing_new_for_the_withdrawn(world, newest)
             or self._no_order_twice(newest)
+            or self._no_code_unrehearsed(world, newest)
         )
+
+    def _no_code_unrehearsed(self, world: World, newest: Schedule) -> str:
+        """The gate: what took over was rehearsed, for the very block it took over."""
+        for entry in newest.entries if self.postpone_by else ():
+            new_code = entry.config.code[KIND] == CODE["b"]
+            ran = entry.status not in (EntryStatus.PENDING, EntryStatus.CANCELLED)
+            ran = ran and entry.status is not EntryStatus.LAPSED
+            if new_code and ran and entry.since not in world.rehearsed:
+                return f"gate: b took over block {entry.since} without a rehearsal"
+        return ""
 
     @staticmethod
     def _one_generation_a_block(world: World, newest: Schedule) -> str:
