@@ -35,6 +35,7 @@ from sealift.protocol import (
     MAX_REHEARSALS,
     MOST_POSTPONEMENT,
     AnyOf,
+    EffectsStatement,
     EntryRehearsals,
     PostponeOrder,
     RehearsalGate,
@@ -42,8 +43,10 @@ from sealift.protocol import (
     RehearsalStatement,
     RehearsalTerms,
     RulesOrder,
+    StakeDecision,
     SudoAuthority,
     WithdrawOrder,
+    effects_digest,
     gate_key,
     rehearsals_key,
     rounded_up,
@@ -849,6 +852,23 @@ def test_earlier_versions_refuse_the_order_as_they_always_did(
         (same,) = world.last.results
         assert (known.code, known.gas_used) == (same.code, same.gas_used)
         assert (known.data, known.gas_wanted) == (same.data, same.gas_wanted)
+    effect = (StakeDecision(order=order, passed=True),)
+    statement = EffectsStatement(
+        chain_id=world.genesis.chain_id,
+        shard=shard,
+        generation=0,
+        height=Height(world.height),
+        previous=Height(0),
+        effects=effects_digest(effect),
+        signing_key=one.key,
+    )
+    with pytest.raises(CallArgumentsError):
+        world.call(
+            "enclave_bridge.post_effects",
+            statement=statement,
+            signature=statement.sign(one.secret),
+            effects=effect,
+        )
     with pytest.raises(Exception, match="no such call"):
         gated(world, required=1)
 

@@ -14,6 +14,7 @@ from sealift.protocol import (
     rehearsals_key,
 )
 from sealift.testing import RefusedError, World
+from sealift.testing._rehearse import post_rehearsal, rehearse
 
 BY = 12
 
@@ -36,6 +37,13 @@ def kept(story: Story) -> EntryRehearsals | None:
     return story.world.chain.read(EntryRehearsals, key)
 
 
+def posted(story: Story, **how: Any) -> None:
+    """The new worker's word stands on L1, one block later."""
+    sent = post_rehearsal(story.world.workers["new"], **how)
+    story.world.block()
+    sent.check()
+
+
 def certificate(story: Story) -> HandoverCertificate | None:
     key = certificate_key(story.world.shard)
     return story.world.chain.read(HandoverCertificate, key)
@@ -56,7 +64,7 @@ def nothing_lost(story: Story) -> None:
 def test_a_good_rehearsal_opens_the_gate_and_the_house_moves(gated: Story) -> None:
     entry, new = pending(gated)
     gated.business(2)
-    new.post_rehearsal(milliseconds=8)
+    posted(gated, milliseconds=8)
     known = kept(gated)
     assert known is not None
     (word,) = known.rehearsals
@@ -80,7 +88,7 @@ def test_without_one_the_old_enclave_runs_over_xyz_and_hands_over_later(
     assert gated.old.executions[-1] >= first + 2
     assert new.executions == []
     assert certificate(gated) is None
-    new.post_rehearsal()
+    posted(gated)
     gated.business_until(first + BY + 3)
     assert gated.old.executions[-1] == first + BY - 1
     assert new.executions[0] == first + BY
@@ -103,7 +111,7 @@ def test_everything_restarts_around_the_block_of_the_postponement(
         one.restart()
     gated.business_until(entry.upgrade_at + 4)
     assert new.executions == []
-    new.post_rehearsal()
+    posted(gated)
     gated.business_until(entry.upgrade_at + BY + 3)
     assert gated.old.executions[-1] == entry.upgrade_at + BY - 1
     nothing_lost(gated)
@@ -127,7 +135,7 @@ def test_a_word_for_the_first_xyz_is_refused_after_the_postponement(
     world = gated.world
     entry, new = pending(gated)
     gated.business(1)
-    old_word = new.rehearse()
+    old_word = rehearse(new)
     gated.business_until(entry.upgrade_at + 1)
     with pytest.raises(RefusedError, match="another order or upgrade block"):
         world.act(
@@ -137,7 +145,7 @@ def test_a_word_for_the_first_xyz_is_refused_after_the_postponement(
             signature=old_word.signature,
             milliseconds=1,
         )
-    assert new.rehearse().statement.upgrade_at == entry.upgrade_at + BY
+    assert rehearse(new).statement.upgrade_at == entry.upgrade_at + BY
 
 
 def broken(runtime: Runtime) -> Runtime:
@@ -166,8 +174,7 @@ def test_a_bad_migration_is_named_and_never_runs(
     story = Story(world, v1, broken(v2))
     entry, new = pending(story)
     story.business(1)
-    said = new.post_rehearsal()
-    del said
+    posted(story)
     known = kept(story)
     assert known is not None
     (word,) = known.rehearsals

@@ -347,11 +347,11 @@ async def _create(
     config: ShardConfig,
     terms: RehearsalTerms,
 ) -> ShardId:
-    call, args = "create_shard", {"rules": rules, "config": config}
+    call = "create_shard"
+    args: dict[str, object] = {"rules": rules, "config": config}
     if terms.required:
         call = "create_gated_shard"
-        gate = {"rehearsals": terms.required, "postpone_by": terms.postpone_by}
-        args = {**args, **gate}
+        args |= {"rehearsals": terms.required, "postpone_by": terms.postpone_by}
     async with open_l1(rpc) as l1:
         chain_id = (await l1.status()).node_info.network
         account = L1Account(secret, l1, chain_id)

@@ -36,8 +36,6 @@ from sealift.protocol.ecall import (
     Refused,
     Register,
     Registration,
-    Rehearse,
-    Rehearsed,
     Reply,
     SnapshotBegin,
     SnapshotChunk,
@@ -414,43 +412,6 @@ class WorldWorker:
             "enclave_bridge.hold_keys",
             statement=held.statement,
             signature=held.signature,
-        )
-        self._world.block()
-        return sent.check()
-
-    # --- rehearsal ---
-
-    def rehearse(self) -> Rehearsed:
-        """Have the enclave rehearse; its word, which L1 does not have yet.
-
-        Raises:
-            RefusedError: The enclave refuses.
-            WorldError: It has no verdict, and says why.
-        """
-        reply = self.ask_enclave(Rehearse())
-        if isinstance(reply, Refused):
-            raise RefusedError(reply.code, reply.message)
-        if not isinstance(reply, Rehearsed):
-            raise WorldError("there is no verdict", got=reply, expected="Rehearsed")
-        return reply
-
-    def post_rehearsal(self, *, milliseconds: int = 1) -> Sent:
-        """Bring the enclave's word on its rehearsal to L1; makes a block.
-
-        Args:
-            milliseconds: The host's word, a power of two.
-
-        Raises:
-            RefusedError: The enclave or L1 refuses.
-            WorldError: There is no verdict.
-        """
-        said = self.rehearse()
-        self.act("send rehearsal")
-        sent = self.send(
-            "enclave_bridge.post_rehearsal",
-            statement=said.statement,
-            signature=said.signature,
-            milliseconds=milliseconds,
         )
         self._world.block()
         return sent.check()

@@ -56,6 +56,7 @@ from sealift.protocol import (
 )
 
 from ._chain import Sent, WorldChain
+from ._creation import creation, genesis_blob
 from ._disk import WorldDisk
 from ._errors import CrashError, WorldError
 from ._release import Release, make_release
@@ -94,9 +95,8 @@ class World:
         confirm_every: Blocks without calls that are confirmed together.
         block_seconds: From one block to the next.
         versions: The versions of the L1 runtime that L1's program has.
-        runtime: The one that L1 begins with; rehearsals are there since version 3.
-        rehearsals: Good ones that an upgrade takes, and by how many blocks it is
-            postponed without them; ``None``: none are asked for.
+        runtime: The one that L1 begins with.
+        rehearsals: Since version 3: how many, and how far to postpone without.
     """
 
     def __init__(
@@ -317,15 +317,12 @@ class World:
             genesis: Of the application's own pallets.
             config: Instead of the default one.
         """
-        self.genesis = self._genesis(funds, genesis)
+        self.genesis = genesis_blob(self.account, funds, genesis)
         page_bits, min_notice, rescue_after, root_quorum = self._rules
-        gate: dict[str, object] = {}
-        if self._rehearsals is not None:
-            required, postpone_by = self._rehearsals
-            gate = {"rehearsals": required, "postpone_by": postpone_by}
+        call, gate = creation(self._rehearsals)
         self.act(
             "authority",
-            f"enclave_bridge.create_{'gated_' if gate else ''}shard",
+            call,
             **gate,
             rules=msgspec.structs.replace(
                 ShardRules(
@@ -592,20 +589,3 @@ class World:
             if entry.config.code.get(PLATFORM_KIND) == release.fingerprint:
                 return release.runtime
         raise WorldError(f"no release of generation {entry.generation} is known")
-
-    def _genesis(
-        self, funds: Mapping[str, int] | None, own: Mapping[str, object] | None
-    ) -> bytes:
-        given = {"alice": 1000, "bob": 1000, "carol": 1000} if funds is None else funds
-        return encode(
-            {
-                "balances": {
-                    "endowments": [
-                        {"account": self.account(name), "free": amount}
-                        for name, amount in given.items()
-                    ]
-                },
-                "sudo": {"key": self.account("authority").hex()},
-                **(own or {}),
-            }
-        )
