@@ -316,6 +316,18 @@ def test_other_code_refuses_the_diff_by_name_and_keeps_its_state(
         assert Notes.notes.of("notes").items(runtime(1).context(*reading(store)))
 
 
+def test_code_that_has_nothing_to_migrate_refuses_such_a_diff(
+    upgrade: Upgrade,
+) -> None:
+    """The old code, which may have to rescue: it stays where it is."""
+    upgrade.to_xyz()
+    done = executed(upgrade.new, upgrade.xyz)
+    before = upgrade.old.status()
+    with pytest.raises(DiffOfOtherCodeError):
+        upgrade.old.call(e.DiffApply(diff=done.diff))
+    assert upgrade.old.status() == before
+
+
 def test_the_shadow_survives_a_forged_diff_of_xyz(upgrade: Upgrade) -> None:
     upgrade.to_xyz()
     other = eager(upgrade)

@@ -20,8 +20,8 @@ from sealift.stf import Executor
 
 from ._state import ShardState
 
-#: About so many records are converted by one request; some 50 ms.
-STEP_RECORDS = 10_000
+#: About so many records are converted by one request; some 25 ms.
+STEP_RECORDS = 5_000
 
 
 class RecordsMigrated(Message, kw_only=True):

@@ -41,12 +41,11 @@ class PalletMigration(Message, kw_only=True):
 
 
 class MigrationReport(Message, kw_only=True):
-    """What a migration did. ``retired`` pallets' storage is kept untouched."""
+    """What a migration did."""
 
     from_runtime: int
     to_runtime: int
     migrated: tuple[PalletMigration, ...]
-    retired: tuple[str, ...]
     events: tuple[EmittedEvent, ...]
 
 
@@ -228,9 +227,6 @@ def migrate_pallets(
         from_runtime=plan.from_runtime,
         to_runtime=version,
         migrated=plan.migrated,
-        retired=tuple(
-            stored for stored, _ in STORAGE_VERSIONS.items(ctx) if stored not in by_name
-        ),
         events=ctx.emitted,
     )
 
