@@ -38,13 +38,20 @@ from sealift.base import (
 )
 from sealift.protocol import (
     MAX_VALIDITY,
+    EntryRehearsals,
     EntryStatus,
     KeyEpochRecord,
     PublishKeyStatement,
+    Rehearsal,
+    RehearsalGate,
+    RehearsalStatement,
+    RehearsalTerms,
     ShardConfig,
     ShardStatus,
     enclave_key,
+    gate_key,
     keys_key,
+    rehearsals_key,
     schedule_key,
 )
 from sealift.protocol.ecall import (
@@ -699,6 +706,62 @@ def test_an_instance_that_is_gone_holds_nothing_any_more(play) -> None:
         assert (await scene.life.reading()).instances_with_keys is None
 
     play(story, live=False)
+
+
+def test_what_the_next_upgrade_lacks_is_in_status_and_metrics(play) -> None:
+    """For every worker of the shard: the old one sees that it will go on."""
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing(attested_at=10)
+        scene.scheduled()
+        assert (await scene.life.reading()).rehearsals_missing is None
+        ahead = entry(1, since=150, status=EntryStatus.PENDING)
+        what = schedule(entries=(entry(), ahead))
+        scene.l1.values[schedule_key(SHARD)] = encode(what)
+        assert (await scene.life.reading()).rehearsals_missing == 0
+        terms = RehearsalTerms(required=2, postpone_by=10)
+        scene.l1.values[gate_key(SHARD)] = encode(RehearsalGate(terms=terms))
+        reading = await scene.life.reading()
+        assert (reading.rehearsals_missing, reading.rehearsal_good) == (2, None)
+        scene.l1.values[rehearsals_key(SHARD, 1)] = encode(
+            EntryRehearsals(
+                order=ahead.order,
+                upgrade_at=ahead.upgrade_at,
+                rehearsals=(word(b"\x01"), word(b"\x02", check="a.post_upgrade")),
+            )
+        )
+        assert (await scene.life.reading()).rehearsals_missing == 1
+        told = await scene.life.describe()
+        assert (told["rehearsals_required"], told["rehearsals_good"]) == (2, 1)
+        assert told["rehearsal"] == "none"
+        good, bad = told["rehearsals"]
+        assert good.startswith("platform 0101010101010101: good, copy of block 90")
+        assert "bad (a.post_upgrade)" in bad
+
+    play(story, live=False)
+
+
+def word(platform: bytes, *, check: str = "") -> Rehearsal:
+    return Rehearsal(
+        statement=RehearsalStatement(
+            chain_id="test",
+            shard=SHARD,
+            generation=1,
+            order=bytes(32),
+            upgrade_at=Height(150),
+            signing_key=platform * 32,
+            height=Height(90),
+            blocks=8,
+            good=not check,
+            check=check,
+            size=4096,
+        ),
+        signature=bytes(64),
+        milliseconds=64,
+        platform_id=platform * 32,
+        recorded_at=Height(100),
+    )
 
 
 def test_what_lies_ahead_is_in_status_and_metrics(play) -> None:
