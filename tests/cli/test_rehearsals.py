@@ -125,7 +125,8 @@ def test_what_was_rehearsed_is_shown_platform_by_platform(
 ) -> None:
     pay = ("--authority", boss, "--payer", world.key("payer"), "--card", card)
     code = f"insecure-sim={world.enclave.identity.mrenclave.hex()}"
-    made = sealift("gov", "schedule", *pay, "--code", code, "--at", "+90000", "--json")
+    soon = ("--release-from", "+60", "--at", "+90000", "--json")  # a loaded machine
+    made = sealift("gov", "schedule", *pay, "--code", code, *soon)
     assert made.code == 0, made
     ahead = status(card, sealift)
     assert "postponed by 600 blocks unless 2 are good" in ahead["rehearsals_outlook"]

@@ -79,16 +79,16 @@ async def read_government(chain: ProvenChain, shard: ShardId) -> Government:
         NodeUnreachableError: No node answers.
     """
     height, schedule = await chain.schedule(shard)
-    status = await _stored(chain, ShardStatus, "next_status", shard)
-    digests = await _stored(chain, tuple[Digest, ...], "opened_digests", shard)
+    ahead = next_upgrade(schedule, height)
+    status, digests, gate, words = await asyncio.gather(
+        _stored(chain, ShardStatus, "next_status", shard),
+        _stored(chain, tuple[Digest, ...], "opened_digests", shard),
+        _at(chain, RehearsalGate, gate_key(shard)),
+        _rehearsals(chain, shard, ahead),
+    )
     found = await asyncio.gather(
         *(_stored(chain, OpenOrder, "opened", (shard, one)) for one in digests or ())
     )
-    ahead = next_upgrade(schedule, height)
-    _, gate = await chain.read(gate_key(shard))
-    words = None
-    if ahead is not None and gate is not None:
-        _, words = await chain.read(rehearsals_key(shard, ahead.generation))
     council = await read_motions(chain, shard) if _votes(schedule) else ()
     return Government(
         height=height,
@@ -96,8 +96,8 @@ async def read_government(chain: ProvenChain, shard: ShardId) -> Government:
         standing=status or schedule.status,
         orders=tuple(one for one in found if one is not None),
         motions=council,
-        gate=None if gate is None else canonical_decode(RehearsalGate, gate),
-        rehearsals=None if words is None else canonical_decode(EntryRehearsals, words),
+        gate=gate,
+        rehearsals=words,
     )
 
 
@@ -151,5 +151,17 @@ async def _stored(
     *,
     pallet: str = _BRIDGE,
 ) -> T | None:
-    _, raw = await chain.read(ledger_metadata().storage_key(pallet, item, key))
+    return await _at(chain, kind, ledger_metadata().storage_key(pallet, item, key))
+
+
+async def _at(chain: ProvenChain, kind: type[T], key: bytes) -> T | None:
+    _, raw = await chain.read(key)
     return None if raw is None else canonical_decode(kind, raw)
+
+
+async def _rehearsals(
+    chain: ProvenChain, shard: ShardId, ahead: ScheduleEntry | None
+) -> EntryRehearsals | None:
+    if ahead is None:
+        return None
+    return await _at(chain, EntryRehearsals, rehearsals_key(shard, ahead.generation))
