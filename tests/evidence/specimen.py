@@ -154,11 +154,11 @@ def rehearsals(world: World, runtime: Runtime) -> None:
 HISTORIES: Final[dict[str, Callable[[World, Runtime], None]]] = {
     "v1-enclaves": enclaves,
     "v1-holders": holders,
-    "v2-rehearsals": rehearsals,
+    "v1-rehearsals": rehearsals,
 }
 #: What a history's world is made with.
 WORLDS: Final[dict[str, dict[str, Any]]] = {
-    "v2-rehearsals": {"runtime": 3, "rehearsals": (1, 10)},
+    "v1-rehearsals": {"runtime": 3, "rehearsals": (1, 10)},
 }
 
 

@@ -358,6 +358,15 @@ async def test_a_shard_that_asks_for_none_is_told_all_the_same(scene: Scene) -> 
     assert len(scene.posted) == 1
 
 
+@pytest.mark.parametrize(("before", "posts"), [(3, 1), (2, 0), (1, 0)])
+@whole
+async def test_what_would_come_too_late_is_not_paid_for(
+    scene: Scene, before: int, posts: int
+) -> None:
+    await scene.look(at=XYZ - before)
+    assert len(scene.posted) == posts
+
+
 # when the enclave is asked
 
 

@@ -35,6 +35,8 @@ _FRAME = (
     "StorageValueError",
     "UndeclaredEventError",
     "CallPanickedError",
+    "RecordCollisionError",
+    "RecordTooLargeError",
 )
 _SYSTEM = (
     "RuntimeUpgradeError",

@@ -50,6 +50,8 @@ REHEARSE_SINCE: Final = 2
 ASK_EVERY: Final = 4
 #: So many blocks before XYZ the last word is brought, if it is a newer one.
 LAST_BLOCKS: Final = 12
+#: What is sent later than so many blocks before XYZ may come too late for XYZ-1.
+TOO_LATE: Final = 3
 #: No entry at one upgrade block is worth more fees than these.
 MAX_POSTS: Final = 6
 _MS: Final = 1000
@@ -256,16 +258,18 @@ class Rehearsing:
 
         1. L1 would take it: it is newer than what it has of this instance.
         2. It has none, or another verdict; or XYZ is near, and this is the last.
-        3. Not too many were paid for this entry at this block.
+        3. It can be there by XYZ-1; not too many were paid for this entry there.
         """
-        if self._spent(entry) >= MAX_POSTS:  # 3
+        imported = self.follower.progress.imported
+        late = imported > entry.upgrade_at - TOO_LATE
+        if late or self._spent(entry) >= MAX_POSTS:  # 3
             return False
         if kept is None:  # 2
             return True
         if newness(said) <= newness(kept.statement):  # 1
             return False
         near = entry.upgrade_at - LAST_BLOCKS
-        last = kept.recorded_at < near <= self.follower.progress.imported
+        last = kept.recorded_at < near <= imported
         return last or not _same_verdict(kept.statement, said)  # 2
 
     def _spent(self, entry: ScheduleEntry) -> int:
