@@ -361,7 +361,7 @@ def test_the_places_for_strangers_are_the_workers() -> None:
         "getters": _api._ASKS,
         "status, metrics": _api._LOOKS,
         "certificates, snapshots": _api._FETCHES,
-        "waiting for receipts, diffs, executions": _api._WAITS,
+        "waiting for receipts, diffs, executions": _api.WAITS,
     }
     assert told == {
         what: (places.together, places.per_address) for what, places in doors.items()

@@ -198,6 +198,8 @@ class Cast:
         self.scan: ChainScan
         self.load: Load
         self._tasks: list[asyncio.Task[None]] = []
+        #: Where an instance's disk is and on which machine it ran, if not as named.
+        self.places: dict[str, tuple[Path, str]] = {}
 
     # --- processes ---
 
@@ -330,6 +332,18 @@ class Cast:
         text = text.replace("memory_limit = 0", f"memory_limit = {memory_limit}")
         toml.write_text(text)
         return home
+
+    def place(self, name: str) -> tuple[Path, str]:
+        """The folder of an instance, and its machine."""
+        return self.places.get(name, (self.stage.worker(name), name))
+
+    def swapped(self, worker: str, *, machine: str | None = None) -> str:
+        """The new bundle's instance within a worker's home, by a name for the judge."""
+        code = self.stage.new.fingerprint.hex()
+        name = "new" if worker == "old" else f"new-in-{worker}"
+        folder = self.stage.worker(worker) / "instances" / code
+        self.places[name] = folder, machine or worker
+        return name
 
     def run_worker(self, name: str, home: Path | None = None) -> Part:
         where = home or self.stage.worker(name)
@@ -481,7 +495,7 @@ class Cast:
         """Where each envelope was executed, by the disks of these workers."""
         found: dict[bytes, set[tuple[int, int]]] = {}
         for name in names:
-            path = self.stage.worker(name) / "worker.db"
+            path = self.place(name)[0] / "worker.db"
             with contextlib.closing(sqlite3.connect(path)) as db:
                 for (data,) in db.execute("SELECT data FROM receipts"):
                     receipt = decode(SealedReceipt, data)
@@ -561,8 +575,8 @@ class Cast:
         self, name: str, bundle: BuiltBundle
     ) -> AsyncIterator[tuple[EnclaveChannel, BlockFeed]]:
         """An enclave process with the keys of a worker and nothing else of it."""
-        home = self.stage.worker(name)
-        machine = SimMachine(SimIntel(self.stage.sim), name, entropy=system_entropy)
+        home, on = self.place(name)
+        machine = SimMachine(SimIntel(self.stage.sim), on, entropy=system_entropy)
         folder = install_bundle(read_bundle_file(bundle.path), home / "bundles")
         async with await SimPlatform(machine).start(folder) as running:
             channel = EnclaveChannel(running)

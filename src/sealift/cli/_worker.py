@@ -52,6 +52,7 @@ from ._errors import EXIT_REFUSED
 from ._output import emit, emit_rows, json_option, say
 from ._params import HEX32, PATH, rpc_option, run, wall_clock
 from ._worker_http import URL_FILE, ask_status, worker_url
+from ._worker_stage import stage
 
 _SEED = 32
 #: What an operator should have for registrations and some weeks of blocks.
@@ -490,3 +491,6 @@ def _platform_words(
 def _toml(text: str) -> str:
     """Text as it stands between a TOML string's quotes; JSON's escapes are its."""
     return msgspec.json.encode(text).decode()[1:-1]
+
+
+worker.add_command(stage)

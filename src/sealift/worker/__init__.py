@@ -13,11 +13,19 @@ from ._config import (
     WorkerConfig,
     load_config,
 )
+from ._control import Progress, stage_in_running, worker_listens
 from ._errors import (
+    BundleChainError,
+    BundleFetchError,
+    BundleHashError,
+    BundleNotScheduledError,
+    BundleRefusedError,
+    BundleVersionError,
     CarryOffError,
     CarryRateError,
     CarryReserveError,
     ConfigError,
+    ControlError,
     CrowdedError,
     CrowdOfPeerError,
     EnclaveGoneError,
@@ -31,14 +39,17 @@ from ._errors import (
     StalledError,
     StoreError,
     StoreMismatchError,
+    SwitchingError,
     UpstreamError,
     WorkerError,
     WrongChainError,
 )
 from ._forecast import Risk, collateral_risk, forecast
 from ._gramine import GramineMissingError
+from ._instances import Judged, home_chain, judge_bundle, put_bundle
 from ._platform import existing_machine
-from ._run import Ready, open_worker, request_keys_once, run_worker
+from ._run import open_worker, request_keys_once
+from ._service import Ready, run_worker
 from ._store import WorkerStore
 from ._witnesses import few_witnesses
 
@@ -46,18 +57,27 @@ __all__ = [
     "CONFIG_FILE",
     "GRAMINE_TEMPLATE",
     "TEMPLATE",
+    "BundleChainError",
+    "BundleFetchError",
+    "BundleHashError",
+    "BundleNotScheduledError",
+    "BundleRefusedError",
+    "BundleVersionError",
     "CarryOffError",
     "CarryRateError",
     "CarryReserveError",
     "ConfigError",
+    "ControlError",
     "CrowdOfPeerError",
     "CrowdedError",
     "EnclaveGoneError",
     "EnclaveRefusedError",
     "EnvelopeSizeError",
     "GramineMissingError",
+    "Judged",
     "KeyStoreMissingError",
     "Platform",
+    "Progress",
     "Ready",
     "Risk",
     "SealingKeyChangedError",
@@ -67,6 +87,7 @@ __all__ = [
     "StalledError",
     "StoreError",
     "StoreMismatchError",
+    "SwitchingError",
     "UpstreamError",
     "WorkerConfig",
     "WorkerError",
@@ -76,9 +97,14 @@ __all__ = [
     "existing_machine",
     "few_witnesses",
     "forecast",
+    "home_chain",
+    "judge_bundle",
     "load_config",
     "open_worker",
+    "put_bundle",
     "request_keys_once",
     "run_worker",
     "seconds_left",
+    "stage_in_running",
+    "worker_listens",
 ]

@@ -16,6 +16,8 @@ from ._errors import ConfigError
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 CONFIG_FILE = "worker.toml"
+#: In a home: a folder for each code that was staged there, by fingerprint.
+INSTANCES: Final = "instances"
 Platform: TypeAlias = Literal["insecure-sim", "gramine-sgx"]
 #: Per platform, what its section must name.
 _NEEDED: Final = {"insecure-sim": ("sim", "machine"), "gramine-sgx": ("gramine",)}
@@ -92,6 +94,16 @@ class SnapshotSection(_Section, frozen=True, kw_only=True):
     every: Annotated[int, msgspec.Meta(ge=1)] = 2000
 
 
+class BundlesSection(_Section, frozen=True, kw_only=True):
+    """Where bundles are looked for that an upgrade names; whether one is fetched.
+
+    Nothing is fetched for an order that does not name the SHA-256 of the file.
+    """
+
+    folder: str = "bundles"
+    fetch: bool = True
+
+
 class _File(_Section, frozen=True, kw_only=True):
     l1: L1Section
     shard: ShardSection
@@ -99,6 +111,7 @@ class _File(_Section, frozen=True, kw_only=True):
     api: ApiSection = ApiSection()
     upstream: UpstreamSection = UpstreamSection()
     snapshot: SnapshotSection = SnapshotSection()
+    bundles: BundlesSection = BundlesSection()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +135,26 @@ class WorkerConfig:
     api: ApiSection
     upstream: str
     snapshot_every: int
+    #: Where bundles are put for upgrades; whether they are fetched.
+    bundles: Path
+    fetch: bool = True
+    #: The code of an instance that was staged in this home, hex (:mod:`._instances`);
+    #: empty for the one that ``[enclave] bundle`` names.
+    instance: str = ""
     #: Which of the instances that lived in this home: see :mod:`._lives`.
     life: int = 0
 
     @property
+    def base(self) -> Path:
+        """Where the lives of this code are."""
+        if not self.instance:
+            return self.home
+        return self.home / INSTANCES / self.instance
+
+    @property
     def folder(self) -> Path:
         """Where this instance's key store and database are."""
-        return self.home / "lives" / str(self.life) if self.life else self.home
+        return self.base / "lives" / str(self.life) if self.life else self.base
 
     @property
     def operator_key(self) -> Path:
@@ -206,6 +232,8 @@ def load_config(
         api=file.api,
         upstream=file.upstream.url,
         snapshot_every=file.snapshot.every,
+        bundles=home / file.bundles.folder,
+        fetch=file.bundles.fetch,
     )
 
 
@@ -275,6 +303,12 @@ url = "{upstream}"
 [snapshot]
 # Blocks between two snapshots on disk.
 every = 2000
+
+[bundles]
+# Where this worker looks for the bundle that an upgrade names, and stages it.
+folder = "bundles"
+# Whether it fetches one from where the order says, if the order has its hash.
+fetch = true
 """
 #: A worker on the simulator.
 TEMPLATE = _HEAD + _SIM + _TAIL

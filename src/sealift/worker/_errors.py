@@ -90,6 +90,38 @@ class WrongChainError(WorkerError):
     """The L1 node follows another chain than the one the bundle was built for."""
 
 
+class SwitchingError(WorkerError):
+    """The next enclave does not answer yet, and the one before does not any more."""
+
+
+class BundleRefusedError(WorkerError):
+    """A bundle that this worker does not stage."""
+
+
+class BundleChainError(BundleRefusedError):
+    """The bundle was built for another chain."""
+
+
+class BundleHashError(BundleRefusedError):
+    """The file is not the one whose hash the order names."""
+
+
+class BundleNotScheduledError(BundleRefusedError):
+    """The shard's schedule does not name this code."""
+
+
+class BundleVersionError(BundleRefusedError):
+    """The bundle speaks no version of the ECALL table that this host speaks."""
+
+
+class BundleFetchError(BundleRefusedError):
+    """The bundle cannot be had from where the order says."""
+
+
+class ControlError(WorkerError):
+    """The running worker cannot be told anything, or answers otherwise."""
+
+
 #: What ends a worker. Anything else is waited out, and said in its health.
 FATAL: Final[tuple[type[SealiftError], ...]] = (
     EnclaveGoneError,

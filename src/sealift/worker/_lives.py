@@ -117,12 +117,12 @@ def _open(config: WorkerConfig, fingerprint: Fingerprint) -> WorkerStore:
 
 
 def _newest(config: WorkerConfig) -> int:
-    names = (path.name for path in (config.home / "lives").glob("*"))
+    names = (path.name for path in (config.base / "lives").glob("*"))
     return max((int(one) for one in names if _NUMBER.fullmatch(one)), default=0)
 
 
 def _lives(config: WorkerConfig) -> Iterator[WorkerConfig]:
-    """Newest first; the first of all is the home itself."""
+    """Newest first; the first of all is in the base folder itself."""
     for number in range(_newest(config), -1, -1):
         one = replace(config, life=number)
         if number == 0 or one.folder.is_dir():

@@ -1,8 +1,8 @@
 """Metrics for Prometheus, with the names that operators know."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
@@ -162,9 +162,73 @@ class Metrics:
 
     def _set(self, name: str, value: int | None) -> None:
         # A gauge without a reading is NaN, not a lie.
-        self._gauges[name].labels(self._shard).set(
-            float("nan") if value is None else value
+        self._gauges[name].labels(self._shard).set(_number(value))
+
+
+class InstanceRow(Protocol):
+    """What is shown of an instance."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Its code, hex."""
+
+    @property
+    def role(self) -> str:
+        """Current, staged, previous or retired."""
+
+    @property
+    def state_height(self) -> int | None:
+        """After which block its state stands."""
+
+    @property
+    def lag(self) -> int | None:
+        """Blocks of L1 that it has not verified."""
+
+
+class InstanceMetrics:
+    """Renders the instances of a worker, each by its code and role.
+
+    Args:
+        shard: Label of every metric, hex.
+    """
+
+    def __init__(self, shard: str) -> None:
+        self._shard = shard
+        self._registry = CollectorRegistry()
+        labels = ["shard", "fingerprint", "role"]
+        self._state = Gauge(
+            "sealift_instance_state_height",
+            "Last block of an instance's state",
+            labels,
+            registry=self._registry,
         )
+        self._lag = Gauge(
+            "sealift_instance_lag",
+            "Blocks between the L1 head and an instance's enclave",
+            labels,
+            registry=self._registry,
+        )
+        self._switches = Gauge(
+            "sealift_instance_switches",
+            "How often another instance began to answer, since the start",
+            ["shard"],
+            registry=self._registry,
+        )
+
+    def render(self, rows: Iterable[InstanceRow], *, switches: int) -> bytes:
+        """Prometheus' text format."""
+        self._state.clear()
+        self._lag.clear()
+        self._switches.labels(self._shard).set(switches)
+        for row in rows:
+            labels = (self._shard, row.fingerprint, row.role)
+            self._state.labels(*labels).set(_number(row.state_height))
+            self._lag.labels(*labels).set(_number(row.lag))
+        return generate_latest(self._registry)
+
+
+def _number(value: int | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def _lag(now: Reading) -> int | None:

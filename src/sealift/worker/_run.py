@@ -1,8 +1,8 @@
-"""``sealift worker run``: everything together, from a home folder."""
+"""One instance of a worker, from its folder: enclave, disk, L1, all together."""
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +12,14 @@ import aiohttp
 
 from sealift.attestation import TrustAnchor, parse_ratls_certificate
 from sealift.base import (
-    AccountId,
     ChainId,
     Digest,
-    Fingerprint,
     Height,
     SealiftError,
     ShardId,
     encode,
 )
 from sealift.bundle import Manifest
-from sealift.crypto import account_of
 from sealift.protocol.ecall import (
     DumpRa,
     EnclaveStatus,
@@ -44,16 +41,13 @@ from sealift.transport.files import (
     read_or_explain,
     write_durably,
 )
-from sealift.transport.http import serve
 from sealift.transport.keys import read_account_key
 from sealift.transport.pccs import PccsClient
 from sealift.transport.rpc import Backoff, L1Client, NodeUnreachableError, system_jitter
 
-from ._api import Api
-from ._carry import CarryGate
 from ._channel import EnclaveChannel
 from ._collateral import CollateralKeeper, CollateralSource, PccsSource, SimSource
-from ._config import Platform, WorkerConfig, load_config
+from ._config import WorkerConfig, load_config
 from ._errors import (
     EnclaveRefusedError,
     KeyStoreMissingError,
@@ -68,7 +62,6 @@ from ._gramine import GramineSgxHost
 from ._l1 import L1Standing, L1View
 from ._life import Life
 from ._lives import KEY_STORE_LEVEL, begin_life
-from ._metrics import Metrics
 from ._outbox import Included, Outbox
 from ._platform import EnclaveHost, InsecureSim
 from ._skip import SkipPlanner
@@ -81,15 +74,6 @@ from ._witnesses import RpcWitness, Witnesses, WitnessSource, WitnessStanding
 #: So many seconds an L1 node may take to come up beside its worker.
 START_SECONDS: Final = 20.0
 _LOOK_AGAIN_SECONDS: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """A worker that answers: its URL, its enclave."""
-
-    url: str
-    fingerprint: Fingerprint
-    signing_key: AccountId
 
 
 class HomeDisk:
@@ -210,6 +194,7 @@ class OpenWorker:
     platform: EnclaveHost
     running: RunningEnclave
     witnesses: Witnesses
+    chain_id: ChainId
 
     async def run(self) -> None:
         """Follow and serve; ends only by an error.
@@ -244,6 +229,73 @@ class OpenWorker:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class Ground:
+    """What the instances of one home share: L1 node, HTTP client, account.
+
+    One account for all: two counts of nonces would contradict each other.
+
+    Args:
+        config: The home.
+        l1: Client of its L1 node.
+        http: For peers, collateral and bundles.
+        clock: The wall clock, to judge collateral by.
+        witnesses: Clients of the nodes that L1's headers are compared with.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        *,
+        l1: L1Client,
+        http: aiohttp.ClientSession,
+        clock: Clock,
+        witnesses: Mapping[str, WitnessSource],
+    ) -> None:
+        self.config = config
+        self.l1 = l1
+        self.http = http
+        self.clock = clock
+        self.witnesses = witnesses
+        self._accounts: dict[ChainId, L1Account] = {}
+
+    def account(self, chain_id: ChainId) -> L1Account:
+        """The operator's account on a chain.
+
+        Raises:
+            FileError: Its key cannot be read.
+        """
+        if chain_id not in self._accounts:
+            secret = read_account_key(self.config.operator_key)
+            self._accounts[chain_id] = L1Account(secret, self.l1, chain_id)
+        return self._accounts[chain_id]
+
+
+@asynccontextmanager
+async def open_ground(
+    config: WorkerConfig, *, clock: Clock, witnesses: Sequence[str] = ()
+) -> AsyncIterator[Ground]:
+    """Hold the lock of a home, and what its instances share.
+
+    Args:
+        config: The home.
+        clock: The wall clock, to judge collateral by.
+        witnesses: Beside the configured ones.
+
+    Raises:
+        FileLockedError: Another process runs on this home.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(hold_lock(config.home / "worker.lock"))
+        l1 = await stack.enter_async_context(
+            L1Client(config.l1.rpc, backoff=Backoff(jitter=system_jitter))
+        )
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        sources = await _witnesses(
+            stack, dict.fromkeys((*config.l1.witnesses, *witnesses))
+        )
+        yield Ground(config, l1=l1, http=http, clock=clock, witnesses=sources)
+
+
 @asynccontextmanager
 async def open_worker(
     config: WorkerConfig,
@@ -252,7 +304,7 @@ async def open_worker(
     upstream: str | None = None,
     witnesses: Sequence[str] = (),
 ) -> AsyncIterator[OpenWorker]:
-    """Start the enclave of a home folder and bring its state back.
+    """Start the one enclave of a home folder and bring its state back.
 
     Args:
         config: The home.
@@ -264,12 +316,29 @@ async def open_worker(
         SealiftError: Whatever keeps it from starting, by name; nothing on disk
             was dropped or overwritten.
     """
+    async with (
+        open_ground(config, clock=clock, witnesses=witnesses) as ground,
+        open_instance(ground, config, upstream=upstream) as worker,
+    ):
+        yield worker
+
+
+@asynccontextmanager
+async def open_instance(
+    ground: Ground, config: WorkerConfig, *, upstream: str | None = None
+) -> AsyncIterator[OpenWorker]:
+    """Start an enclave of a home, from its own folder, and bring its state back.
+
+    Args:
+        ground: What it shares with others of this home.
+        config: The home, and which instance.
+        upstream: Instead of the configured one.
+
+    Raises:
+        SealiftError: As :func:`open_worker`.
+    """
     async with AsyncExitStack() as stack:
-        stack.enter_context(hold_lock(config.home / "worker.lock"))
-        l1 = await stack.enter_async_context(
-            L1Client(config.l1.rpc, backoff=Backoff(jitter=system_jitter))
-        )
-        http = await stack.enter_async_context(aiohttp.ClientSession())
+        l1, http = ground.l1, ground.http
         platform = host_of(config)
         running = await stack.enter_async_context(platform.enclave())
         channel = EnclaveChannel(running)
@@ -307,8 +376,8 @@ async def open_worker(
             await forks.keep()
             raise forks.stopped()
         restored = await restore_state(channel, store, genesis=disk.genesis())
-        secret = read_account_key(config.operator_key)
-        account = OperatorAccount(L1Account(secret, l1, chain_id), config.shard)
+        paying = ground.account(chain_id)
+        account = OperatorAccount(paying, config.shard)
         outbox = Outbox(account)
         feed = BlockFeed(view, shard=config.shard, signing_key=started.signing_key)
         follower = Follower(
@@ -322,10 +391,7 @@ async def open_worker(
             skips=SkipPlanner(l1=view, feed=feed, shard=config.shard),
             forked=forks.keep,
         )
-        sources = await _witnesses(
-            stack, dict.fromkeys((*config.l1.witnesses, *witnesses))
-        )
-        standings = tuple(WitnessStanding(url=url) for url in sources)
+        standings = tuple(WitnessStanding(url=url) for url in ground.witnesses)
         if restored is not None:
             follower.restored(restored)
         peer = life.upstream
@@ -338,11 +404,11 @@ async def open_worker(
                 source=_source(config, platform, roots, http),
                 roots=roots,
                 l1=l1,
-                clock=clock,
+                clock=ground.clock,
                 quote=lambda: _a_quote(channel),
             ),
             standing=L1Standing(l1),
-            operator=account_of(secret),
+            operator=paying.account,
             upstream=Upstream(peer, http) if peer else None,
             peer=lambda url: Upstream(url, http),
             snapshot_every=config.snapshot_every,
@@ -369,10 +435,11 @@ async def open_worker(
             started=started,
             platform=platform,
             running=running,
+            chain_id=chain_id,
             witnesses=Witnesses(
                 channel=channel,
                 follower=follower,
-                witnesses=sources,
+                witnesses=ground.witnesses,
                 standings=standings,
                 forks=forks,
             ),
@@ -416,6 +483,15 @@ async def _once_it_answers(l1: L1Client, *, within: float) -> StatusResult:
             if now() >= end:
                 raise
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+async def wait_for_chain(l1: L1Client) -> None:
+    """Until the L1 node answers, as long as one may take to come up.
+
+    Raises:
+        NodeUnreachableError: It does not.
+    """
+    await _once_it_answers(l1, within=START_SECONDS)
 
 
 async def _check_chain(l1: L1Client, chain_id: ChainId, *, within: float) -> None:
@@ -495,56 +571,6 @@ async def _start(
         ) from error
     disk.keep_key_store(started.key_store)
     return started
-
-
-async def run_worker(
-    home: Path,
-    *,
-    clock: Clock,
-    ready: Callable[[Ready], None],
-    platform: Platform | None = None,
-    pccs: str = "",
-    witnesses: Sequence[str] = (),
-) -> None:
-    """Run the worker of a home folder; ends only by an error or cancellation.
-
-    Args:
-        home: With its ``worker.toml``.
-        clock: The wall clock.
-        ready: Called once it answers.
-        platform: Instead of the configured one.
-        pccs: Instead of the configured one.
-        witnesses: L1 nodes to compare with, beside the configured ones.
-
-    Raises:
-        SealiftError: What stopped it, by name.
-    """
-    config = load_config(home, platform=platform, pccs=pccs)
-    async with open_worker(config, clock=clock, witnesses=witnesses) as worker:
-        api = Api(
-            channel=worker.channel,
-            follower=worker.follower,
-            store=worker.store,
-            submitter=worker.account,
-            gate=CarryGate(
-                config.api.terms,
-                funds=worker.account.funds,
-                now=asyncio.get_running_loop().time,
-            ),
-            source=worker.life,
-            metrics=Metrics(config.shard.hex(), worker.life.reading),
-        )
-        app = api.application()
-        async with serve(app, host=config.api.host, port=config.api.port) as where:
-            worker.life.url = config.api.url or where.url
-            ready(
-                Ready(
-                    url=where.url,
-                    fingerprint=worker.hello.fingerprint,
-                    signing_key=worker.started.signing_key,
-                )
-            )
-            await worker.run()
 
 
 async def request_keys_once(home: Path, upstream: str, *, clock: Clock) -> None:
