@@ -5,6 +5,7 @@ Everything is started here and stopped by its own pid, also after a failure.
 
 import asyncio
 import contextlib
+import datetime as dt
 import os
 import shutil
 import signal
@@ -13,19 +14,28 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from sealift.attestation import TrustAnchor
 from sealift.base import (
+    Digest,
     Generation,
     Height,
     SealiftError,
     canonical_decode,
     decode,
     encode,
+)
+from sealift.bundle import encode_bundle, verify_bundle
+from sealift.cli._application import (
+    Trust,
+    build_application,
+    example,
+    sign_bundle,
 )
 from sealift.cli._demo_load import ChainScan, Load
 from sealift.cli._demo_stage import (
@@ -115,6 +125,28 @@ def copy_stage(template: Stage, folder: Path, *, block_ms: int = BLOCK_MS) -> St
         keys=template.keys,
         vendor=template.vendor,
     )
+
+
+def with_changed_code(stage: Stage, old: str, new: str) -> Stage:
+    """A stage whose next bundle is version 2 with one change in its pallet."""
+    source = stage.folder / "changed"
+    shutil.copytree(example("auction") / "v2", source)
+    pallet = source / "app" / "auction" / "pallet.py"
+    text = pallet.read_text()
+    assert text.count(old) == 1
+    pallet.write_text(text.replace(old, new))
+    anchor = TrustAnchor(root_der=SimIntel(stage.sim).root_der, kind="insecure-sim")
+    trust = Trust(l1=stage.trust_root, roots=(anchor,))
+    bundle = sign_bundle(
+        build_application(source, trust), stage.vendor, date=dt.date(2026, 1, 1)
+    )
+    path = stage.folder / "changed.bundle"
+    path.write_bytes(encode_bundle(bundle))
+    signed = verify_bundle(bundle).sigstruct
+    built = replace(
+        stage.new, path=path, fingerprint=signed.mrenclave, isv_svn=signed.isv_svn
+    )
+    return replace(stage, new=built)
 
 
 def free_port() -> int:
@@ -441,7 +473,14 @@ class Cast:
         self._tasks.append(task)
         return task
 
-    async def schedule(self, *, lead: int, notice: int = MIN_NOTICE + 2) -> int:
+    async def schedule(
+        self,
+        *,
+        lead: int,
+        notice: int = MIN_NOTICE + 2,
+        source: str = "",
+        bundle: bytes | None = None,
+    ) -> int:
         """The authority schedules the new bundle; XYZ."""
         entry = await self.l1.abci_query(schedule_key(self.stage.shard), prove=False)
         assert entry.value is not None
@@ -456,6 +495,8 @@ class Cast:
             release_from=Height(release),
             upgrade_at=Height(release + lead),
             expiry=Height(release),
+            source=source,
+            bundle=None if bundle is None else Digest(bundle),
         )
         signed = sign_order(order, self.stage.keys["authority"])
         await self.account("authority").act(

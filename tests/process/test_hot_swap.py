@@ -2,19 +2,39 @@
 
 import asyncio
 import json
+import shutil
+from collections.abc import Callable
 
 import pytest
-from cast import Cast, children, play
+from cast import Cast, children, play, with_changed_code
 
 from sealift.cli._demo_stage import Stage
 
 pytestmark = pytest.mark.process
+
+#: An instance is staged within a few dozen blocks, also on a busy machine.
+BLOCK_MS = 400
 
 
 def roles(status: dict[str, object]) -> dict[str, str]:
     rows = status.get("instances")
     assert isinstance(rows, list)
     return {row["mrenclave"]: row["role"] for row in rows}
+
+
+def rows_of(status: dict[str, object]) -> dict[str, dict[str, object]]:
+    rows = status.get("instances")
+    assert isinstance(rows, list)
+    return {row["mrenclave"]: row for row in rows}
+
+
+async def gone(cast: Cast, name: str) -> None:
+    """Until a killed process is seen to have ended."""
+    part = cast.parts[name]
+    assert part.child is not None
+    await part.child.wait()
+    while part.up.is_set():
+        await asyncio.sleep(0.01)
 
 
 async def staged(cast: Cast, name: str, *words: str) -> list[dict[str, object]]:
@@ -38,7 +58,11 @@ async def every_receipt_is_shown(cast: Cast, upto: int) -> None:
             assert answer.status == 200
 
 
-def test_one_service_upgrades_and_nobody_s_connection_ends(stage: Stage) -> None:
+def test_one_service_upgrades_and_nobody_s_connection_ends(
+    make_stage: Callable[..., Stage],
+) -> None:
+    stage = make_stage(block_ms=BLOCK_MS)
+
     async def story(cast: Cast) -> None:
         await cast.give_birth()
         await cast.open_load()
@@ -52,7 +76,7 @@ def test_one_service_upgrades_and_nobody_s_connection_ends(stage: Stage) -> None
                     heard.append(len(message.data))  # noqa: PERF401
 
         listener = asyncio.create_task(listen())
-        upgrade_at = await cast.schedule(lead=60)
+        upgrade_at = await cast.schedule(lead=30)
         said = await staged(cast, "old")
         assert said[-1]["state"] == "ready", said
         assert said[0]["role"] == "staged"
@@ -86,6 +110,89 @@ def test_one_service_upgrades_and_nobody_s_connection_ends(stage: Stage) -> None
         assert roles(status)[stage.old.fingerprint.hex()] == "retired"
         assert len(children(cast.parts["old"].pid)) == 1
         await every_receipt_is_shown(cast, last)
+        assert await cast.stop("old") == 0
+        await cast.judge("old", cast.swapped("old"), upgrade_at=upgrade_at, upto=last)
+
+    play(stage, story)
+
+
+def test_a_migration_that_fails_is_told_and_the_shard_goes_on_by_rescue(
+    make_stage: Callable[..., Stage],
+) -> None:
+    stage = with_changed_code(
+        make_stage(block_ms=BLOCK_MS),
+        "        if from_version != 1:\n            return\n",
+        "        if from_version == 1:\n"
+        '            raise BidsLostError("a migration that does not work")\n',
+    )
+
+    async def story(cast: Cast) -> None:
+        await cast.give_birth(rescue_after=20)
+        await cast.open_load()
+        pump = cast.flow(8)
+        upgrade_at = await cast.schedule(lead=30)
+        await staged(cast, "old")
+        await cast.reach(upgrade_at + 5)
+        status = await cast.until_status("old", lambda s: not s["ok"])
+        why = " ".join(status["reasons"])
+        assert stage.new.fingerprint.hex()[:8] in why
+        assert "Migration" in why, why
+        by_code = rows_of(status)
+        assert by_code[stage.old.fingerprint.hex()]["role"] == "current"
+        assert by_code[stage.old.fingerprint.hex()]["state_height"] == upgrade_at - 1
+        assert by_code[stage.new.fingerprint.hex()]["state"] == "migrating"
+        await cast.until_confirmed(upgrade_at + 22)
+        status = await cast.until_status("old", lambda s: s["ok"])
+        assert roles(status) == {
+            stage.old.fingerprint.hex(): "current",
+            stage.new.fingerprint.hex(): "retired",
+        }
+        pump.cancel()
+        last = cast.scan.height
+        await cast.until_confirmed(last)
+        assert not cast.parts["old"].ended
+        assert await cast.stop("old") == 0
+        await cast.judge("old", upgrade_at=None, upto=last)
+
+    play(stage, story)
+
+
+def test_kill_9_while_staging_and_at_xyz_and_it_goes_on_by_itself(
+    make_stage: Callable[..., Stage],
+) -> None:
+    stage = make_stage(block_ms=BLOCK_MS)
+
+    async def story(cast: Cast) -> None:
+        await cast.give_birth()
+        await cast.open_load()
+        pump = cast.flow(8)
+        upgrade_at = await cast.schedule(lead=50)
+        code = stage.new.fingerprint.hex()
+        into = stage.worker("old") / "bundles" / "next.bundle"
+        shutil.copy(stage.new.path, into)  # nobody says anything: it is found
+        await cast.until_status("old", lambda s: code in roles(s))
+        cast.kill("old")
+        await gone(cast, "old")
+        await cast.up("old")
+        await cast.until_status("old", lambda s: rows_of(s)[code]["imported"])
+        cast.kill("old")
+        await gone(cast, "old")
+        into.unlink()  # its own copy is all that it needs
+        await cast.up("old")
+        await cast.until_status("old", lambda s: rows_of(s)[code]["state_height"])
+        await cast.reach(upgrade_at)
+        cast.kill("old")
+        await gone(cast, "old")
+        await cast.up("old")
+        status = await cast.until_status(
+            "old", lambda s: roles(s).get(code) == "current"
+        )
+        assert cast.kill_enclave("old")
+        await cast.until_confirmed(upgrade_at + 5)
+        pump.cancel()
+        last = cast.scan.height
+        await cast.until_confirmed(last)
+        assert status["mrenclave"] == code
         assert await cast.stop("old") == 0
         await cast.judge("old", cast.swapped("old"), upgrade_at=upgrade_at, upto=last)
 

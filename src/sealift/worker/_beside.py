@@ -51,6 +51,8 @@ class Instance:
         self.inner_url = ""
         self.state_height: int | None = None
         self.has_keys = False
+        #: Whether it should answer by now, and does not.
+        self.overdue = False
         #: For which generation it has handed the shard over.
         self.handed_over: int | None = None
         self._archive: list[WorkerStore] = []
@@ -189,7 +191,7 @@ class Instance:
         if self.state_height is None:
             return "state", troubles or "the state, from the enclave beside it"
         if runs:
-            return "migrating", troubles or progress.idle or "its first block"
+            return "migrating", progress.idle or troubles or "its first block"
         lag = progress.l1_head - 1 - progress.imported
         behind = progress.imported - 1 - self.state_height
         if lag > _READY_LAG or behind > _READY_LAG:

@@ -64,6 +64,8 @@ _LONGEST_PAUSE: Final = 60.0
 #: … and begin anew after it was up for so long.
 _STEADY_SECONDS: Final = 120.0
 _LOOK_AGAIN_SECONDS: Final = 0.5
+#: So many blocks after its turn has come, an instance is late.
+_LATE_BLOCKS: Final = 3
 T = TypeVar("T", bound=Message)
 
 
@@ -383,6 +385,7 @@ class Service:
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
                 continue
             await self._steer()
+            self._see_who_is_late()
             await self._tell()
 
     async def _look(self, head: Height) -> None:
@@ -420,6 +423,21 @@ class Service:
             if one not in wanted and one.state is not InstanceState.RETIRED:
                 _LOG.info("instance %s ends: its time is over", one.name)
                 await self._rest(one)
+
+    def _see_who_is_late(self) -> None:
+        """An instance whose turn it is, and that does not take it: say why, once."""
+        plan, answering = self._plan, self._answering()
+        for one in self._instances.values():
+            late = (
+                plan is not None
+                and one is not answering
+                and one.fingerprint == plan.running
+                and plan.head >= plan.entry.upgrade_at + _LATE_BLOCKS
+            )
+            if late and not one.overdue:
+                why = self._progress(one).waits_for
+                _LOG.warning("instance %s does not take over: %s", one.name, why)
+            one.overdue = late
 
     def _have(self, entry: ScheduleEntry, schedule: Schedule) -> None:
         """Find the bundle of an entry, if there is no instance of it yet."""
@@ -522,8 +540,9 @@ class Service:
         for one in self._others(answering):
             if one.state is InstanceState.DOWN:
                 reasons.append(f"instance {one.name}: {one.why}")
-            elif one.fingerprint == running:  # it should answer, and does not yet
-                reasons += [f"instance {one.name}: {why}" for why in one.health()]
+            elif one.fingerprint == running and one.overdue:
+                word = self._progress(one)  # it should answer, and does not
+                reasons.append(f"instance {one.name}: {word.waits_for}")
         reasons += [
             f"bundle {code.hex()[:8]}: {why}"
             for code, why in self._finder.troubles.items()
