@@ -265,7 +265,10 @@ def _scratch(target: Path) -> Iterator[tuple[int, Path]]:
 
 
 async def _parts(http: aiohttp.ClientSession, source: str) -> AsyncIterator[bytes]:
-    where = urlsplit(source)
+    try:
+        where = urlsplit(source)
+    except ValueError as error:
+        raise BundleFetchError(f"no address ({error})", got=source) from error
     if where.scheme == "file" and where.netloc in ("", "localhost"):
         for part in _file_parts(Path(unquote(where.path)), source):
             yield part

@@ -6,6 +6,7 @@ go to the instance that executes, and what comes in between waits for it.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol, TypeVar
@@ -39,6 +40,8 @@ SWITCH_SECONDS: Final = 10.0
 #: How an enclave names that another code runs the shard now, or that L1 does not
 #: cover yet the state that it took over.
 _NOT_SERVING: Final = frozenset({"NotServingError", "StateUnconfirmedError"})
+#: So many of those who waited are answered at a time.
+_TURNS: Final = 8
 T = TypeVar("T")
 
 
@@ -99,6 +102,8 @@ class Board:
         self._archives: dict[Fingerprint, Receipts] = {}
         self._listeners: set[Callable[[Executions], None]] = set()
         self._changed = asyncio.Event()
+        #: All who waited go on at once: in turn, so that they crowd out nobody.
+        self._turns = asyncio.Semaphore(_TURNS)
         #: How often the answering instance has changed.
         self.switches = 0
 
@@ -172,11 +177,13 @@ class Board:
         loop = asyncio.get_running_loop()
         end = loop.time() + SWITCH_SECONDS
         why: SealiftError | None = None
+        turn: AbstractAsyncContextManager[None] = nullcontext()
         while True:
             seat, changed = self.current, self._changed
             if seat is not None:
                 try:
-                    return await step(seat)
+                    async with turn:
+                        return await step(seat)
                 except EnclaveRefusedError as error:
                     if error.refused not in _NOT_SERVING or not self._awaited():
                         raise
@@ -193,6 +200,7 @@ class Board:
                         await changed.wait()
                 except TimeoutError:
                     raise _switching(why) from why
+            turn = self._turns
 
     def _tell(self, event: Executions) -> None:
         for listener in tuple(self._listeners):
