@@ -62,6 +62,20 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
         """Blocks of L1 that it has not verified."""
         return None if self.imported is None else max(self.head - 1 - self.imported, 0)
 
+    def shown(self) -> dict[str, object]:
+        """As ``worker status`` shows it."""
+        return {
+            "mrenclave": self.fingerprint,
+            "version": self.version,
+            "role": self.role,
+            "state": self.state,
+            "waits_for": self.waits_for,
+            "generation": self.generation,
+            "imported": self.imported,
+            "lag": self.lag,
+            "state_height": self.state_height,
+        }
+
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """Why not; nothing follows."""

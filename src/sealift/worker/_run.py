@@ -195,6 +195,8 @@ class OpenWorker:
     running: RunningEnclave
     witnesses: Witnesses
     chain_id: ChainId
+    #: Whom it asks for keys and state.
+    upstream: Upstream | None
 
     async def run(self) -> None:
         """Follow and serve; ends only by an error.
@@ -436,6 +438,7 @@ async def open_instance(
             platform=platform,
             running=running,
             chain_id=chain_id,
+            upstream=around.upstream,
             witnesses=Witnesses(
                 channel=channel,
                 follower=follower,

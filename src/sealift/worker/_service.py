@@ -12,25 +12,18 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from sealift.base import (
     AccountId,
     ChainId,
     Fingerprint,
     Height,
-    Message,
     SealiftError,
-    canonical_decode,
 )
 from sealift.protocol import (
-    Frontier,
-    HandoverCertificate,
     Schedule,
     ScheduleEntry,
-    certificate_key,
-    frontier_key,
-    schedule_key,
 )
 from sealift.transport.clock import Clock
 from sealift.transport.http import serve
@@ -54,7 +47,7 @@ from ._instances import (
 )
 from ._l1 import L1View
 from ._metrics import InstanceMetrics, Metrics
-from ._plan import Plan, generation_at, plan_for
+from ._outlook import Outlook
 from ._run import Ground, OpenWorker, open_ground, open_instance, wait_for_chain
 
 _LOG: Final = logging.getLogger(__name__)
@@ -64,9 +57,10 @@ _LONGEST_PAUSE: Final = 60.0
 #: … and begin anew after it was up for so long.
 _STEADY_SECONDS: Final = 120.0
 _LOOK_AGAIN_SECONDS: Final = 0.5
+#: Where nobody ever answers: the one beside is not up yet.
+NOBODY_YET: Final = "http://127.0.0.1:0"
 #: So many blocks after its turn has come, an instance is late.
 _LATE_BLOCKS: Final = 3
-T = TypeVar("T", bound=Message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +97,7 @@ class Service:
         self._instances: dict[Fingerprint, Instance] = {}
         self._board = Board(self._is_awaited)
         self._metrics = InstanceMetrics(config.shard.hex())
-        self._schedule: Schedule | None = None
-        self._plan: Plan | None = None
+        self._outlook = Outlook(ground.l1, config.shard, config.platform)
         self._chain: ChainId | None = None
         self._first = asyncio.Event()
         self._listening = asyncio.Event()
@@ -122,7 +115,7 @@ class Service:
             self._know()
             if len(self._instances) > 1:
                 await wait_for_chain(self._ground.l1)
-                await self._look(await self._ground.l1.height())
+                await self._outlook.look(await self._ground.l1.height())
             async with asyncio.TaskGroup() as self._group:
                 self._begin_wanted()
                 self._group.create_task(self._view.watch(), name="L1 news")
@@ -155,12 +148,10 @@ class Service:
 
     def _wanted(self) -> list[Instance]:
         """Those that should be up; never none."""
-        plan, platform = self._plan, self.config.platform
         found = [
             one
             for one in self._instances.values()
-            if plan is not None
-            and plan.wants(one.fingerprint, platform, one.handed_over)
+            if self._outlook.wants(one.fingerprint, one.handed_over)
         ]
         return found or [next(iter(self._instances.values()))]
 
@@ -226,7 +217,7 @@ class Service:
         async with (
             AsyncExitStack() as inner,
             open_instance(
-                self._ground, one.config, upstream=await self._upstream(one)
+                self._ground, one.config, upstream=self._upstream(one)
             ) as worker,
         ):
             self._require_its_code(one, worker)
@@ -238,6 +229,7 @@ class Service:
             self._board.enter(seat)
             stop = worker.follower.listen(lambda event: self._executed(one, event))
             self._first.set()
+            await self._aim()
             await self._tell()
             try:
                 await self._listening.wait()
@@ -284,25 +276,41 @@ class Service:
             now=asyncio.get_running_loop().time,
         )
 
-    async def _upstream(self, one: Instance) -> str | None:
-        """Whom an instance that was staged here asks: the one beside it.
+    def _upstream(self, one: Instance) -> str | None:
+        """Whom an instance asks at first; ``None``: as configured.
 
-        By a listener of its own on loopback: strangers who crowd the front do not
-        keep it out. ``None``: as configured.
+        One that was staged here asks the one beside it, once that is up.
         """
         if not one.config.instance:
             return None
-        beside = [other for other in self._others(one) if other.worker is not None]
-        if not beside:
-            return self.config.upstream or None
-        best = max(beside, key=self._furthest)
-        seat = self._board.seat(best.fingerprint)
-        if seat is None or best.inner is None:
-            return self.config.upstream or None
-        if not best.inner_url:
-            where = await best.inner.enter_async_context(serve(seat.api.application()))
-            best.inner_url = where.url
-        return best.inner_url
+        return self.config.upstream or NOBODY_YET
+
+    async def _aim(self) -> None:
+        """Have those that were staged here ask the one beside them.
+
+        By a listener of its own on loopback: strangers who crowd the front do not
+        keep it out.
+        """
+        for one in list(self._instances.values()):
+            worker = one.worker
+            if worker is None or worker.upstream is None or not one.config.instance:
+                continue
+            beside = [other for other in self._others(one) if other.worker is not None]
+            if not beside:
+                continue
+            url = await self._listener_of(max(beside, key=self._furthest))
+            if url and worker.upstream.configured != url:
+                worker.upstream.configured = worker.upstream.url = url
+
+    async def _listener_of(self, one: Instance) -> str:
+        """Where an instance itself answers, whoever the front passes requests to."""
+        seat, inner = self._board.seat(one.fingerprint), one.inner
+        if seat is None or inner is None:
+            return ""
+        if not one.inner_url:
+            where = await inner.enter_async_context(serve(seat.api.application()))
+            one.inner_url = where.url
+        return one.inner_url
 
     async def _learn_holders(self, one: Instance, worker: OpenWorker) -> None:
         """Whom the others here know to hold the keys.
@@ -317,12 +325,7 @@ class Service:
         return self._rank(one, one.state_height).key()
 
     def _rank(self, one: Instance, height: int | None) -> Rank:
-        if height is None:
-            return Rank()
-        generation = generation_at(
-            self._schedule, one.fingerprint, height, self.config.platform
-        )
-        return Rank(generation=generation, height=height)
+        return self._outlook.rank(one.fingerprint, height)
 
     def _executed(self, one: Instance, event: Executions) -> None:
         one.state_height = event.height
@@ -377,7 +380,7 @@ class Service:
         while True:
             try:
                 seen = await self._view.wait_for_height(seen + 1)
-                await self._look(seen)
+                await self._outlook.look(seen)
                 for one in list(self._instances.values()):
                     if one.worker is not None:
                         await self._weigh(one)
@@ -385,29 +388,12 @@ class Service:
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
                 continue
             await self._steer()
+            await self._aim()
             self._see_who_is_late()
             await self._tell()
 
-    async def _look(self, head: Height) -> None:
-        shard = self.config.shard
-        schedule = await self._read(schedule_key(shard), Schedule)
-        if schedule is None:
-            return
-        self._schedule = schedule
-        self._plan = plan_for(
-            schedule,
-            head=head,
-            platform=self.config.platform,
-            frontier=await self._read(frontier_key(shard), Frontier),
-            certificate=await self._read(certificate_key(shard), HandoverCertificate),
-        )
-
-    async def _read(self, key: bytes, kind: type[T]) -> T | None:
-        entry = await self._ground.l1.abci_query(key, prove=False)
-        return None if entry.value is None else canonical_decode(kind, entry.value)
-
     async def _steer(self) -> None:
-        plan, schedule = self._plan, self._schedule
+        plan, schedule = self._outlook.plan, self._outlook.schedule
         if plan is None or schedule is None:
             return
         self._begin_wanted()
@@ -426,7 +412,7 @@ class Service:
 
     def _see_who_is_late(self) -> None:
         """An instance whose turn it is, and that does not take it: say why, once."""
-        plan, answering = self._plan, self._answering()
+        plan, answering = self._outlook.plan, self._answering()
         for one in self._instances.values():
             late = (
                 plan is not None
@@ -486,8 +472,8 @@ class Service:
         Raises:
             SealiftError: Why it is not staged, by name.
         """
-        await self._look(await self._view.wait_for_height(1))
-        chain, schedule = self._chain, self._schedule
+        await self._outlook.look(await self._view.wait_for_height(1))
+        chain, schedule = self._chain, self._outlook.schedule
         if chain is None or schedule is None:
             raise StalledError("the shard is not known on L1 yet")
         judged = await asyncio.to_thread(
@@ -517,7 +503,7 @@ class Service:
 
     def _progress(self, one: Instance) -> Progress:
         return one.progress(
-            self._plan,
+            self._outlook.plan,
             answering=self._answering() is one,
             platform=self.config.platform,
         )
@@ -536,7 +522,7 @@ class Service:
         reasons = list(answering.health())
         if answering.worker is None:
             reasons.append(f"no enclave is up: {answering.why or 'it is starting'}")
-        running = None if self._plan is None else self._plan.running
+        running = None if self._outlook.plan is None else self._outlook.plan.running
         for one in self._others(answering):
             if one.state is InstanceState.DOWN:
                 reasons.append(f"instance {one.name}: {one.why}")
@@ -555,20 +541,7 @@ class Service:
         """The instances, and what is missing."""
         rows = [self._progress(one) for one in self._instances.values()]
         return {
-            "instances": [
-                {
-                    "mrenclave": row.fingerprint,
-                    "version": row.version,
-                    "role": row.role,
-                    "state": row.state,
-                    "waits_for": row.waits_for,
-                    "generation": row.generation,
-                    "imported": row.imported,
-                    "lag": row.lag,
-                    "state_height": row.state_height,
-                }
-                for row in rows
-            ],
+            "instances": [row.shown() for row in rows],
             "bundles_missing": {
                 code.hex(): why for code, why in self._finder.troubles.items()
             },
