@@ -52,7 +52,7 @@ def test_the_commands_are_those_we_promise() -> None:
         },
         "worker": {
             "init", "run", "request-keys", "shielding-key", "signing-key",
-            "mrenclave", "status", "check", "dump-ra",
+            "mrenclave", "status", "check", "dump-ra", "stage",
         },
         "client": {
             "new-account", "faucet", "shield", "unshield", "transfer", "balance",

@@ -34,6 +34,7 @@ from sealift.base import (
     Fingerprint,
     Height,
     MrSigner,
+    PlatformId,
     encode,
 )
 from sealift.protocol import (
@@ -78,8 +79,11 @@ PUBLISH = "enclave_bridge.publish_key"
 ANNOUNCE = "teerex.announce"
 
 
-def announced(key: AccountId, url: str, *, attested_at: int = 1) -> bytes:
-    return encode(record(key, url=url, attested_at=Height(attested_at)))
+def announced(key: AccountId, url: str, *, attested_at: int = 1, at: int = 0) -> bytes:
+    platform = PlatformId(bytes([at]) * 32)
+    return encode(
+        record(key, url=url, attested_at=Height(attested_at), platform_id=platform)
+    )
 
 
 def publication() -> PublishKeyStatement:
@@ -680,6 +684,21 @@ def test_receipts_go_when_no_copy_of_their_call_is_valid_any_more(play) -> None:
     play(story)
 
 
+def test_two_instances_on_one_machine_are_lost_together(play) -> None:
+    """As while an upgrade is staged: the keys are still on one machine only."""
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing(attested_at=900_000)
+        scene.scheduled()
+        scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "", attested_at=900_000)
+        scene.store.add_holders(ME, OTHER)
+        scene.follower.progress.imported = 910_000
+        assert (await scene.life.reading()).instances_with_keys == 1
+
+    play(story, live=False)
+
+
 def test_an_instance_that_is_gone_holds_nothing_any_more(play) -> None:
     """Two machines had the keys; one is lost, and the count says so."""
 
@@ -687,7 +706,9 @@ def test_an_instance_that_is_gone_holds_nothing_any_more(play) -> None:
         scene.epochs = (Epoch(0),)
         scene.standing(attested_at=900_000)
         scene.scheduled()
-        scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "", attested_at=880_000)
+        scene.l1.values[enclave_key(OTHER)] = announced(
+            OTHER, "", attested_at=880_000, at=1
+        )
         scene.store.add_holders(ME, OTHER, b"\x0d" * 32)  # the third left L1
         scene.follower.progress.imported = 910_000
         assert (await scene.life.reading()).instances_with_keys == 2

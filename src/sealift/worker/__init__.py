@@ -46,7 +46,13 @@ from ._errors import (
 )
 from ._forecast import Risk, collateral_risk, forecast
 from ._gramine import GramineMissingError
-from ._instances import Judged, home_chain, judge_bundle, put_bundle
+from ._instances import (
+    Judged,
+    home_chain,
+    judge_bundle,
+    put_bundle,
+    staged_instances,
+)
 from ._platform import existing_machine
 from ._run import open_worker, request_keys_once
 from ._service import Ready, run_worker
@@ -106,5 +112,6 @@ __all__ = [
     "run_worker",
     "seconds_left",
     "stage_in_running",
+    "staged_instances",
     "worker_listens",
 ]

@@ -134,14 +134,17 @@ class Report:
         return await record_of(self._around.l1, key, self._follower.progress.imported)
 
     async def _live_holders(self, schedule: Schedule | None) -> int | None:
-        """Known holders of keys that L1 has as live: the others may be gone."""
+        """Known holders of keys that L1 has as live: the others may be gone.
+
+        Two on one machine, as while an upgrade is staged, are lost together: they
+        count as one.
+        """
         if schedule is None:
             return None
         height = Height(self._follower.progress.imported)
         records = [await self._record(key) for key in self._store.holder_keys()]
-        return sum(
-            one is not None and is_live(one, schedule, height) for one in records
-        )
+        live = [one for one in records if one and is_live(one, schedule, height)]
+        return len({one.platform_id for one in live})
 
     def _risks(
         self,
