@@ -177,6 +177,26 @@ def test_where_the_next_enclave_does_not_answer_reads_fail_by_name_in_time(
     play(story)
 
 
+def test_an_enclave_that_has_not_seen_its_turn_is_asked_again_when_it_has(
+    play: Play,
+) -> None:
+    async def story(
+        service: Service, http: aiohttp.ClientSession, _: Listening
+    ) -> None:
+        service.board.enter(service.new.seat)
+        answers = service.new.enclave.answers["Ask"]
+        service.new.stops_serving()
+        waiting = asyncio.create_task(ask(http))
+        await settled()
+        assert not waiting.done()
+        service.new.enclave.answers["Ask"] = answers
+        service.switch()
+        assert await waiting == (200, NEW)
+        assert service.board.switches == 0
+
+    play(story)
+
+
 def test_nobody_waits_where_no_other_enclave_is_to_come(play: Play) -> None:
     async def story(
         service: Service, http: aiohttp.ClientSession, _: Listening

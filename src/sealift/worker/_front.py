@@ -136,6 +136,8 @@ class Board:
         if seat is not None and rank.key() > seat.rank.key():
             with self._noticing():
                 seat.rank = rank
+            if self.current is seat:  # it may answer what it refused before
+                self._wake()
 
     def keep(self, fingerprint: Fingerprint, receipts: Receipts | None) -> None:
         """What an instance that has ended left behind; ``None``: it is up again."""
@@ -192,7 +194,7 @@ class Board:
                     if not self._awaited():
                         raise
                     why = error
-            if changed is not self._changed:  # meanwhile another one answers
+            if changed is not self._changed:  # something has changed meanwhile
                 continue
             with door.entered(peer):
                 try:
@@ -213,8 +215,11 @@ class Board:
         """Wake whoever waits, if another instance answers than before."""
         if self.current is not before:
             self.switches += before is not None and self.current is not None
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 class _Noticing:

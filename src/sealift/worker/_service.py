@@ -181,9 +181,15 @@ class Service:
         return [other for other in self._instances.values() if other is not one]
 
     def _is_awaited(self) -> bool:
-        """Whether another instance may answer what one does not."""
-        up = [one for one in self._instances.values() if one.wanted]
-        return len(up) > 1
+        """Whether what is refused now may be answered in a moment.
+
+        By another instance, or by the one whose turn has come, once it sees it.
+        """
+        plan, known = self._outlook.plan, self._instances
+        running = None if plan is None else plan.running
+        if running in known and known[running].wanted:
+            return True
+        return sum(one.wanted for one in known.values()) > 1
 
     # --- one instance ---
 
