@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from cast import Cast, children, play, with_changed_code
 
+from sealift.base import SealiftError
 from sealift.cli._demo_stage import Stage
 
 pytestmark = pytest.mark.process
@@ -58,6 +59,24 @@ async def every_receipt_is_shown(cast: Cast, upto: int) -> None:
             assert answer.status == 200
 
 
+class Reads:
+    """Somebody who reads all the time, of whom no read fails."""
+
+    def __init__(self) -> None:
+        self.answered: list[int] = []
+        self.failed: list[str] = []
+
+    async def run(self, cast: Cast, url: str) -> None:
+        while True:
+            at = cast.scan.height
+            try:
+                await cast.load.ask(0, "system.nonce", {}, url, cast.http)
+                self.answered.append(at)
+            except SealiftError as error:
+                self.failed.append(f"{at}: {error}")
+            await asyncio.sleep(0.05)
+
+
 def test_one_service_upgrades_and_nobody_s_connection_ends(
     make_stage: Callable[..., Stage],
 ) -> None:
@@ -75,7 +94,9 @@ def test_one_service_upgrades_and_nobody_s_connection_ends(
                 async for message in socket:  # one by one: it is looked at meanwhile
                     heard.append(len(message.data))  # noqa: PERF401
 
+        reads = Reads()
         listener = asyncio.create_task(listen())
+        reader = asyncio.create_task(reads.run(cast, url))
         upgrade_at = await cast.schedule(lead=30)
         said = await staged(cast, "old")
         assert said[-1]["state"] == "ready", said
@@ -83,7 +104,7 @@ def test_one_service_upgrades_and_nobody_s_connection_ends(
         waited = {one["state"] for one in said} & {"notice", "keys", "state"}
         assert waited, said
         assert all(one["waits_for"] for one in said)
-        before = cast.parts["old"].pid
+        pid = cast.parts["old"].pid
         await cast.until_confirmed(upgrade_at + 3)
         status = await cast.until_status(
             "old", lambda s: "retired" in roles(s).values()
@@ -93,7 +114,7 @@ def test_one_service_upgrades_and_nobody_s_connection_ends(
             stage.new.fingerprint.hex(): "current",
         }
         assert len(children(cast.parts["old"].pid)) == 1
-        assert cast.parts["old"].pid == before
+        assert cast.parts["old"].pid == pid
         assert not cast.parts["old"].ended
         assert not listener.done()
         count = len(heard)
@@ -103,6 +124,14 @@ def test_one_service_upgrades_and_nobody_s_connection_ends(
         await cast.until_confirmed(last)
         assert len(heard) > count
         listener.cancel()
+        reader.cancel()
+        assert reads.failed == []
+        before, after = (
+            [at for at in reads.answered if at < upgrade_at],
+            [at for at in reads.answered if at >= upgrade_at],
+        )
+        assert before, "nobody read before the switch"
+        assert after, "nobody read after it"
         assert await cast.stop("old") == 0
         cast.run_worker("old")  # a restart is part of every upgrade
         await cast.up("old")
