@@ -12,6 +12,7 @@ from sealift.bundle import (
     make_bundle,
     make_tbs,
     measure,
+    parse_bundle,
     sign_sigstruct,
     verify_bundle,
 )
@@ -56,6 +57,4 @@ def small_bundle(
 
 def code_in(data: bytes) -> bytes:
     """The fingerprint of a bundle."""
-    from sealift.bundle import parse_bundle  # noqa: PLC0415
-
     return verify_bundle(parse_bundle(data)).fingerprint

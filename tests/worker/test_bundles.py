@@ -16,7 +16,12 @@ from small_bundles import code_in, small_bundle
 from test_config import RIGHT, home_with
 
 from sealift.base import Digest, Fingerprint, SealiftError
-from sealift.bundle import BundleFormatError, SigstructError
+from sealift.bundle import (
+    BundleFormatError,
+    SigstructError,
+    encode_bundle,
+    parse_bundle,
+)
 from sealift.crypto import rsa_generate, sha256
 from sealift.protocol import EntryStatus, Schedule, ShardConfig
 from sealift.transport.files import DiskFullError
@@ -117,8 +122,6 @@ def test_what_is_no_bundle_or_not_signed_for_its_content_is_refused() -> None:
 
 def mixed_signature() -> bytes:
     """One bundle's content with another's signature."""
-    from sealift.bundle import encode_bundle, parse_bundle  # noqa: PLC0415
-
     mine, other = parse_bundle(DATA), parse_bundle(small_bundle(app=b"x = 2\n"))
     return encode_bundle(replace(mine, sigstruct=other.sigstruct))
 
