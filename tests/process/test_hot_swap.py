@@ -6,10 +6,13 @@ import shutil
 from collections.abc import Callable
 
 import pytest
+from aiohttp import web
 from cast import Cast, children, play, with_changed_code
 
 from sealift.base import SealiftError
 from sealift.cli._demo_stage import Stage
+from sealift.crypto import sha256
+from sealift.transport.http import serve
 
 pytestmark = pytest.mark.process
 
@@ -141,6 +144,39 @@ def test_one_service_upgrades_and_nobody_s_connection_ends(
         await every_receipt_is_shown(cast, last)
         assert await cast.stop("old") == 0
         await cast.judge("old", cast.swapped("old"), upgrade_at=upgrade_at, upto=last)
+
+    play(stage, story)
+
+
+def test_a_bundle_comes_from_where_the_order_says_by_its_hash(
+    make_stage: Callable[..., Stage],
+) -> None:
+    """First from a server that lies; it is asked again, and tells the truth."""
+    stage = make_stage(block_ms=BLOCK_MS)
+    data = stage.new.path.read_bytes()
+    answers = [data[:-1] + b"x", data[: len(data) // 2]]
+
+    async def served(_: web.Request) -> web.Response:
+        return web.Response(body=answers.pop(0) if answers else data)
+
+    async def story(cast: Cast) -> None:
+        app = web.Application()
+        app.router.add_get("/v2.bundle", served)
+        async with serve(app) as where:
+            await cast.give_birth()
+            await cast.schedule(
+                lead=500, source=f"{where.url}/v2.bundle", bundle=sha256(data)
+            )
+            status = await cast.until_status("old", lambda s: s["bundles_missing"])
+            assert "another file" in str(status["bundles_missing"])
+            assert not status["ok"]
+            code = stage.new.fingerprint.hex()
+            await cast.until_status(
+                "old", lambda s: roles(s).get(code) == "staged" and s["ok"]
+            )
+        kept = stage.worker("old") / "bundles" / f"{sha256(data).hex()}.bundle"
+        assert kept.read_bytes() == data
+        assert await cast.stop("old") == 0
 
     play(stage, story)
 
