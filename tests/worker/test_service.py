@@ -15,6 +15,7 @@ from doubles import (
     FakeAccount,
     FakeEnclave,
     FakeL1,
+    effects,
     entry,
     executed,
     frontier,
@@ -333,6 +334,22 @@ def test_the_one_before_ends_when_l1_has_both_and_nothing_is_owed(play) -> None:
         await asyncio.sleep(0.3)
         assert [one.code for one in scene.opened] == [NEW]
         assert scene.service._board.receipt(name) is not None
+
+    play(story)
+
+
+def test_the_one_before_stays_while_l1_owes_its_blocks_effects(play) -> None:
+    async def story(scene: Scene) -> None:
+        await scene.upgraded()
+        owed = effects(99)
+        scene.up[OLD].store.put_effects(owed)
+        scene.node.confirms(frontier(103, 1), certificate=True)
+        scene.node.head = 120
+        await asyncio.sleep(0.3)
+        assert OLD in scene.up
+        scene.up[OLD].store.drop_effects(99)
+        scene.node.head = 121
+        await scene.until(lambda: OLD not in scene.up)
 
     play(story)
 

@@ -22,7 +22,7 @@ from sealift.transport.http import error_body
 from ._errors import ControlError
 
 SOCKET_FILE: Final = "control.sock"
-_MODE: Final = 0o600
+#: What bind leaves of a mode: read and write, for the owner alone.
 _MASK: Final = 0o177
 _MOST_LINE: Final = 64 * 1024
 #: Connections at once, and seconds in which a request must have come whole.
@@ -121,7 +121,6 @@ async def control_socket(home: Path, stage: Stage) -> AsyncIterator[None]:
                 listening.bind(short)
             finally:
                 os.umask(before)
-        path.chmod(_MODE)
         listening.setblocking(False)  # noqa: FBT003 - positional only
         served = _Server(stage)
         server = await asyncio.start_unix_server(
