@@ -507,6 +507,30 @@ def test_a_gap_in_a_peers_diffs_is_closed_by_a_snapshot(play) -> None:
     play(story, upstream=upstream)
 
 
+def test_nothing_is_fetched_that_a_later_generation_made_of_the_state(play) -> None:
+    """It would take the place of the state that a rescue would go on from."""
+    upstream = FakeUpstream("http://there")
+    upstream.offers = [(Height(n), b"diff") for n in range(11, 20)]
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.state_height = 10
+        scene.standing()
+        scene.life.fetch_until(Height(13))
+        scene.follower.progress.needs_state = True
+        await scene.until(lambda: len(scene.follower.applied) >= 3)
+        assert scene.follower.applied[:3] == [11, 12, 13]
+        assert max(scene.follower.applied) == 13
+        scene.state_height = 13
+        await scene.life._fetcher._fetch_some(upstream)
+        asked = len(upstream.asked)
+        await scene.life._fetcher._fetch_some(upstream)
+        assert len(upstream.asked) == asked
+        assert max(scene.follower.applied) == 13
+
+    play(story, upstream=upstream)
+
+
 def test_without_a_state_a_snapshot_is_taken_over(play) -> None:
     upstream = FakeUpstream("http://there")
 

@@ -96,6 +96,19 @@ def test_a_rescue_wants_the_old_code_again_and_the_void_one_no_more() -> None:
     assert found.previous is None
 
 
+def test_no_code_takes_over_what_a_later_generation_made_of_the_state() -> None:
+    before = plan(OLD_RUNS, AHEAD, head=50)
+    assert before.last_for(CODE, SIM) is None
+    assert before.last_for(NEW, SIM) is None
+    after = plan(RETIRED, RUNS, head=105)
+    assert after.last_for(CODE, SIM) == 99
+    assert after.last_for(NEW, SIM) is None
+    rescue = entry(2, since=100, code=CODE, predecessor=Generation(0))
+    rescued = plan(RETIRED, VOID, rescue, head=160)
+    assert rescued.last_for(CODE, SIM) is None
+    assert rescued.last_for(NEW, SIM) == 99
+
+
 def test_a_void_predecessor_is_not_kept() -> None:
     rescue = entry(2, since=100, code=CODE, predecessor=Generation(1))
     assert plan(RETIRED, VOID, rescue, head=160).previous is None

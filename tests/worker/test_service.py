@@ -137,6 +137,7 @@ class Worker:
         self.follower.progress.imported = scene.node.head
         self.follower.progress.l1_head = scene.node.head + 1
         self.reasons: tuple[str, ...] = ()
+        self.fetches_until: Height | None = None
         self.life = self
         self.url = ""
         self.account = self
@@ -162,6 +163,9 @@ class Worker:
 
     async def submit(self, _: bytes) -> bytes:
         return b""
+
+    def fetch_until(self, last: Height | None) -> None:
+        self.fetches_until = last
 
     def dies(self, why: str = "ended") -> None:
         self.end.set_exception(EnclaveGoneError(why))
@@ -309,6 +313,9 @@ def test_the_one_before_ends_when_l1_has_both_and_nothing_is_owed(play) -> None:
     async def story(scene: Scene) -> None:
         await scene.upgraded()
         assert scene.role(OLD) == "previous"
+        # What a rescue would go on from stays; the new one follows to any height.
+        await scene.until(lambda: scene.up[OLD].fetches_until == 99)
+        assert scene.up[NEW].fetches_until is None
         name = receipt(99, envelope=bytes([99])).envelope
         scene.up[OLD].store.commit_block(
             executed(99, receipts=(receipt(99, envelope=bytes([99])),))

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from sealift.base import AccountId, SealiftError, ShardId, canonical_decode
+from sealift.base import AccountId, Height, SealiftError, ShardId, canonical_decode
 from sealift.protocol import EnclaveRecord, KeyEpochRecord, enclave_key, keys_key
 from sealift.protocol.ecall import EnclaveStatus, GetStatus
 
@@ -63,6 +63,9 @@ class Fetcher:
         self._upstream = upstream
         self._genesis = genesis
         self._troubles = troubles
+        #: The last block whose state this code has a use for: what a later generation
+        #: makes of it would take the place of what a rescue needs.
+        self.last: Height | None = None
 
     async def ask(self, step: Callable[[Upstream], Awaitable[None]]) -> None:
         """Ask the upstream worker; where it is gone, look up where it is now.
@@ -129,8 +132,13 @@ class Fetcher:
             await self._follower.execute_ready()
         elif status.state_height is None or status.halted:
             await self._fetch_snapshot(upstream, fresh_at=0)
+        elif self._is_over(status.state_height + 1):
+            await asyncio.sleep(RETRY_SECONDS)
         else:
             await self._fetch_diffs(upstream, status.state_height)
+
+    def _is_over(self, height: int) -> bool:
+        return self.last is not None and height > self.last
 
     async def _begin_at_genesis(self) -> bool:
         """Make the state from the genesis blob, while L1 has confirmed no block.
@@ -164,7 +172,7 @@ class Fetcher:
     async def _fetch_diffs(self, upstream: Upstream, after: int) -> None:
         wanted = after + 1
         for height, diff in await upstream.diffs(after):
-            if not self._follower.progress.needs_state:
+            if not self._follower.progress.needs_state or self._is_over(height):
                 return
             if height > wanted:  # the peer keeps no diff of a block in between
                 await self._fetch_snapshot(upstream, fresh_at=wanted)

@@ -133,6 +133,10 @@ class Life:
             troubles=self._troubles,
         )
 
+    def fetch_until(self, last: Height | None) -> None:
+        """No state above this block is fetched; ``None``: whatever is behind."""
+        self._fetcher.last = last
+
     # --- what runs beside the follower ---
 
     async def run(self) -> None:

@@ -52,6 +52,16 @@ class Plan:
         """The one that runs."""
         return self.entry.generation
 
+    def last_for(self, code: Fingerprint, platform: Platform) -> Height | None:
+        """The last block whose state a code has a use for; ``None``: no end.
+
+        Once its turn is over that is the block before the next generation's first:
+        from there a rescue would go on.
+        """
+        if any(code_of(entry, platform) == code for entry in self.entries()):
+            return None
+        return Height(self.entry.since - 1)
+
     def entries(self) -> tuple[ScheduleEntry, ...]:
         """Those whose code should be here: the running one, then what is ahead."""
         return (self.entry, *self.ahead)

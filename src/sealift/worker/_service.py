@@ -340,6 +340,10 @@ class Service:
     async def _weigh(self, one: Instance) -> None:
         """Where an instance's state stands."""
         await one.look()
+        plan = self._outlook.plan
+        if one.worker is not None and plan is not None:
+            last = plan.last_for(one.fingerprint, self.config.platform)
+            one.worker.life.fetch_until(last)
         self._board.advance(one.fingerprint, self._rank(one, one.state_height))
 
     # --- the front, and what L1 says ---
