@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import msgspec
 import pytest
+from aiohttp import web
 from shard_world import World
 
 from sealift.base import Digest, Fingerprint, Generation, Height
@@ -171,6 +172,24 @@ def test_what_is_no_bundle_or_no_home_is_refused_in_one_line(
         assert len(said.err.splitlines()) == 1
     wrong = sealift("worker", "stage", tiny_bundle, "--home", home, "--gramine", home)
     assert wrong.code == 2
+
+
+def test_status_shows_the_instances_in_a_table_whatever_a_worker_says(
+    world: World, home: Path, sealift: Any
+) -> None:
+    shown = [dict(WORDS[0].shown()), {"mrenclave": "cd", "more": 1}]
+    url = ("--url", world.enclave.url)
+    for said in (shown, "nonsense", [1], None, []):
+
+        async def status(_: web.Request, said: object = said) -> web.Response:
+            return web.json_response({"mrenclave": "ab", "instances": said})
+
+        world.enclave.lies["status"] = status
+        found = sealift("worker", "status", home, *url)
+        assert found.code == 0
+        assert ("staged" in found.out) is (said is shown)
+        rows = sealift("worker", "status", home, *url, "--json").json["instances"]
+        assert len(rows) == (2 if said is shown else 0)
 
 
 def here(state: str, *, code: str = "ab" * 32) -> _check._Here:

@@ -13,7 +13,7 @@ from ._config import (
     WorkerConfig,
     load_config,
 )
-from ._control import Progress, stage_in_running, worker_listens
+from ._control import INSTANCE_FIELDS, Progress, stage_in_running, worker_listens
 from ._errors import (
     BundleChainError,
     BundleFetchError,
@@ -62,6 +62,7 @@ from ._witnesses import few_witnesses
 __all__ = [
     "CONFIG_FILE",
     "GRAMINE_TEMPLATE",
+    "INSTANCE_FIELDS",
     "TEMPLATE",
     "BundleChainError",
     "BundleFetchError",

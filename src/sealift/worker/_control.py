@@ -24,6 +24,11 @@ from ._errors import ControlError
 SOCKET_FILE: Final = "control.sock"
 #: What bind leaves of a mode: read and write, for the owner alone.
 _MASK: Final = 0o177
+#: What ``worker status`` shows of an instance.
+INSTANCE_FIELDS: Final = (
+    "mrenclave", "role", "state", "waits_for", "version", "generation", "imported",
+    "lag", "state_height",
+)  # fmt: skip
 _MOST_LINE: Final = 64 * 1024
 #: Connections at once, and seconds in which a request must have come whole.
 _MOST_CLIENTS: Final = 8
@@ -64,17 +69,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 
     def shown(self) -> dict[str, object]:
         """As ``worker status`` shows it."""
-        return {
-            "mrenclave": self.fingerprint,
-            "version": self.version,
-            "role": self.role,
-            "state": self.state,
-            "waits_for": self.waits_for,
-            "generation": self.generation,
-            "imported": self.imported,
-            "lag": self.lag,
-            "state_height": self.state_height,
-        }
+        shown = {name: getattr(self, name) for name in INSTANCE_FIELDS[1:]}
+        return {"mrenclave": self.fingerprint, **shown}
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
