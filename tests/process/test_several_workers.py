@@ -33,7 +33,7 @@ def test_inv1_inv2_three_workers_are_upgraded_each_at_its_own_time(
         for name in ("late", "dead"):
             await cast.up(name)
             await cast.until_status(name, lambda s: s["executed"])
-        upgrade_at = await cast.schedule(lead=45)
+        upgrade_at = await cast.schedule(lead=70)
         await staged(cast, "old")  # in time
         await cast.stop("dead")  # before XYZ
         await cast.until_confirmed(upgrade_at + 3)
