@@ -100,7 +100,7 @@ def test_one_service_upgrades_and_nobody_s_connection_ends(
         reads = Reads()
         listener = asyncio.create_task(listen())
         reader = asyncio.create_task(reads.run(cast, url))
-        upgrade_at = await cast.schedule(lead=60)
+        upgrade_at = await cast.schedule(lead=100)
         said = await staged(cast, "old")
         assert said[-1]["state"] == "ready", said
         assert said[0]["role"] == "staged"
