@@ -42,6 +42,7 @@ def test_the_commands_are_those_we_promise() -> None:
         group, _, name = path.partition(" ")
         groups.setdefault(group, set()).add(name)
     assert groups == {
+        "app": {"new", "check"},
         "build": {""},
         "sign": {""},
         "measure": {""},

@@ -23,6 +23,7 @@ from ._errors import (
 #: Commands, where they live, and a line on each; a module is imported when its
 #: command is used.
 COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "app": ("_app", "app", "Begin an application, and check it before a release."),
     "build": ("_build", "build", "Build the measured bundle of an application."),
     "sign": ("_build", "sign", "Sign a bundle as its vendor, here or offline."),
     "measure": ("_build", "measure_command", "Print the MRENCLAVE of a bundle."),
