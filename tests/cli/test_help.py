@@ -13,7 +13,7 @@ from sealift.cli import sealift as program
 #: What ends by being asked to, or writes a file that is its own answer.
 SILENT = {
     "chain start", "chain trust-root", "worker run", "node cometbft", "node abci",
-    "testnet up", "testnet logs", "insecure-sim pccs",
+    "testnet up", "testnet logs", "insecure-sim pccs", "dev",
 }  # fmt: skip
 #: Others' commands, with tests of their own.
 ELSEWHERE = {"demo", "bench"}
@@ -43,6 +43,7 @@ def test_the_commands_are_those_we_promise() -> None:
         groups.setdefault(group, set()).add(name)
     assert groups == {
         "app": {"new", "check"},
+        "dev": {""},
         "build": {""},
         "sign": {""},
         "measure": {""},

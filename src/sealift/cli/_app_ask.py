@@ -38,12 +38,13 @@ def describe(pallet):
         file = inspect.getfile(kind)
     except (OSError, TypeError):
         file = ""
-    hook = kind.on_runtime_upgrade is not Pallet.on_runtime_upgrade
+    hooks = ("on_runtime_upgrade", "migrate_step")
+    hook = any(getattr(kind, h, None) is not getattr(Pallet, h, None) for h in hooks)
     return {
         "name": pallet.name, "file": file, "kind": kind.__qualname__,
         "storage_version": pallet.storage_version,
         "migrates_from": pallet.migrates_from,
-        "migrates": hook or bool(getattr(kind, "migrations", ())),
+        "migrates": hook or bool(getattr(kind, "record_migrations", ())),
     }
 
 try:

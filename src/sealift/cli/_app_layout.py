@@ -73,6 +73,22 @@ class Places:
             return Place(self._shown(path), 1)
         return Place(self._shown(path), _line_in(found, item) or found.lineno)
 
+    def raised(self, pallet: str, hook: str, error: str) -> Place:
+        """Where a pallet's hook raises an error; else the hook."""
+        place = self.pallet(pallet, hook)
+        asked = self._pallets.get(pallet)
+        tree = self._tree(Path(asked.file)) if asked and asked.file else None
+        for node in ast.walk(tree) if tree is not None else ():
+            if not (isinstance(node, ast.FunctionDef) and node.name == hook):
+                continue
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Raise) and inner.exc is not None:
+                    made = inner.exc
+                    kind = made.func if isinstance(made, ast.Call) else made
+                    if _last_name(kind) == error:
+                        return Place(place.path, inner.lineno)
+        return place
+
     def field(self, words: str, otherwise: Place) -> Place:
         """Where ``Struct.field`` of a sentence stands, if it is in the application."""
         words = words.removeprefix("the default of ")

@@ -28,7 +28,10 @@ from ._app_scopes import (
 from ._app_sets import SetOrder
 
 _PALLET: Final = "sealift.frame.Pallet"
-_ITEMS: Final = frozenset({"sealift.frame.StorageMap", "sealift.frame.StorageValue"})
+_ITEMS: Final = frozenset({
+    "sealift.frame.MigratingMap", "sealift.frame.StorageMap",
+    "sealift.frame.StorageValue",
+})  # fmt: skip
 _CHANGING: Final = frozenset({
     "add", "append", "appendleft", "clear", "difference_update", "discard", "extend",
     "extendleft", "insert", "intersection_update", "pop", "popitem", "popleft",

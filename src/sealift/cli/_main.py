@@ -24,6 +24,7 @@ from ._errors import (
 #: command is used.
 COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "app": ("_app", "app", "Begin an application, and check it before a release."),
+    "dev": ("_dev", "dev", "Run an application while you edit it; upgrade it live."),
     "build": ("_build", "build", "Build the measured bundle of an application."),
     "sign": ("_build", "sign", "Sign a bundle as its vendor, here or offline."),
     "measure": ("_build", "measure_command", "Print the MRENCLAVE of a bundle."),
