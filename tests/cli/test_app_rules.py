@@ -24,6 +24,9 @@ class Notes(Pallet):
     def __init__(self, *, more: int = 0) -> None:
         self.more = more
 
+    def of(self, some):
+        return list(some)
+
     @call(weight=1)
     def act(self, ctx: Context, *, amount: int, id: int = 0) -> None:
 {body}
@@ -73,6 +76,9 @@ BODIES = [
     ("float", "", "x = f'{amount:.2f}'"),
     ("float", "", "x = '%.2f' % amount"),
     ("float", "", "x = '{:8.3e}'.format(amount)"),
+    ("float", "", "x = pow(2, -1)"),
+    ("float", "import struct", "struct.unpack('<d', b'12345678')"),
+    ("float", "from struct import pack as p", "p(b'>f', amount)"),
     ("randomness", "import random", "random.random()"),
     ("randomness", "from secrets import token_bytes as b", "b(8)"),
     ("randomness", "from uuid import uuid4", "uuid4()"),
@@ -103,6 +109,13 @@ BODIES = [
     ("set-order", "", "x = []\nx.extend({1, 2})"),
     ("set-order", "", "x = []\nx += {1, 2}"),
     ("set-order", "", "x = list((some := {1, 2}))"),
+    ("set-order", "", "x = sorted({1, 2}, key=lambda n: n % 2)"),
+    ("set-order", "", "x = bytes({1, 2})"),
+    ("set-order", "", "x = {1, 2}.__iter__()"),
+    ("set-order", "def f(x): return list(x)", "f({1, 2})"),
+    ("set-order", "def f(*, x): return list(x)", "f(x={1, 2})"),
+    ("set-order", "def f(x: 'Iterable[int]'): pass", "some = {1}\nf(some)"),
+    ("set-order", "", "self.of({1, 2})"),
     ("hash", "", "x = hash('a')"),
     ("hash", "", "x = sorted((1, 2), key=hash)"),
     ("hash", "", "x = 'a'.__hash__()"),
@@ -140,6 +153,10 @@ BODIES = [
     ("global-state", "def f(x, seen=[]): pass", "pass"),
     ("global-state", "def f(*, seen=dict()): pass", "pass"),
     ("catch-all", "", "try:\n    pass\nexcept Exception:\n    pass"),
+    ("catch-all", "", "try:\n    pass\nfinally:\n    return"),
+    ("global-state", "def f():\n    n = 0\n    def g():\n        nonlocal n", "pass"),
+    ("global-state", "class B:\n    @classmethod\n    def f(cls): cls.x = 1", "pass"),
+    ("global-state", "from . import other", "other.CACHE = 1"),
     ("catch-all", "", "try:\n    pass\nexcept:\n    pass"),
     ("catch-all", "", "try:\n    pass\nexcept (ValueError, MemoryError):\n    pass"),
     ("catch-all", "Any = BaseException", "try:\n    pass\nexcept Any:\n    pass"),
@@ -151,6 +168,8 @@ BODIES = [
     ("reflection", "", "self.act.__globals__['x']"),
     ("reflection", "", "().__class__.__base__.__subclasses__()"),
     ("reflection", "", "type('X', (), {})"),
+    ("reflection", "import enum", "enum.bltns.open('x')"),
+    ("import", "import dataclasses", "dataclasses.copy.copy(1)"),
     ("reflection", "import importlib", "importlib.import_module('time')"),
     ("reflection", "from .other import *", "pass"),
     ("reflection", "from typing import *", "pass"),
@@ -181,6 +200,11 @@ GOOD = [
     ("", "for one in sorted({3, 1}): self.total.put(ctx, one)"),
     ("", "x = len({1, 2}) + sum({1, 2}) + max({1, 2})"),
     ("", "x = 1 in {1, 2}"),
+    ("def f(x: set[int]): return 1 in x", "f({1, 2})"),
+    ("from typing import Container\ndef f(x: Container[int]): return 1 in x", "f({1})"),
+    ("import struct", "struct.unpack('<IQ', b'def')"),
+    ("", "try:\n    pass\nfinally:\n    x = 1"),
+    ("", "x = pow(2, 3)"),
     ("", "x = {one + 1 for one in {1, 2}}"),
     ("", "x = sorted(one + 1 for one in {1, 2})"),
     ("", "x = any(one > 1 for one in {1, 2})"),
@@ -232,8 +256,8 @@ def test_a_name_is_followed_through_our_own_modules() -> None:
         "def names() -> set[int]:\n    return {1}\n",
     )
     # in the module that has the clock, and in the one that uses it
-    assert sorted(found["clock"]) == [1, 2, 18]
-    assert found["set-order"] == [19, 20]
+    assert sorted(found["clock"]) == [1, 2, 21]
+    assert found["set-order"] == [22, 23]
 
 
 def test_a_pallet_below_a_pallet_of_ours_is_one() -> None:
@@ -258,6 +282,13 @@ def test_a_file_that_is_not_python_is_named_with_its_line() -> None:
     assert [(one.rule, one.place) for one in found] == [
         ("syntax", "app/a/b.py:2"),
         ("syntax", "app/a/c.py:1"),
+    ]
+
+
+def test_what_was_compiled_is_no_source() -> None:
+    found = judge_sources({"notes/fast.so": b"\x7fELF", "notes/data.txt": b"\xff"})
+    assert [(one.rule, one.place) for one in found] == [
+        ("import", "app/notes/fast.so:1")
     ]
 
 

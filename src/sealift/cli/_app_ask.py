@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from sealift.base import SealiftError
+from sealift.transport.leash import leashed
 
 _PATIENCE: Final = 60.0
 # Runs beside the application, never in the process that asks. What the
@@ -106,7 +107,7 @@ def ask_application(folder: Path, runtime: str) -> Asked:
         ApplicationError: It cannot be imported; with the file and the line.
     """
     app = (folder / "app").resolve()
-    command = [sys.executable, "-c", _QUESTION, str(app), runtime]
+    command = leashed([sys.executable, "-c", _QUESTION, str(app), runtime])
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter, fixed words
             command, check=False, capture_output=True, timeout=_PATIENCE

@@ -5,8 +5,10 @@ differ between two of them, or between a run and its replay, is refused by name.
 No comment lifts a rule: each has a line to write that says the same and is right.
 """
 
+import importlib
 import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Final
 
 #: Every rule on sources: what is refused, and the line to write.
@@ -207,6 +209,9 @@ def _rule_below(module: str, name: str) -> str | None:
     """The rule on a name in an allowed module: what it imports is not its own."""
     if module == "sealift" or (module.startswith("sealift.") and name[0] == "_"):
         return "import"
+    if not module.startswith("sealift."):
+        found = getattr(importlib.import_module(module), name, None)
+        return rule_of_module(found.__name__) if isinstance(found, ModuleType) else None
     named = name.strip("_")
     if named in sys.stdlib_module_names and named not in ALLOWED:
         return MODULES.get(named, "import")

@@ -23,13 +23,16 @@ _SET_OPERATORS: Final = (ast.BitOr, ast.BitAnd, ast.BitXor, ast.Sub)
 #: Whoever consumes a set so does not see its order.
 BLIND: Final = frozenset({
     "builtins.all", "builtins.any", "builtins.bool", "builtins.frozenset",
-    "builtins.isinstance", "builtins.len", "builtins.set", "builtins.sorted",
-    "builtins.sum", "builtins.type", "math.gcd", "math.lcm",
+    "builtins.isinstance", "builtins.len", "builtins.set", "builtins.sum",
+    "builtins.type", "math.gcd", "math.lcm",
 })  # fmt: skip
 #: Blind as long as no ``key`` lets two things be equal.
-_BLIND_WITHOUT_KEY: Final = frozenset({"builtins.max", "builtins.min"})
+_BLIND_WITHOUT_KEY: Final = frozenset({
+    "builtins.max", "builtins.min", "builtins.sorted",
+})  # fmt: skip
 #: Whoever is given a set and makes something in its order.
 _SEEING: Final = frozenset({
+    "builtins.bytearray", "builtins.bytes", "builtins.dict",
     "builtins.dict.fromkeys", "builtins.enumerate", "builtins.filter",
     "builtins.iter", "builtins.list", "builtins.map", "builtins.max", "builtins.min",
     "builtins.next", "builtins.repr", "builtins.reversed", "builtins.str",
@@ -90,15 +93,52 @@ class SetOrder:
         base, method = attribute_of(call.func)
         if method == "pop" and base is not None and not call.args:
             return base if self.is_set(base, scope) else None
+        if method == "__iter__" and base is not None and self.is_set(base, scope):
+            return base
         if not sets:
-            return None
+            return self._passed_on(call, scope) if call.keywords else None
         paths = self._sources.paths(call.func, scope)
         if paths & BLIND:
             return None
         if paths & _BLIND_WITHOUT_KEY:
             return sets[0] if any(word.arg == "key" for word in call.keywords) else None
         seeing = paths & _SEEING or any(path.startswith("itertools.") for path in paths)
-        return sets[0] if seeing or method in _SEEING_METHODS else None
+        if seeing or method in _SEEING_METHODS:
+            return sets[0]
+        return self._passed_on(call, scope)
+
+    def _passed_on(self, call: ast.Call, scope: Scope) -> ast.expr | None:
+        """A set given to a function of ours that does not say that it takes one."""
+        for function, where in self._functions(call.func, scope):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            given = function.args
+            takes = [*given.posonlyargs, *given.args]
+            if isinstance(call.func, ast.Attribute) and isinstance(
+                where.node, ast.ClassDef
+            ):
+                takes = takes[1:]
+            named = {one.arg: one for one in (*takes, *given.kwonlyargs)}
+            pairs = list(zip(call.args, takes, strict=False))
+            pairs += [
+                (word.value, named[word.arg])
+                for word in call.keywords
+                if word.arg in named
+            ]
+            for value, taken in pairs:
+                if self.is_set(value, scope) and not self._says_so(taken, where):
+                    return value
+        return None
+
+    def _says_so(self, argument: ast.arg, scope: Scope) -> bool:
+        kind = argument.annotation
+        return kind is not None and (
+            self._kind_is_set(kind, scope, 0)
+            or any(
+                isinstance(part, ast.Name) and part.id == "Container"
+                for part in ast.walk(kind)
+            )
+        )
 
     def takes_blindly(self, call: ast.Call, scope: Scope) -> bool:
         """Whether a call consumes what it is given in whatever order."""

@@ -41,6 +41,7 @@ _CHANGING: Final = frozenset({
 _MUTABLE: Final = (
     ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp,
 )  # fmt: skip
+_COMPILED: Final = frozenset({"dll", "dylib", "pyc", "pyd", "pyo", "so"})
 #: Classes above classes, and no more.
 _DEEPEST: Final = 8
 _FLOAT_FORMATS: Final = frozenset("eEfFgG%")
@@ -55,6 +56,9 @@ def judge_sources(files: Mapping[str, bytes]) -> list[Finding]:
     sources = Sources()
     found = []
     for path, content in sorted(files.items()):
+        if path.rpartition(".")[2] in _COMPILED:
+            what = f"`{path}`, which nobody can read,"
+            found.append(_finding("import", f"app/{path}", 1, what))
         if not path.endswith(".py"):
             continue
         try:
@@ -335,11 +339,27 @@ class _Judge(ast.NodeVisitor):
                 self._judge_paths(node)
         if "builtins.type" in paths and len(node.args) > 1:
             self._refuse("reflection", node)
+        self._judge_floats(node, paths)
+
+    def _judge_floats(self, node: ast.Call, paths: set[str]) -> None:
+        """``pow(2, -1)``, and the formats of ``struct`` that are floats."""
+        packs = any(path.startswith("struct.") for path in paths)
+        for one in node.args[:1] if packs else ():
+            text = one.value if isinstance(one, ast.Constant) else ""
+            shown = text.decode("latin-1") if isinstance(text, bytes) else str(text)
+            if set(shown) & set("dfe"):
+                self._refuse("float", node)
+        if "builtins.pow" in paths and any(_is_negative(one) for one in node.args[1:2]):
+            self._refuse("float", node)
 
     # --- what outlives a call ---
 
     def visit_Global(self, node: ast.Global) -> None:
         """A name of the module that a call changes."""
+        self._refuse("global-state", node)
+
+    def visit_Nonlocal(self, node: ast.Nonlocal) -> None:
+        """A name that may outlive the call in which a function was made."""
         self._refuse("global-state", node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
@@ -425,11 +445,13 @@ class _Judge(ast.NodeVisitor):
         if owner is None or not isinstance(node, ast.FunctionDef):
             return False
         first = [*node.args.posonlyargs, *node.args.args][:1]
-        named = bool(first) and first[0].arg == name and node.name != "__init__"
-        return (
-            named
-            and isinstance(owner.node, ast.ClassDef)
-            and (self._is_pallet(owner.node, owner.parent or self._module.scope))
+        if not first or first[0].arg != name or node.name == "__init__":
+            return False
+        if any(_shown(one) == "classmethod" for one in node.decorator_list):
+            return True
+        kind = owner.node
+        return isinstance(kind, ast.ClassDef) and self._is_pallet(
+            kind, owner.parent or self._module.scope
         )
 
     def _is_pallet(self, node: ast.ClassDef, scope: Scope, depth: int = 0) -> bool:
@@ -463,6 +485,14 @@ class _Judge(ast.NodeVisitor):
             if wide and not again:
                 name = "except:" if kind is None else f"except {_shown(kind)}:"
                 self._refuse("catch-all", node, f"`{name}`")
+        self.generic_visit(node)
+
+    def visit_Try(self, node: ast.Try) -> None:
+        """``return`` in ``finally`` swallows every error there is."""
+        for one in node.finalbody:
+            for inner in ast.walk(one):
+                if isinstance(inner, ast.Return):
+                    self._refuse("catch-all", inner, "`return` in `finally`")
         self.generic_visit(node)
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
