@@ -1,8 +1,10 @@
 """sealift app: a new one works at once, and a bad successor is refused by name."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -481,6 +483,35 @@ def test_a_folder_that_cannot_be_finished_is_not_begun(
     monkeypatch.setattr(_app_new, "create_durably", full)
     assert sealift("app", "new", "notes", "--in", tmp_path).code == 4
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.process
+def test_an_application_that_hangs_ends_with_whoever_asks_it(
+    edit: Callable[..., Path],
+) -> None:
+    """kill -9 of the check: the author's code must not run on for ever."""
+    folder = edit()
+    path = folder / "app" / "notes" / "runtime.py"
+    path.write_text("while True: pass\n")
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "sealift", "app", "check", str(folder)]
+    )
+    children = Path(f"/proc/{asking.pid}/task/{asking.pid}/children")
+    end = time.monotonic() + 60
+    while not (found := children.read_text().split()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    child = Path("/proc", found[0], "cmdline")
+    while b"leash.py" in child.read_bytes():
+        assert time.monotonic() < end  # until the leash is tied
+        time.sleep(0.05)
+    assert str(folder).encode() in child.read_bytes()
+    asking.kill()
+    asking.wait()
+    with contextlib.suppress(OSError):  # gone
+        while child.read_bytes():
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 @pytest.mark.process
