@@ -178,7 +178,7 @@ class FirstState('''
 
 
 @pytest.mark.process
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(295)
 def test_an_author_edits_and_the_state_is_kept(folder: Path, tmp_path: Path) -> None:
     """A call, four mistakes, an upgrade with a migration; then everything is gone."""
     with author(folder, tmp_path / "scratch") as me:

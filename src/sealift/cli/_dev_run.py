@@ -61,11 +61,12 @@ _SEALIFT: Final = (sys.executable, "-m", "sealift")
 _READY: Final = r"^ready http://\S+"
 _POLL_SECONDS: Final = 0.1
 _PATIENCE: Final = 120.0
-#: Blocks from the record of an order to the release of the keys, from there to
-#: XYZ, and from XYZ until the predecessor gets the blocks back.
-MIN_NOTICE: Final = 2
-LEAD: Final = 12
-RESCUE_AFTER: Final = 40
+#: Blocks from the record of an order to the release of the keys.
+_MIN_NOTICE: Final = 2
+#: From the release to XYZ, and from XYZ until the predecessor gets the blocks back:
+#: at least so many blocks, and at least so many milliseconds.
+_LEAD: Final = (12, 6_000)
+_RESCUE: Final = (40, 20_000)
 _HOOK: Final = re.compile(
     r"(pre_upgrade|on_runtime_upgrade|post_upgrade) of pallet (\w+) failed"
 )
@@ -123,6 +124,7 @@ class Loop:
         self._count = count
         self._supervisor = Supervisor(say=self._note, changed=lambda: None, clock=clock)
         self._tries = 0
+        self._block_ms = 1
         self._running: Version | None = None
         self._l1_url = ""
 
@@ -143,6 +145,7 @@ class Loop:
         Raises:
             SealiftError: Why it cannot be started, by name.
         """
+        self._block_ms = block_ms
         await self._check(None)
         (port,) = free_ports(1, entropy=self._entropy)
         await asyncio.to_thread(self._workshop.make, block_ms=block_ms, port=port)
@@ -280,13 +283,18 @@ class Loop:
 
     # --- L1 ---
 
+    def _blocks(self, least: tuple[int, int]) -> int:
+        """So many blocks, and so many that the time has passed, too."""
+        blocks, milliseconds = least
+        return max(blocks, -(-milliseconds // self._block_ms))
+
     async def _create_shard(self, l1: L1Client, bundle: Bundle, blob: bytes) -> None:
         secret = self._home.secret(BOSS)
         rules = ShardRules(
             authority=SudoAuthority(key=account_of(secret)),
             genesis=sha256(blob),
-            min_notice=MIN_NOTICE,
-            rescue_after=RESCUE_AFTER,
+            min_notice=_MIN_NOTICE,
+            rescue_after=self._blocks(_RESCUE),
             effects_quorum=1,
         )
         config = ShardConfig(code={SIM_KIND: code_of(bundle)})
@@ -300,7 +308,7 @@ class Loop:
         """The boss's order; the new generation, and its first block."""
         schedule = await self._read_schedule(l1)
         head = await l1.height()
-        release = head + 2 + MIN_NOTICE
+        release = head + 2 + _MIN_NOTICE
         order = UpgradeOrder(
             chain_id=CHAIN_ID,
             shard=self._home.shard(),
@@ -308,7 +316,7 @@ class Loop:
             predecessor=config_at(schedule, head).generation,
             config=ShardConfig(code={SIM_KIND: version.code}),
             release_from=Height(release),
-            upgrade_at=Height(release + LEAD),
+            upgrade_at=Height(release + self._blocks(_LEAD)),
             expiry=Height(head + 50),
         )
         secret = self._home.secret(BOSS)
@@ -341,7 +349,7 @@ class Loop:
             refusal = str(status.get("last_refusal") or "")
             if _HOOK.search(refusal) and refusal != told:
                 told = refusal
-                back = upgrade_at + RESCUE_AFTER
+                back = upgrade_at + self._blocks(_RESCUE)
                 self._say(click.style(await self._refused(refusal), fg="red"))
                 self._step(f"{self.running.title} gets its blocks back at {back}")
             if head > upgrade_at and config_at(schedule, head).generation != generation:
