@@ -197,3 +197,23 @@ class SessionLimitError(EnclaveError):
 
 class StaleProofError(EnclaveError):
     """Proofs against another state than the newest one that was followed."""
+
+
+class AuditRoleError(EnclaveError):
+    """An enclave takes part in an audit in one role, from its start, and only so."""
+
+
+class AuditOrderError(EnclaveError):
+    """A request that has no place at this point of an audit."""
+
+
+class AuditChallengeError(EnclaveError):
+    """What is shown as L1's present may be its past: the challenge is not in it."""
+
+
+class AuditRootError(EnclaveError):
+    """The measured trust root lies above the shard's birth: genesis is not in reach."""
+
+
+class AuditRecordError(EnclaveError):
+    """A record of an audit that was altered, dropped, repeated or reordered."""

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from sealift.base import Height
+from sealift.base import Digest, Height
 from sealift.frame import MigrationCheckError, MigrationFailedError
 from sealift.protocol import (
     BlockEffects,
@@ -181,7 +181,7 @@ def _finish(
 ) -> Executed:
     keys = shard.keys.epoch(epoch_of(block.schedule, block.height))
     effects = _effects(shard, block, entry, outcome)
-    receipts = _receipts(block, outcome)
+    receipts = sealed_receipts(block.block_hash, outcome)
     state.store.apply(outcome.changes)
     root = keyed_root(keys, shard.shard, block.height, state.store.root())
     done = TrailEntry(
@@ -239,30 +239,32 @@ def _effects(
     )
 
 
-def _receipts(block: WaitingBlock, outcome: BlockOutcome) -> tuple[SealedReceipt, ...]:
+def sealed_receipts(
+    block_hash: Digest, outcome: BlockOutcome
+) -> tuple[SealedReceipt, ...]:
     """Sealed receipts; of an envelope that did not open nobody can be told."""
     return tuple(
-        _receipt(one, one.reply_key, block)
+        _receipt(one, one.reply_key, block_hash)
         for one in outcome.receipts
         if one.reply_key is not None
     )
 
 
-def _receipt(one: CallReceipt, reply_key: bytes, block: WaitingBlock) -> SealedReceipt:
+def _receipt(one: CallReceipt, reply_key: bytes, block_hash: Digest) -> SealedReceipt:
     """A sealed receipt; without its events if they fit no size class."""
     try:
         return seal_receipt(
             one.receipt,
             reply_key=reply_key,
             envelope=one.envelope,
-            block_hash=block.block_hash,
+            block_hash=block_hash,
         )
     except CallTooLargeError:
         return seal_receipt(
             msgspec.structs.replace(one.receipt, events=()),
             reply_key=reply_key,
             envelope=one.envelope,
-            block_hash=block.block_hash,
+            block_hash=block_hash,
         )
 
 

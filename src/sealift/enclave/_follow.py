@@ -145,8 +145,12 @@ def enqueue(shard: Shard, waiting: WaitingBlock) -> None:
     """Keep a block that may still have to be executed here; forget others.
 
     Kept are blocks above the state, or above the frontier while there is no
-    state: also those of other generations, since a rescue may give them to me.
+    state: also those of other generations, since a rescue may give them to me. An
+    auditor keeps all and executes none.
     """
+    if shard.audited is not None:
+        shard.audited.append(waiting)
+        return
     needed = shard.needed_from()
     if needed is not None and waiting.height >= needed:
         if shard.lost is not None and not shard.queue and waiting.height == needed:

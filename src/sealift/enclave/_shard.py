@@ -72,6 +72,8 @@ class Shard:
         lost: Where blocks stopped being queued because there were too many.
         registration: Digest of the statement that this process had quoted last.
         confirmed: Roots that were proven confirmed above the state's height.
+        audited: Followed blocks that wait to be audited, ascending; ``None``: this
+            is no auditor.
     """
 
     chain_id: ChainId
@@ -91,6 +93,7 @@ class Shard:
     lost: ResumePoint | None = None
     registration: Digest | None = None
     confirmed: dict[Height, bytes] = field(default_factory=dict)
+    audited: list[WaitingBlock] | None = None
     exporting: Export | None = None
     importing: Import | None = None
 

@@ -1,11 +1,12 @@
 """Every message that crosses a trust boundary, with its limits and versions.
 
 ``docs/spec/statements.md`` lists what is signed or quoted. The ECALL table is
-:mod:`sealift.protocol.ecall`, the platform's is
+:mod:`sealift.protocol.ecall` (with :mod:`sealift.protocol.audit`), the platform's is
 :mod:`sealift.protocol.platform`; import those as modules.
 """
 
 from ._statement import Statement, parse_statement
+from .audit import AuditStatement
 from .authority import (
     MAX_DEPTH,
     MAX_MEMBERS,
@@ -37,7 +38,9 @@ from .calls import (
     TrustedCall,
     TrustedCallBody,
     call_info,
+    call_of,
     open_call,
+    open_call_bytes,
     open_getter,
     open_receipt,
     open_reply,
@@ -160,6 +163,7 @@ __all__ = [
     "AllOf",
     "AnyOf",
     "AttestationPolicy",
+    "AuditStatement",
     "Authority",
     "BlockEffects",
     "CallTooLargeError",
@@ -241,6 +245,7 @@ __all__ = [
     "WorkersAuthority",
     "accepted_epochs",
     "call_info",
+    "call_of",
     "certificate_key",
     "collateral_key",
     "config_at",
@@ -256,6 +261,7 @@ __all__ = [
     "missing",
     "next_upgrade",
     "open_call",
+    "open_call_bytes",
     "open_getter",
     "open_receipt",
     "open_reply",

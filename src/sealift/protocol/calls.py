@@ -1,6 +1,6 @@
 """Trusted calls, getters, receipts: what users and enclaves say to each other."""
 
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -186,7 +186,33 @@ def open_call(
         PaddingError: Padded otherwise than :func:`seal_message` does.
         DecodeError: Not the canonical encoding of a call.
     """
-    return _open(TrustedCall, envelope, secret, (chain_id, shard), "the call")
+    return call_of(
+        open_call_bytes(envelope, secret=secret, chain_id=chain_id, shard=shard)
+    )
+
+
+def open_call_bytes(
+    envelope: Envelope, *, secret: bytes, chain_id: str, shard: bytes
+) -> bytes:
+    """What is in an envelope sealed as a call, whatever it is; for an audit.
+
+    Raises:
+        HpkeError: Not sealed to this key, chain, shard and epoch.
+    """
+    info = call_info(TrustedCall.__name__, chain_id, shard, envelope.epoch)
+    return hpke_open(
+        HpkeSuite.X25519, secret, envelope.ciphertext, info=info, what="the call"
+    )
+
+
+def call_of(plain: bytes) -> TrustedCall:
+    """The call that opened bytes are; the second half of :func:`open_call`.
+
+    Raises:
+        PaddingError: Padded otherwise than :func:`seal_message` does.
+        DecodeError: Not the canonical encoding of a call.
+    """
+    return canonical_decode(TrustedCall, _unpad(plain))
 
 
 def open_getter(
@@ -199,24 +225,11 @@ def open_getter(
         PaddingError: Padded otherwise than :func:`seal_message` does.
         DecodeError: Not the canonical encoding of a getter.
     """
-    return _open(Getter, envelope, secret, (chain_id, shard), "the getter")
-
-
-_Sealed = TypeVar("_Sealed", TrustedCall, Getter)
-
-
-def _open(
-    kind: type[_Sealed],
-    envelope: Envelope,
-    secret: bytes,
-    place: tuple[str, bytes],
-    what: str,
-) -> _Sealed:
-    info = call_info(kind.__name__, *place, envelope.epoch)
+    info = call_info(Getter.__name__, chain_id, shard, envelope.epoch)
     plain = hpke_open(
-        HpkeSuite.X25519, secret, envelope.ciphertext, info=info, what=what
+        HpkeSuite.X25519, secret, envelope.ciphertext, info=info, what="the getter"
     )
-    return canonical_decode(kind, _unpad(plain))
+    return canonical_decode(Getter, _unpad(plain))
 
 
 def seal_receipt(

@@ -21,6 +21,7 @@ from sealift.base import (
     StateRoot,
 )
 
+from . import audit
 from .calls import SealedReceipt
 from .chain import (
     Confirmation,
@@ -472,6 +473,33 @@ class SessionReply(Message):
     error: tuple[str, str] | None = None
 
 
+# --- audit by replay; the rest is in :mod:`sealift.protocol.audit` ---
+
+
+class AuditPresent(Message):
+    """What L1 says now, for an auditor that has drawn its challenge.
+
+    ``path`` are light blocks from the relay's head to *h* and *h*+1, ``txs`` those
+    of *h*, of which one holds the challenge; ``proofs`` (schedule, frontier, first
+    keys) are against the state after *h*. Since version 2 of the table.
+    """
+
+    path: tuple[bytes, ...]
+    txs: tuple[bytes, ...]
+    proofs: tuple[StateProof, ...]
+
+
+class AuditAdmit(Message):
+    """Let an auditee in: its quote, and its platform's collateral.
+
+    ``proofs`` are against the state that the present is of. Since version 2.
+    """
+
+    statement: audit.AuditStatement
+    quote: bytes
+    proofs: tuple[StateProof, ...]
+
+
 class Refused(Message):
     """A typed refusal; the enclave goes on."""
 
@@ -506,6 +534,9 @@ Request = (
     | FeedSession
     | ProveSession
     | CloseSession
+    | AuditPresent
+    | AuditAdmit
+    | audit.AuditRequest
 )
 
 Reply = (
@@ -529,6 +560,7 @@ Reply = (
     | RaDump
     | Answer
     | SessionReply
+    | audit.AuditReply
     | Refused
 )
 
@@ -560,4 +592,7 @@ ECALLS: dict[type[Message], tuple[type[Message], ...]] = {
     FeedSession: (SessionReply,),
     ProveSession: (SessionReply,),
     CloseSession: (SessionReply,),
+    AuditPresent: (audit.AuditStands,),
+    AuditAdmit: (audit.AuditSealed,),
+    **audit.AUDIT_ECALLS,
 }

@@ -88,6 +88,8 @@ from ._opening import (
     VerifiedGetter,
     open_and_verify,
     open_and_verify_getter,
+    open_for_audit,
+    verify_opened,
 )
 from ._orders import (
     OrderElsewhereError,
@@ -209,4 +211,6 @@ __all__ = [
     "getter",
     "open_and_verify",
     "open_and_verify_getter",
+    "open_for_audit",
+    "verify_opened",
 ]
