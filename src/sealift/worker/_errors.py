@@ -97,3 +97,27 @@ FATAL: Final[tuple[type[SealiftError], ...]] = (
     FileError,
     InvariantError,
 )
+
+
+class AuditError(WorkerError):
+    """The root of what ends an audit without a verdict."""
+
+
+class AuditRangeError(AuditError):
+    """A proven frontier to which no confirmations lead."""
+
+
+class AuditBundleMissingError(AuditError):
+    """The bundle of a former generation is not among those at hand."""
+
+
+class AuditBundleTooOldError(AuditError):
+    """A bundle of a release whose enclaves can't be audited."""
+
+
+class AuditKeysError(AuditError):
+    """This home has no sealed keys that an auditor could start with."""
+
+
+class AuditUnfinishedError(AuditError):
+    """The enclaves came to an end before all that is confirmed was compared."""
