@@ -65,8 +65,8 @@ from sealift.relay import VerifiedHeader, verify_txs
 from sealift.stf import open_for_audit
 
 from ._audit_records import AUDIT_SUITE, AuditRecords, audit_key_info
-from ._birth import birth_height
-from ._epochs import epoch_of
+from ._birth import birth_height, settle_candidate
+from ._epochs import epoch_of, settle_epochs
 from ._errors import (
     AuditChallengeError,
     AuditOrderError,
@@ -141,7 +141,7 @@ class Auditor:
     Raises:
         HaltedError: The chain has forked.
         AuditRoleError: It has followed, or has a state.
-        NoKeysError: The keys of the shard's first epoch are not held.
+        NoKeysError: No keys are held.
     """
 
     def __init__(
@@ -159,7 +159,8 @@ class Auditor:
                 expected=f"a relay at {shard.relay.trust_root.height}",
                 hint="Start it without a checkpoint.",
             )
-        shard.keys.epoch(BIRTH_EPOCH)
+        if not shard.keys.epochs and shard.keys.candidate is None:
+            raise NoKeysError("an auditor needs the shard's keys", got="none")
         self._shard = shard
         self._anchors = anchors
         self._genesis = request.genesis
@@ -220,7 +221,7 @@ class Auditor:
             RepeatedBlockError: 1: it leads back, or to an earlier present.
             AuditChallengeError: 2.
             AuditRootError: 4.
-            NoKeysError: 4: it is not born, or the keys held are others.
+            NoKeysError: 4: its first keys are not held.
             GenesisMismatchError: 5.
             SealiftError: As the steps' functions; nothing has changed.
         """
@@ -276,9 +277,12 @@ class Auditor:
                 expected=f"≤ {first}",
                 hint="Only code that was built with an earlier trust root can audit.",
             )
+        keys = settle_candidate(shard.keys, present.born)
+        keys = settle_epochs(keys, present.schedule)
+        keys.epoch(BIRTH_EPOCH)
         # 5.
         self._check_genesis(present.schedule.rules.genesis)
-        self._present = present
+        self._present, shard.keys = present, keys
         return AuditStands(height=height, confirmed=present.confirmed)
 
     def next(self, _: AuditNext) -> AuditInvited | AuditSealed | AuditWaits:
