@@ -1,6 +1,7 @@
 """A shard with a history, and everything that an audit of it needs."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -118,6 +119,7 @@ class AuditWorld:
         self.auditor_of: WorldWorker = self.world.workers["old"]
         #: Bundles at hand, by fingerprint.
         self.shelf = {one.fingerprint: one for one in self.releases}
+        self.count = itertools.count()
         self.started: list[tuple[Generation, Fingerprint]] = []
 
     # --- history ---
@@ -179,7 +181,7 @@ class AuditWorld:
         """A fresh process of a release, on the auditor's machine or another."""
         host = WorldWorker(
             self.world,
-            f"audit {len(self.started)} {release.fingerprint.hex()}",
+            f"audit {next(self.count)}",
             release,
             shard=self.world.shard,
             machine=self.auditor_of.machine
@@ -192,9 +194,7 @@ class AuditWorld:
     # --- whole audits ---
 
     async def announce(self, challenge: Bytes32) -> Height:
-        sent = self.world.act(
-            "carrier", "balances.transfer", dest=challenge, amount=1
-        )
+        sent = self.world.act("carrier", "balances.transfer", dest=challenge, amount=1)
         assert sent.height is not None
         self.world.blocks(1)
         return sent.height

@@ -151,9 +151,11 @@ class Enclave:
 
     def _answer(self, request: Message) -> Message:
         handler = self._handlers.get(type(request))
-        if handler is None and self._role:
+        if handler is None and (self._role or self._shard is not None):
             raise AuditRoleError(
-                f"an {self._role} does nothing but its part in an audit",
+                f"an {self._role} does nothing but its part in an audit"
+                if self._role
+                else "an enclave that was started for a shard can't be this",
                 got=type(request).__name__,
                 hint="Start another process.",
             )
