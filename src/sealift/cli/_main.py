@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "attest": ("_attest", "attest", "Judge attestation evidence."),
     "relay": ("_relay", "relay", "The chain relay's verdict on single headers."),
     "evidence": ("_evidence", "evidence", "A shard's lineage, verified offline."),
+    "audit": ("_audit", "audit", "Replay all blocks by the code that ran them."),
     "demo": ("_demo", "demo", "An upgrade under load, with real processes."),
     "bench": ("_bench", "bench", "Measure the budgets, as ratios in one run."),
 }

@@ -76,6 +76,7 @@ from ._errors import (
     GenesisMismatchError,
     HaltedError,
     NoKeysError,
+    NotNamedError,
     RepeatedBlockError,
     SkipIncompleteError,
 )
@@ -83,7 +84,7 @@ from ._follow import MAX_WAITING_BLOCKS, import_block
 from ._shard import Shard, WaitingBlock
 from ._skip import walked
 from ._state import GENESIS_HEIGHT, keyed_root, page_key
-from ._view import BIRTH_EPOCH, verify_proofs
+from ._view import BIRTH_EPOCH, names, verify_proofs
 from ._witness import light_blocks
 
 _NONCE: Final = 32
@@ -213,7 +214,8 @@ class Auditor:
         holds the challenge, so it was made after this audit was begun: a host
         cannot hide that code was withdrawn since. 3. Schedule, frontier and first
         keys are proven after *h*. 4. They are this shard's, it is born, and not
-        before the measured trust root. 5. The blob is its genesis.
+        before the measured trust root. 5. It names this very code for block *h*:
+        withdrawn code opens no calls for others. 6. The blob is its genesis.
 
         Raises:
             HaltedError: The chain has forked.
@@ -222,8 +224,9 @@ class Auditor:
             AuditChallengeError: 2.
             AuditRootError: 4.
             NoKeysError: 4: its first keys are not held.
-            GenesisMismatchError: 5.
-            SealiftError: As the steps' functions; nothing has changed.
+            NotNamedError: 5.
+        GenesisMismatchError: 6.
+        SealiftError: As the steps' functions; nothing has changed.
         """
         shard = self._shard
         shard.check_going()
@@ -281,6 +284,14 @@ class Auditor:
         keys = settle_epochs(keys, present.schedule)
         keys.epoch(BIRTH_EPOCH)
         # 5.
+        if not names(present.entry_at(height), shard.me):
+            raise NotNamedError(
+                "only the code that runs the shard now can audit it",
+                got=shard.me.mrenclave,
+                expected=f"the generation of block {height}",
+                hint="Audit from a home of the running version.",
+            )
+        # 6.
         self._check_genesis(present.schedule.rules.genesis)
         self._present, shard.keys = present, keys
         return AuditStands(height=height, confirmed=present.confirmed)

@@ -4,6 +4,9 @@ It feeds the enclave L1's blocks, keeps what the enclave seals, speaks for it
 on L1, carries mu-ra and serves users. It is trusted for availability only.
 """
 
+from ._audit import Audit, AuditedRange, AuditReport
+from ._audit_facts import Difference
+from ._audit_home import Shelf, audit_home
 from ._collateral import seconds_left
 from ._config import (
     CONFIG_FILE,
@@ -14,6 +17,12 @@ from ._config import (
     load_config,
 )
 from ._errors import (
+    AuditBundleMissingError,
+    AuditBundleTooOldError,
+    AuditError,
+    AuditKeysError,
+    AuditRangeError,
+    AuditUnfinishedError,
     CarryOffError,
     CarryRateError,
     CarryReserveError,
@@ -46,12 +55,22 @@ __all__ = [
     "CONFIG_FILE",
     "GRAMINE_TEMPLATE",
     "TEMPLATE",
+    "Audit",
+    "AuditBundleMissingError",
+    "AuditBundleTooOldError",
+    "AuditError",
+    "AuditKeysError",
+    "AuditRangeError",
+    "AuditReport",
+    "AuditUnfinishedError",
+    "AuditedRange",
     "CarryOffError",
     "CarryRateError",
     "CarryReserveError",
     "ConfigError",
     "CrowdOfPeerError",
     "CrowdedError",
+    "Difference",
     "EnclaveGoneError",
     "EnclaveRefusedError",
     "EnvelopeSizeError",
@@ -63,6 +82,7 @@ __all__ = [
     "SealingKeyChangedError",
     "SessionSilentError",
     "SessionsOfPeerError",
+    "Shelf",
     "SnapshotTooSoonError",
     "StalledError",
     "StoreError",
@@ -72,6 +92,7 @@ __all__ = [
     "WorkerError",
     "WorkerStore",
     "WrongChainError",
+    "audit_home",
     "collateral_risk",
     "existing_machine",
     "few_witnesses",

@@ -248,14 +248,14 @@ class AuditFacts:
 
     def _path(self, known: Frontier, new: Frontier) -> tuple[Confirmation, ...] | None:
         """The first chain of claims from one root to the other, in L1's order."""
-        begun: tuple[Height, bytes, tuple[Confirmation, ...]]
-        begun = (known.confirmed, known.root, ())
-        stack, seen = [begun], {(known.confirmed, bytes(known.root))}
+        stack: list[tuple[Height, bytes, tuple[Confirmation, ...]]]
+        stack = [(known.confirmed, known.root, ())]
+        seen = {(known.confirmed, bytes(known.root))}
         while stack:
             after, root, path = stack.pop()
             if (after, root) == (new.confirmed, new.root):
                 return path
-            further = []
+            further: list[tuple[Height, bytes, tuple[Confirmation, ...]]] = []
             for claim in self._claims:
                 end = (claim.last, bytes(claim.root))
                 begins = claim.first == after + 1 and claim.prev_root == root
