@@ -225,8 +225,8 @@ class Auditor:
             AuditRootError: 4.
             NoKeysError: 4: its first keys are not held.
             NotNamedError: 5.
-        GenesisMismatchError: 6.
-        SealiftError: As the steps' functions; nothing has changed.
+            GenesisMismatchError: 6.
+            SealiftError: As the steps' functions; nothing has changed.
         """
         shard = self._shard
         shard.check_going()
