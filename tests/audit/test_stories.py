@@ -214,3 +214,48 @@ def test_code_of_a_revoked_vendor_is_not_started_again(audited: AuditWorld) -> N
     with pytest.raises(EnclaveRefusedError) as caught:
         audited.audit()
     assert caught.value.refused == "VendorRevokedError"
+
+
+def test_code_that_todays_policy_rejects_is_not_started_again(
+    audited: AuditWorld,
+) -> None:
+    audited.world.set_status(ShardStatus(min_tcb_evaluation_number=10_000))
+    with pytest.raises(EnclaveRefusedError) as caught:
+        audited.audit()
+    assert caught.value.refused == "PolicyRefusedError"
+
+
+def test_withdrawn_code_audits_nothing(audited: AuditWorld) -> None:
+    """It holds the keys of its time, and opens no call for others any more."""
+    audited.auditor_of = audited.world.workers["old"]
+    with pytest.raises(EnclaveRefusedError) as caught:
+        audited.audit()
+    assert caught.value.refused == "NotNamedError"
+
+
+def test_pinned_and_expired_calls_come_to_the_same_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a call comes to may hang on the code's own MRENCLAVE and on key epochs."""
+    audited = AuditWorld(tmp_path, rules={"grace": 1})
+    alice = audited.world.user("alice")
+    first = audited.releases[0].fingerprint
+    for pin in (first, b"n" * 32):
+        alice.call("diary.write", text="pinned", pin=pin)
+        audited.world.block()
+    audited.upgrade(audited.releases[1], "new")
+    audited.world.blocks(4)
+    old, new = audited.world.schedule_now().epochs
+    assert audited.world.height > new.valid_from
+    pinned = alice.call("diary.write", text="pinned", pin=first, nonce=1)
+    sealed_to = (old.epoch, old.keys.shielding_key)
+    monkeypatch.setattr(alice, "_sealed_to", lambda: sealed_to)
+    late = alice.call("diary.write", text="late", nonce=1)
+    audited.world.blocks(6)
+    outcomes = [call.find_receipt() for call in (pinned, late)]
+    assert [receipt and receipt.outcome for receipt in outcomes] == [
+        "FingerprintPinError",
+        "KeyEpochExpiredError",
+    ]
+    report = audited.audit()
+    assert (report.difference, report.calls) == (None, 4)
