@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,20 @@ async def audit(cast: Cast, name: str, *words: str) -> tuple[int, dict[str, Any]
     return ended.code, json.loads(said[-1]) if said else {}, ended.output
 
 
+@pytest.fixture
+def stage(make_stage: Callable[..., Stage]) -> Stage:
+    """Blocks for people: an audit reads each of them again."""
+    return make_stage(block_ms=500)
+
+
 def test_both_versions_replay_their_ranges_beside_a_running_worker(
     stage: Stage,
 ) -> None:
     async def story(cast: Cast) -> None:
         await cast.give_birth()
         await cast.open_load()
-        pump = cast.flow(6)
-        upgrade_at = await cast.schedule(lead=8)
+        pump = cast.flow(3)
+        upgrade_at = await cast.schedule(lead=20)
         cast.home("new", upstream=cast.parts["old"].url)
         cast.run_worker("new")
         await cast.up("new")
