@@ -120,6 +120,8 @@ class AuditWorld:
         #: Bundles at hand, by fingerprint.
         self.shelf = {one.fingerprint: one for one in self.releases}
         self.count = itertools.count()
+        #: What its node calls its chain.
+        self.network: str = self.world.chain.chain_id
         self.started: list[tuple[Generation, Fingerprint]] = []
 
     # --- history ---
