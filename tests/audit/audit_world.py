@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from sealift.attestation import quote_fmspc
 from sealift.base import (
     Bytes32,
@@ -109,13 +111,19 @@ class Chain:
 class AuditWorld:
     """A world whose shard has been through something, and audits of it."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, *, other_code: bytes | None = None, **options: Any
+    ) -> None:
         self.world = World(folder, **options)
         self.releases = [
             self.world.release(runtime()),
             self.world.release(runtime(LoudDiary, 2)),
         ]
-        self.world.begin(self.releases[0])
+        config = self.world.config(self.releases[0])
+        if other_code is not None:  # on another platform
+            code = {**config.code, "gramine-sgx": other_code}
+            config = msgspec.structs.replace(config, code=code)
+        self.world.begin(self.releases[0], config=config)
         self.auditor_of: WorldWorker = self.world.workers["old"]
         #: Bundles at hand, by fingerprint.
         self.shelf = {one.fingerprint: one for one in self.releases}

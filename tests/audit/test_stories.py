@@ -259,3 +259,19 @@ def test_pinned_and_expired_calls_come_to_the_same_again(
     ]
     report = audited.audit()
     assert (report.difference, report.calls) == (None, 4)
+
+
+def test_a_call_pinned_to_the_same_code_elsewhere_comes_to_the_same(
+    tmp_path: Path,
+) -> None:
+    """A generation has a MRENCLAVE on each platform; a pin to any of them holds."""
+    elsewhere = b"g" * 32
+    audited = AuditWorld(tmp_path, other_code=elsewhere)
+    alice = audited.world.user("alice")
+    pinned = alice.call("diary.write", text="pinned", pin=elsewhere)
+    audited.world.blocks(8)
+    receipt = pinned.find_receipt()
+    assert receipt is not None
+    assert receipt.outcome == "ok"
+    report = audited.audit()
+    assert (report.difference, report.calls) == (None, 1)
