@@ -121,6 +121,11 @@ def test_a_root_that_its_own_code_does_not_come_to_again_is_named(
     async def story(cast: Cast) -> None:
         await cast.give_birth()
         await cast.open_load()
+
+        async def called() -> bool:
+            return bool(cast.scan.calls)
+
+        await cast.until(called, "the first call on L1")
         first = min(at for at, _ in cast.scan.calls.values())
         await cast.until_confirmed(cast.scan.height + 2)
         code, answer, output = await audit(cast, "old")
