@@ -56,10 +56,11 @@ from sealift.bundle import (
     parse_bundle,
     verify_bundle,
 )
-from sealift.cli._demo_load import ChainScan, Load
-from sealift.cli._demo_stage import (
+from sealift.cli.playground import (
     CHAIN_ID,
+    ChainScan,
     DemoOptions,
+    Load,
     Stage,
     set_stage,
     write_worker_home,
