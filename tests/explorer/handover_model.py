@@ -110,6 +110,20 @@ class World:
         return replace(self, enclaves=tuple(sorted(changed.items())))
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a shard's rules and its order say; by default as short as can be.
+
+    ``release_from`` and ``upgrade_at`` of the order for b: blocks, else the
+    earliest that the notice allows.
+    """
+
+    notice: int = NOTICE
+    rescue_after: int = RESCUE_AFTER
+    release_from: int | None = None
+    upgrade_at: int | None = None
+
+
 @dataclass
 class Rules:
     """What may be planted a bug in: one function for each question."""
@@ -128,10 +142,11 @@ class Explored:
     Args:
         rules: The real ones, or with a bug in them.
         last: No block is higher.
+        terms: Of the shard and its order.
     """
 
-    def __init__(self, rules: Rules, *, last: int) -> None:
-        self.rules, self.last = rules, last
+    def __init__(self, rules: Rules, *, last: int, terms: Terms | None = None) -> None:
+        self.rules, self.last, self.terms = rules, last, terms or Terms()
         self._known: dict[bytes, Schedule] = {}
 
     # --- states ---
@@ -143,8 +158,8 @@ class Explored:
             rules=ShardRules(
                 authority=SudoAuthority(key=b"k" * 32),
                 genesis=bytes(32),
-                min_notice=NOTICE,
-                rescue_after=RESCUE_AFTER,
+                min_notice=self.terms.notice,
+                rescue_after=self.terms.rescue_after,
                 grace=0,
             ),
             config=ShardConfig(code={KIND: CODE["a"]}),
@@ -197,11 +212,26 @@ class Explored:
 
     def moves(self, world: World) -> Iterator[tuple[str, World]]:
         """Every state that is one move away, and what the move is called."""
+        yield from self._of_l1(world)
+        yield from self._of_hosts(world)
+
+    def moved(self, world: World, move: str) -> World | None:
+        """The state that one of the moves leads to; nothing if it is none of them."""
+        of_l1 = move.startswith("block ")
+        offered = self._of_l1(world, move) if of_l1 else self._of_hosts(world)
+        return next((after for what, after in offered if what == move), None)
+
+    def _of_l1(self, world: World, only: str = "") -> Iterator[tuple[str, World]]:
         if world.height < self.last:
             for what, act in self._acts(world):
+                move = f"block {world.height + 1}: {what}"
+                if only and move != only:
+                    continue
                 after = self._block(world, act)
                 if after is not None:
-                    yield f"block {world.height + 1}: {what}", after
+                    yield move, after
+
+    def _of_hosts(self, world: World) -> Iterator[tuple[str, World]]:
         for name, enclave in world.enclaves:
             if enclave.shown < world.height:
                 shown = replace(enclave, shown=enclave.shown + 1)
@@ -226,14 +256,15 @@ class Explored:
         now = self.schedule(world.chain[-1])
         next_height = world.height + 1
         yield "nothing", lambda s: s
+        release = self.terms.release_from or next_height + self.terms.notice
         order = UpgradeOrder(
             chain_id=CHAIN,
             shard=SHARD,
             serial=now.serial,
             predecessor=active_entry(now).generation,
             config=ShardConfig(code={KIND: CODE["b"]}),
-            release_from=next_height + NOTICE,
-            upgrade_at=next_height + NOTICE + 2,
+            release_from=release,
+            upgrade_at=self.terms.upgrade_at or release + 2,
             expiry=self.last,
         )
         if not world.ordered:

@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "relay": ("_relay", "relay", "The chain relay's verdict on single headers."),
     "evidence": ("_evidence", "evidence", "A shard's lineage, verified offline."),
     "demo": ("_demo", "demo", "An upgrade under load, with real processes."),
+    "chaos": ("_chaos", "chaos", "Handovers under kill -9: nothing may be lost."),
     "bench": ("_bench", "bench", "Measure the budgets, as ratios in one run."),
 }
 
