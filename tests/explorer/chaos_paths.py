@@ -55,6 +55,7 @@ class Trace:
     origin: int = 0
     places: dict[int, int] = field(default_factory=dict)
     acts: dict[int, list[list[Any]]] = field(default_factory=dict)
+    confirmed: int = 0
 
     @classmethod
     def read(cls, path: Path) -> "Trace":
@@ -69,33 +70,34 @@ class Trace:
         if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
             raise NoPathError("blocks are missing or doubled")
         first = next(act for e in blocks for act in e["acts"] if act[0] == "confirm")
-        self.origin, at, confirmed = first[2] - 1, 0, first[2] - 1
-        self.places = {self.origin: 0}
-        self.acts = {}
+        self.origin = self.confirmed = first[2] - 1
+        self.places, at = {self.origin: 0}, 0
         for event in blocks:
             height = event["height"]
-            if height <= self.origin:
-                continue
-            self.acts[height] = acts = []
-            for what, who, *more in event["acts"]:
-                if what in ("schedule", "stage") or (what == "register" and who in ENCLAVES):
-                    acts.append([what, who])
-                elif what == "certificate":
-                    if more[0] != self.params["upgrade_at"] - 1:
-                        raise NoPathError(f"a certificate of block {more[0]}")
-                elif what == "confirm" and more[1] > confirmed:
-                    if more[0] != confirmed + 1:
-                        raise NoPathError(f"{more[0]} confirmed after {confirmed}")
-                    if more[1] >= height:
-                        raise NoPathError(f"{more[1]} confirmed in block {height}")
-                    begin = self.places[confirmed]
-                    confirmed = more[1]
-                    count = self.places[confirmed] - begin
-                    acts += [["confirm", who, more[2]]] * count
-            at += max(1, len(acts))
-            self.places[height] = at
-        self.confirmed = confirmed
+            if height > self.origin:
+                self.acts[height] = [
+                    one for act in event["acts"] for one in self._of_model(height, *act)
+                ]
+                at += max(1, len(self.acts[height]))
+                self.places[height] = at
         return self
+
+    def _of_model(
+        self, height: int, what: str, who: str, *more: int
+    ) -> Iterator[list[Any]]:
+        """An act of a real block as the acts of the model that it is."""
+        if what in {"schedule", "stage"} or (what == "register" and who in ENCLAVES):
+            yield [what, who]
+        elif what == "certificate" and more[0] != self.params["upgrade_at"] - 1:
+            raise NoPathError(f"a certificate of block {more[0]}")
+        elif what == "confirm" and more[1] > self.confirmed:
+            if more[0] != self.confirmed + 1:
+                raise NoPathError(f"{more[0]} is confirmed after {self.confirmed}")
+            if more[1] >= height:
+                raise NoPathError(f"{more[1]} is confirmed in block {height}")
+            count = self.places[more[1]] - self.places[self.confirmed]
+            self.confirmed = more[1]
+            yield from [["confirm", who, more[2]]] * count
 
     def first_of(self, height: int) -> int:
         """The first of a real block's blocks in the model."""

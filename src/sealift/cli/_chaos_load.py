@@ -146,7 +146,7 @@ class TrackedLoad(Load):
             if (nonce, free) != want:
                 found.append(f"user {user} has {(nonce, free)}, expected {want}")
             if user in self.books.bids:
-                lot = {"lot": user % LOTS}
+                lot: dict[str, object] = {"lot": user % LOTS}
                 bid = await self.ask(user, "auction.my_bid", lot, url, session)
                 amount = bid.get("amount") if isinstance(bid, dict) else bid
                 if amount != self.books.bids[user]:

@@ -156,10 +156,8 @@ class Run:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 
-    def _beside(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work)
-        self._tasks.append(task)
-        return task
+    def _beside(self, work: Coroutine[None, None, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
 
     # --- the story ---
 
@@ -172,7 +170,8 @@ class Run:
         self._beside(self._listen("old"))
         self._beside(self._look("old"))
         self._open_load()
-        flow = self._beside(self.load.flow(_RATE))
+        flow = asyncio.create_task(self.load.flow(_RATE))
+        self._tasks.append(flow)
         write_worker_home(
             stage, "new", l1_url=url, upstream=self.parts.parts["old"].url
         )
@@ -389,7 +388,7 @@ class Run:
             f"generations: block {height} by generation {said.generation}"
             for _, said in self.scan.confirmations
             for height in (said.first, said.last)
-            if said.generation != (height >= upgrade_at)
+            if said.generation != int(height >= upgrade_at)
         ]
         return wrong
 
