@@ -71,6 +71,7 @@ def test_the_commands_are_those_we_promise() -> None:
         "attest": {"verify"},
         "relay": {"evidence", "verify"},
         "evidence": {"export", "verify"},
+        "chaos": {""},
     }  # fmt: skip
 
 

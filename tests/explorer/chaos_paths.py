@@ -121,7 +121,8 @@ class Walk:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.model = Explored(Rules(), last=NEVER, terms=trace.terms())
+        self.model = Explored(Rules(), last=NEVER)
+        self.model.terms = trace.terms()
         self.world: World = self.model.begin()
         self.moves: list[str] = []
         self.block = trace.origin

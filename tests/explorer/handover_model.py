@@ -142,11 +142,10 @@ class Explored:
     Args:
         rules: The real ones, or with a bug in them.
         last: No block is higher.
-        terms: Of the shard and its order.
     """
 
-    def __init__(self, rules: Rules, *, last: int, terms: Terms | None = None) -> None:
-        self.rules, self.last, self.terms = rules, last, terms or Terms()
+    def __init__(self, rules: Rules, *, last: int) -> None:
+        self.rules, self.last = rules, last
         self._known: dict[bytes, Schedule] = {}
 
     # --- states ---
@@ -209,6 +208,9 @@ class Explored:
         )
 
     # --- moves ---
+
+    #: Whoever follows a real handover sets its own.
+    terms = Terms()
 
     def moves(self, world: World) -> Iterator[tuple[str, World]]:
         """Every state that is one move away, and what the move is called."""

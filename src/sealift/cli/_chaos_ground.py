@@ -28,6 +28,7 @@ from sealift.protocol import (
 from sealift.transport.account import L1Account
 from sealift.transport.clock import Clock
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
+from sealift.worker import CONFIG_FILE
 
 from ._chaos_parts import PATIENCE, ChaosError, Parts, free_port
 from ._demo_load import LOTS, ChainScan, Load
@@ -191,13 +192,16 @@ def place_chain(home: Path, *, block_ms: int) -> None:
     config.write_text("\n".join(lines) + "\n")
 
 
-def old_home(ground: Ground, stage: Stage, *, l1_url: str) -> Path:
+def old_home(ground: Ground, stage: Stage, *, l1_url: str, port: int) -> Path:
     """The old worker's home as it was left, told where the chain is now.
 
     Its unpacked bundle is the ground's: runs share it.
     """
     write_worker_home(stage, "old", l1_url=l1_url, upstream="")
     home, left = stage.worker("old"), ground.stage.worker("old")
+    config = home / CONFIG_FILE
+    text = config.read_text().replace("\nport = 0\n", f"\nport = {port}\n")
+    config.write_text(text)
     for name in _KEPT:
         shutil.copy2(left / name, home / name)
     (home / "bundles").symlink_to(left / "bundles", target_is_directory=True)

@@ -43,7 +43,7 @@ from ._chaos_ground import (
 )
 from ._chaos_judge import Replay, judge_calls, judge_roots, receipts_of, replay
 from ._chaos_load import TrackedLoad
-from ._chaos_parts import PATIENCE, ChaosError, Ended, Part, Parts
+from ._chaos_parts import PATIENCE, ChaosError, Ended, Part, Parts, free_port
 from ._chaos_plan import AFTER, LEAD, NOTICE, Kill, Victim
 from ._chaos_trace import ActScan, Trace
 from ._demo_load import SealingKeys
@@ -52,6 +52,9 @@ from ._demo_stage import CHAIN_ID, Stage, write_worker_home
 T = TypeVar("T")
 _RATE: Final = 12.0
 _LOOK_SECONDS: Final = 0.4
+#: For so long somebody who is down is waited for, and looked for so often.
+_DOWN_SECONDS: Final = 10.0
+_LURK_SECONDS: Final = 0.01
 _KILLED: Final = -9
 #: A worker whose enclave was killed ends by this code, and says so.
 _UNREACHABLE: Final = 3
@@ -164,27 +167,27 @@ class Run:
     async def _story(self, url: str) -> None:
         stage = self._stage
         self._begin_looking()
-        home = old_home(self._ground, stage, l1_url=url)
-        self.parts.spawn("old", "worker", "run", str(home))
-        await self.parts.up("old")
-        self._beside(self._listen("old"))
-        self._beside(self._look("old"))
+        port = free_port()
+        home = old_home(self._ground, stage, l1_url=url, port=port)
+        upstream = f"http://127.0.0.1:{port}"
+        write_worker_home(stage, "new", l1_url=url, upstream=upstream)
+        for name, where in (("old", home), ("new", stage.worker("new"))):
+            self.parts.spawn(name, "worker", "run", str(where))
+            self._beside(self._listen(name))
+            self._beside(self._look(name))
         self._open_load()
         flow = asyncio.create_task(self.load.flow(_RATE))
         self._tasks.append(flow)
-        write_worker_home(
-            stage, "new", l1_url=url, upstream=self.parts.parts["old"].url
-        )
-        self.parts.spawn("new", "worker", "run", str(stage.worker("new")))
-        self._beside(self._listen("new"))
-        self._beside(self._look("new"))
-        await self.parts.up("new")
+        for name in ("old", "new"):
+            await self.parts.up(name)
         ordered = await self._schedule()
         for kill in self._kills:
             await self._strike(kill, ordered + kill.after)
         await self._reach(self.verdict.upgrade_at + AFTER)
         for name in ("chain", "old", "new"):
             await self.parts.up(name)
+        await self._follow_epoch()
+        await self._reach(self.scan.height + AFTER)
         flow.cancel()
         await self._settle()
         await self._judge()
@@ -235,11 +238,19 @@ class Run:
         return release - NOTICE
 
     async def _strike(self, kill: Kill, when: float) -> None:
-        """At a fraction of a block after that block was seen."""
+        """At a fraction of a block after that block was seen.
+
+        Who is down at that instant, of the kill before, is killed as it comes up.
+        """
         await self._reach(int(when))
         await asyncio.sleep(when % 1 * self._block_seconds)
+        end = time.monotonic() + _DOWN_SECONDS
+        while True:
+            hit = self._kill(kill.victim)
+            if hit or time.monotonic() > end:
+                break
+            await asyncio.sleep(_LURK_SECONDS)
         at = self.scan.height
-        hit = self._kill(kill.victim)
         self.verdict.kills.append(Struck(kill, round(at + when % 1, 2), hit))
         self.trace.note("killed", who=kill.victim, block=at, hit=hit)
 
@@ -250,6 +261,18 @@ class Run:
         if what == "worker":
             return self.parts.kill(whose)
         return self.parts.kill_enclave(whose)
+
+    async def _follow_epoch(self) -> None:
+        """Until the keys that the upgrade owes act; users seal to them from then on."""
+        key = schedule_key(self._stage.shard)
+
+        async def rotated() -> bool:
+            schedule = await self._read(Schedule, key)
+            acting = epoch_at(schedule, self.scan.height)
+            self.load.seal_under(SealingKeys(acting.epoch, acting.keys.shielding_key))
+            return acting.epoch > 0
+
+        await self._until(rotated, "the next epoch's keys")
 
     async def _settle(self) -> None:
         """Until every call stands in a block, and all of it is confirmed."""
@@ -348,7 +371,8 @@ class Run:
 
         1. One generation after the other: the certificate at XYZ-1 once, the new
            one confirmed from XYZ on.
-        2. Each call that was made took effect once: nonces, balances and bids.
+        2. Each call that was made, under the old epoch's keys or the new one's, took
+           effect once: nonces, balances and bids.
         3. The workers end when they are asked to; before, only by the kills.
         4. Confirmed roots are those of an undisturbed execution.
         5. Each call stands on L1 and has its one receipt, in its place.
@@ -394,9 +418,6 @@ class Run:
 
     async def _judge_effects(self) -> list[str]:
         self.load.reading = decode(RuntimeMetadata, self._stage.new.metadata)
-        schedule = await self._read(Schedule, schedule_key(self._stage.shard))
-        acting = epoch_at(schedule, self.scan.height)
-        self.load.seal_under(SealingKeys(acting.epoch, acting.keys.shielding_key))
         found: list[str] = ["not asked"]
 
         async def right() -> bool:
