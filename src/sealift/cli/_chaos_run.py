@@ -50,8 +50,8 @@ from ._demo_load import SealingKeys
 from ._demo_stage import CHAIN_ID, Stage, write_worker_home
 
 T = TypeVar("T")
-_RATE: Final = 12.0
-_LOOK_SECONDS: Final = 0.4
+_RATE: Final = 8.0
+_LOOK_SECONDS: Final = 0.8
 #: For so long somebody who is down is waited for, and looked for so often.
 _DOWN_SECONDS: Final = 10.0
 _LURK_SECONDS: Final = 0.01
