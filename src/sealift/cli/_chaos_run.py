@@ -13,6 +13,7 @@ import aiohttp
 from sealift.base import (
     Generation,
     Height,
+    InvariantError,
     SealiftError,
     canonical_decode,
     decode,
@@ -29,7 +30,7 @@ from sealift.protocol import (
     schedule_key,
     sign_order,
 )
-from sealift.transport.account import L1Account
+from sealift.transport.account import L1Account, L1RefusedError
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
 
 from ._chaos_ground import (
@@ -55,6 +56,7 @@ _LOOK_SECONDS: Final = 0.8
 #: For so long somebody who is down is waited for, and looked for so often.
 _DOWN_SECONDS: Final = 10.0
 _LURK_SECONDS: Final = 0.01
+_ORDERS: Final = 3
 _KILLED: Final = -9
 #: A worker whose enclave was killed ends by this code, and says so.
 _UNREACHABLE: Final = 3
@@ -218,9 +220,22 @@ class Run:
             await asyncio.sleep(0.1)
 
     async def _schedule(self) -> int:
-        """The authority orders the new bundle; the block it was ordered at."""
+        """The authority orders the new bundle; the block it was ordered at.
+
+        Raises:
+            L1RefusedError: Not even by the third order, each with a fresh notice.
+        """
+        for left in range(_ORDERS - 1, -1, -1):
+            try:
+                return await self._order()
+            except L1RefusedError:  # the machine was slow, the notice is too short
+                if not left:
+                    raise
+        raise InvariantError("no order was tried")
+
+    async def _order(self) -> int:
         before = await self._read(Schedule, schedule_key(self._stage.shard))
-        release = self.scan.height + NOTICE
+        release = await self._l1.height() + NOTICE
         self.verdict.release_from, self.verdict.upgrade_at = release, release + LEAD
         order = UpgradeOrder(
             chain_id=CHAIN_ID,
