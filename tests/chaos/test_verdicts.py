@@ -9,15 +9,22 @@ from typing import Any
 
 import pytest
 
+from sealift.base import decode
 from sealift.cli import run_cli
+from sealift.cli._application import (
+    application_metadata,
+    example,
+    read_application,
+)
 from sealift.cli._chaos import Campaign, told
 from sealift.cli._chaos_judge import Replay, judge_calls, judge_roots
-from sealift.cli._chaos_load import Books, Tracked
+from sealift.cli._chaos_load import Books, Tracked, TrackedLoad
 from sealift.cli._chaos_parts import ChaosError, Ended, Part, Parts, children
 from sealift.cli._chaos_plan import SPAN, VICTIMS, Kill, plan
 from sealift.cli._chaos_run import Run, Struck, Verdict
 from sealift.cli._chaos_trace import Trace
-from sealift.crypto import sha256
+from sealift.crypto import HpkeSuite, hpke_generate, sha256, system_entropy
+from sealift.frame import RuntimeMetadata
 
 ONE, TWO = sha256(b"one"), sha256(b"two")
 
@@ -128,6 +135,65 @@ def test_books_add_up() -> None:
     assert books.nonces == {21: 2, 22: 1, 24: 1}
     assert books.bids == {21: 14}
     assert books.free == {21: 999_986, 22: 999_997, 24: 1_000_003}
+
+
+class ForgetfulL1:
+    """Takes calls in, and forgets them until it is told to keep them."""
+
+    def __init__(self) -> None:
+        self.height, self.calls, self.taken = 100, {}, []
+        self.hashes: dict[int, bytes] = {}
+        self.down = False
+
+    async def send(self, call: str, args: dict[str, Any]) -> bytes:
+        if self.down:
+            raise ChaosError("L1 is down")
+        self.taken.append(args["ciphertext"])
+        return b""
+
+    def keep(self) -> None:
+        for place, envelope in enumerate(self.taken):
+            self.calls.setdefault(sha256(envelope), (self.height, place))
+
+
+def tracked_load(l1: Any) -> TrackedLoad:
+    source = example("auction") / "v1"
+    raw = application_metadata(source, read_application(source).runtime)
+    load = TrackedLoad(
+        account=l1,
+        metadata=decode(RuntimeMetadata, raw),
+        shard=bytes(32),
+        shielding_key=hpke_generate(HpkeSuite.X25519, system_entropy).public,
+        users=24,
+        scan=l1,
+    )
+    load.begin(4)
+    return load
+
+
+def test_a_call_that_l1_forgot_is_carried_again_and_booked_once(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        l1 = ForgetfulL1()
+        load = tracked_load(l1)
+        await load._call(20)
+        (first,) = load.open.values()
+        for blocks, times in ((1, 1), (7, 2), (1, 2), (8, 3)):
+            l1.height += blocks
+            await load.look_after()
+            assert l1.taken == [first.envelope] * times
+        assert load.books.nonces == {}
+        l1.keep()
+        await load.look_after()
+        await load.look_after()
+        assert (load.books.nonces, load.open) == ({20: 1}, {})
+        l1.down = True
+        with pytest.raises(ChaosError):
+            await load._call(20)
+        assert load.open[20].sent.nonce == 1  # it may have it: the nonce is spoken for
+
+    asyncio.run(story())
 
 
 # --- ends of processes ---

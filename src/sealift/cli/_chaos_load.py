@@ -1,8 +1,8 @@
 """Users whose every call is tracked until it is executed once, whatever dies.
 
-A user has one call on its way at a time, and some are carried twice at once. What L1 has taken in may be lost with
-its mempool, so a call that stands in no block is carried again, the very same
-envelope: at least once on the way, exactly once in effect.
+A user has one call on its way at a time, and some are carried twice at once. What L1
+has taken in may be lost with its mempool, so a call that stands in no block is carried
+again, the very same envelope: at least once on the way, exactly once in effect.
 """
 
 import asyncio

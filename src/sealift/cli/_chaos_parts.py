@@ -126,15 +126,10 @@ class Parts:
         self.folder = folder
         self.parts: dict[str, Part] = {}
 
-    def add(self, name: str, *words: str, argv: tuple[str, ...] = SEALIFT) -> Part:
-        """Something that is not started yet."""
-        part = Part(words=words, log=self.folder / f"{name}.log", argv=argv)
-        self.parts[name] = part
-        return part
-
     def spawn(self, name: str, *words: str, argv: tuple[str, ...] = SEALIFT) -> Part:
         """Start something, and again whenever it ends."""
-        part = self.add(name, *words, argv=argv)
+        part = Part(words=words, log=self.folder / f"{name}.log", argv=argv)
+        self.parts[name] = part
         part.task = asyncio.create_task(part.supervise())
         return part
 
@@ -180,19 +175,6 @@ class Parts:
             return False
         struck = [_strike(pid) for pid in children(part.pid)]
         return any(struck)
-
-    async def run_once(self, name: str, *words: str) -> Ended:
-        """Run a command that ends by itself.
-
-        Raises:
-            TimeoutError: It does not.
-        """
-        part = self.add(name, *words)
-        child = await part.start()
-        async with asyncio.timeout(PATIENCE):
-            code = await child.wait()
-        del self.parts[name]
-        return Ended(code, child.output())
 
     def words(self) -> str:
         """The last words of all processes, to look into."""
