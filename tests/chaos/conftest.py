@@ -33,4 +33,4 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     """What the runs have in common: vendor, bundles, a chain, a shard with business."""
     folder = tmp_path_factory.mktemp("ground") / "ground"
-    return asyncio.run(make_ground(folder, WallClock(), block_ms=150))
+    return asyncio.run(make_ground(folder, WallClock(), block_ms=250))
