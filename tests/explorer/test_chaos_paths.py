@@ -35,7 +35,8 @@ def followed(bent: dict[str, Any]) -> Any:
 def test_a_real_handover_is_a_path_of_the_model(name: str) -> None:
     walk = follow(Trace.read(TRACES / name))
     newest = walk.model.schedule(walk.world.chain[-1])
-    print(f"{len(walk.moves)} moves, {walk.world.height} blocks, epoch {newest.epochs[-1].epoch}")
+    epoch = newest.epochs[-1].epoch
+    print(f"{len(walk.moves)} moves, {walk.world.height} blocks, epoch {epoch}")
     # Everything that a handover is made of was a move on the way.
     done = " | ".join(walk.moves)
     for part in (": schedule b", ": register b", "a gives keys to b", ": confirm by b"):

@@ -87,7 +87,9 @@ class Part:
     async def start(self) -> ChildProcess:
         """Start it once, on a leash."""
         argv = leashed((*self.argv, *self.words))
-        self.child = await start_process(ProcessSpec(argv=argv, log=self.log))
+        self.child = await start_process(
+            ProcessSpec(argv=argv, log=self.log, grace=PATIENCE)
+        )
         return self.child
 
     async def supervise(self) -> None:
