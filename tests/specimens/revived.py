@@ -41,6 +41,9 @@ class Specimen:
     @classmethod
     def copy(cls, source: Path, folder: Path) -> Self:
         shutil.copytree(source, folder)
+        for path in folder.rglob("*"):
+            if path.is_file():
+                path.chmod(0o600)  # keys want it, and git does not keep it
         return cls(folder)
 
     @cached_property

@@ -68,7 +68,13 @@ from sealift.cli.playground import (
 from sealift.crypto import account_of, sha256
 from sealift.frame import RuntimeMetadata
 from sealift.ledger import DcapVerifier
-from sealift.node import LedgerApplication, SoloHome, SoloNode, run_solo
+from sealift.node import (
+    LedgerApplication,
+    SoloConfig,
+    SoloHome,
+    SoloNode,
+    run_solo,
+)
 from sealift.protocol import (
     Frontier,
     KeyEpochRecord,
@@ -100,9 +106,12 @@ from ._errors import WorldError
 #: The workers of a specimen: who gave birth, and who was provisioned by it.
 WORKERS: Final = ("old", "old-2")
 USERS: Final = 24
-#: What of a worker's home belongs to it; its worker.toml names this machine's paths.
-WORKER_FILES: Final = ("key_store.sealed", "worker.db", "operator.key", "genesis.bin")
-_BLOCK_MS: Final = 150
+#: What of a worker's home is left out: it names this machine, or is made anew.
+_OF_THIS_MACHINE: Final = (
+    *("bundles", "worker.toml", "worker.url", "*.log", "*.lock", "*-wal", "*-shm"),
+)
+#: Chain and workers share one process, and machines are shared, too.
+_BLOCK_MS: Final = 500
 _PAGE_BITS: Final = 4
 _PATIENCE: Final = 120.0
 _SESSION: Final = (OpenSession, FeedSession, ProveSession, CloseSession)
@@ -220,8 +229,9 @@ class Surroundings:
 async def surroundings(chain: Path, clock: Clock) -> AsyncIterator[Surroundings]:
     """Run the chain of a home, in this process, read along."""
     application = LedgerApplication(DcapVerifier())
+    config = SoloConfig(block_ms=_BLOCK_MS, port=0, moniker="specimen")
     async with (
-        run_solo(chain, application=application, clock=clock) as node,
+        run_solo(chain, application=application, clock=clock, config=config) as node,
         L1Client(node.url, backoff=Backoff(jitter=system_jitter)) as l1,
         aiohttp.ClientSession() as http,
     ):
@@ -287,6 +297,16 @@ def recorded_sessions() -> Iterator[Frames]:
 
 
 # --- making one ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferedState:
+    """What a worker gives its peers: a snapshot, and the diffs after it."""
+
+    height: Height
+    header: bytes
+    chunks: tuple[bytes, ...]
+    diffs: list[tuple[Height, bytes]]
 
 
 def make_specimen(out: Path) -> None:
@@ -356,12 +376,36 @@ async def _life(stage: Stage, around: Surroundings) -> dict[str, Any]:
     for name in WORKERS:
         await around.until(name, lambda s: (s["state_height"] or 0) >= last, "goes on")
     confirmed = await _confirmed(around, stage.shard, last)
+    state = await _offered_state(around, first)
     return {
+        "state": state,
         "confirmed": {"height": int(confirmed.confirmed), "root": confirmed.root.hex()},
         "nonces": [load.nonce(user) for user in range(USERS)],
         "bids": [[user, lot, amount] for user, (lot, amount) in bids.items()],
         "calls": [one.envelope.hex() for one in load.calls],
     }
+
+
+async def _offered_state(around: Surroundings, name: str) -> "OfferedState":
+    """The snapshot that a worker offers and all diffs after it, as peers get them."""
+    url = around.urls[name] + "/v1/state"
+
+    async def fetch(path: str) -> bytes:
+        async with around.http.get(url + path) as answer:
+            answer.raise_for_status()
+            return await answer.read()
+
+    raw = await fetch("/snapshot?fresh_at=0")
+    height, header, count = decode(tuple[Height, bytes, int], raw)
+    chunks = tuple([await fetch(f"/snapshot/{height}/{n}") for n in range(count)])
+    diffs: list[tuple[Height, bytes]] = []
+    after = height
+    while found := decode(
+        list[tuple[Height, bytes]], await fetch(f"/diffs?after={after}")
+    ):
+        diffs += found
+        after = found[-1][0]
+    return OfferedState(height=height, header=header, chunks=chunks, diffs=diffs)
 
 
 async def _confirmed(around: Surroundings, shard: ShardId, height: int) -> Frontier:
@@ -387,12 +431,10 @@ def _write(out: Path, stage: Stage, facts: dict[str, Any], frames: Frames) -> No
     _settle_database(SoloHome(stage.chain).database)
     shutil.copytree(stage.chain, out / "chain", ignore=locks)
     for name in WORKERS:
-        home = out / f"worker-{name}"
-        home.mkdir()
         _settle_database(stage.worker(name) / "worker.db")
-        for file in WORKER_FILES:
-            shutil.copy(stage.worker(name) / file, home / file)
-    told = _write_state(out, stage)
+        left_out = shutil.ignore_patterns(*_OF_THIS_MACHINE)
+        shutil.copytree(stage.worker(name), out / f"worker-{name}", ignore=left_out)
+    told = _write_state(out, stage, facts.pop("state"))
     (out / "provisioning.bin").write_bytes(encode(frames))
     told |= {
         "release": release_version("sealift"),
@@ -415,25 +457,22 @@ def _write(out: Path, stage: Stage, facts: dict[str, Any], frames: Frames) -> No
     (out / "specimen.json").write_text(text, encoding="utf-8")
 
 
-def _write_state(out: Path, stage: Stage) -> dict[str, Any]:
-    """Snapshot, diffs and checkpoint out of the first worker's database."""
+def _write_state(out: Path, stage: Stage, state: OfferedState) -> dict[str, Any]:
+    """Snapshot and diffs as they were offered, and the first worker's checkpoint."""
     path = stage.worker(WORKERS[0]) / "worker.db"
     store = WorkerStore(path, shard=stage.shard, fingerprint=stage.old.fingerprint)
     try:
-        stored = store.snapshot()
         checkpoint = store.meta("checkpoint")
-        if stored is None or checkpoint is None:
-            raise WorldError("the worker has kept no snapshot, or no checkpoint")
-        chunks = [store.chunk(stored.height, n) for n in range(stored.chunks)]
-        diffs = store.diffs_after(stored.height)
     finally:
         store.close()
-    if not diffs:
-        raise WorldError("there is no diff after the snapshot")
-    (out / "snapshot.bin").write_bytes(encode((stored.height, stored.header, chunks)))
-    (out / "diffs.bin").write_bytes(encode(diffs))
+    if checkpoint is None or not state.diffs:
+        raise WorldError("the worker has no checkpoint, or no diff after the snapshot")
+    snapshot = (state.height, state.header, state.chunks)
+    (out / "snapshot.bin").write_bytes(encode(snapshot))
+    (out / "diffs.bin").write_bytes(encode(state.diffs))
     (out / "checkpoint.bin").write_bytes(checkpoint)
-    return {"snapshot_height": int(stored.height), "state_height": int(diffs[-1][0])}
+    last = int(state.diffs[-1][0])
+    return {"snapshot_height": int(state.height), "state_height": last}
 
 
 def _last_block(chain: Path) -> dict[str, Any]:
