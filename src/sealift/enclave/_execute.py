@@ -256,6 +256,7 @@ def _receipt(one: CallReceipt, reply_key: bytes, block: WaitingBlock) -> SealedR
             reply_key=reply_key,
             envelope=one.envelope,
             block_hash=block.block_hash,
+            height=block.height,
         )
     except CallTooLargeError:
         return seal_receipt(
@@ -263,6 +264,7 @@ def _receipt(one: CallReceipt, reply_key: bytes, block: WaitingBlock) -> SealedR
             reply_key=reply_key,
             envelope=one.envelope,
             block_hash=block.block_hash,
+            height=block.height,
         )
 
 

@@ -130,7 +130,8 @@ class SealedReceipt(Message):
 
     ``envelope`` is the SHA-256 of the envelope bytes on L1. The same call in
     the same block seals to the same bytes on every instance, so that their
-    receipts roots agree.
+    receipts roots agree. ``height`` is that of the block it was given in: of a copy,
+    a later one than the receipt names, whose ``index`` is the first one's.
     """
 
     envelope: Digest
@@ -220,9 +221,22 @@ def _open(
 
 
 def seal_receipt(
-    receipt: Receipt, *, reply_key: bytes, envelope: Digest, block_hash: Digest
+    receipt: Receipt,
+    *,
+    reply_key: bytes,
+    envelope: Digest,
+    block_hash: Digest,
+    height: Height | None = None,
 ) -> SealedReceipt:
     """Seal a receipt for its caller, the same way on every instance.
+
+    Args:
+        receipt: The receipt; that of a copy is the first one's, of an earlier block.
+        reply_key: The call's.
+        envelope: The digest of the envelope that it answers.
+        block_hash: Of the block in which it is given.
+        height: Of that block, by which the caller finds the hash that opens it; by
+            default the receipt's own: it is no copy's.
 
     The key is HKDF(reply key; block hash, envelope, index). It may serve two
     plaintexts: a generation and, after a rescue, its predecessor execute the same
@@ -239,7 +253,10 @@ def seal_receipt(
         entropy=lambda size: nonce[:size],
     )
     return SealedReceipt(
-        envelope=envelope, height=receipt.height, index=receipt.index, sealed=sealed
+        envelope=envelope,
+        height=receipt.height if height is None else height,
+        index=receipt.index,
+        sealed=sealed,
     )
 
 
