@@ -185,12 +185,12 @@ class Campaign:
         run = Run(ground, stage, seed, plan(seed))
         try:
             verdict = await run.play()
-        finally:
-            if run.verdict.violations and self.keep is not None:
-                await asyncio.to_thread(_keep, folder, self.keep, run.verdict)
+            if verdict.violations and self.keep is not None:
+                await asyncio.to_thread(_keep, folder, self.keep, verdict)
             if self.trace is not None:
                 path = self.trace / f"seed-{seed}.json"
                 run.trace.write(path, seed=seed, params=run.params)
+        finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return verdict
 
