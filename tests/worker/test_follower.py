@@ -310,10 +310,12 @@ def test_two_snapshots_at_once_do_not_mix(play) -> None:
         await asyncio.gather(*(scene.follower.keep_snapshot() for _ in range(4)))
         found = scene.store.snapshot()
         assert found is not None
-        number = found.header.split()[-1]
-        for index in range(found.chunks):
-            chunk = scene.store.chunk(found.height, index)
+        folder = scene.store.snapshots
+        number = folder.header(found.name).split()[-1]
+        for index in range(3):
+            chunk = folder.chunk(found.name, index)
             assert chunk == b"%d of export %s" % (index, number)
+        assert folder.names() == [found.name]  # of one height the last
 
     play(story, follow=False)
 
@@ -329,8 +331,9 @@ def test_a_block_without_a_diff_is_durable_with_its_snapshot_or_not_at_all(
         )
         found = scene.store.snapshot()
         assert found is not None
-        number = found.header.split()[-1]
-        assert scene.store.chunk(50, 2) == b"2 of export " + number
+        folder = scene.store.snapshots
+        number = folder.header(found.name).split()[-1]
+        assert folder.chunk(found.name, 2) == b"2 of export " + number
         assert scene.store.receipt(receipt(50).envelope) is not None
         assert scene.store.diff(50) is None
 
@@ -346,8 +349,10 @@ def test_a_forged_diff_or_snapshot_is_not_kept(play) -> None:
         scene.enclave.answers["SnapshotChunk"] = lambda _: refusal(
             "SnapshotForgedError"
         )
+        draft = scene.store.snapshots.draft(7, b"header")
+        begun = SnapshotHeader(header=b"header", height=Height(7), chunks=1)
         with pytest.raises(EnclaveRefusedError, match="SnapshotForgedError"):
-            await scene.follower.take_over(b"header", [b"forged"])
+            await scene.follower.take_over(draft, begun, b"forged")
         assert scene.store.snapshot() is None
 
     play(story, follow=False)

@@ -53,6 +53,7 @@ from sealift.protocol.ecall import (
     KeysPublished,
     Register,
     Registration,
+    SnapshotHeader,
     Started,
 )
 from sealift.worker import (
@@ -69,6 +70,7 @@ from sealift.worker._channel import EnclaveChannel
 from sealift.worker._follower import Progress
 from sealift.worker._life import Life
 from sealift.worker._outbox import Included, Outbox
+from sealift.worker._snapshots import Draft
 from sealift.worker._surroundings import Surroundings
 from sealift.worker._upstream import OfferedSnapshot
 
@@ -129,9 +131,12 @@ class FakeFollower:
             raise self.refuse
         self.applied.append(height)
 
-    async def take_over(self, header: bytes, chunks: list[bytes]) -> Height:
-        self.taken.append(header)
-        return Height(30)
+    async def begin_import(self, header: bytes) -> SnapshotHeader:
+        return SnapshotHeader(header=header, height=Height(30), chunks=1)
+
+    async def take_over(self, draft: Draft, begun: SnapshotHeader, _: bytes) -> Height:
+        self.taken.append(begun.header)
+        return begun.height
 
     async def keep_snapshot(self) -> Height:
         self.snapshots += 1
@@ -145,7 +150,7 @@ class FakeUpstream:
     def __init__(self, url: str, *, lives_at: str | None = None) -> None:
         self.configured = self.url = url
         self.lives_at = lives_at or url
-        self.offers = [(Height(11), b"diff 11")]
+        self.given = [(Height(11), b"diff 11")]
         self.asked: list[str] = []
         self.fresh: list[int] = []
 
@@ -161,15 +166,18 @@ class FakeUpstream:
     async def diffs(self, after: int):
         self._answer()
         await asyncio.sleep(0.001)
-        return [(h, d) for h, d in self.offers if h > after]
+        return [(h, d) for h, d in self.given if h > after]
 
     async def snapshot(self, *, fresh_at: int = 0):
         self._answer()
         self.fresh.append(fresh_at)
         return OfferedSnapshot(height=Height(30), header=b"header", chunks=1)
 
-    async def chunks(self, offered: OfferedSnapshot):
-        yield b"chunk"
+    async def offers(self, after: int):
+        self._answer()
+
+    async def chunk(self, offered: OfferedSnapshot, number: int) -> bytes:
+        return b"chunk"
 
 
 class Around:
@@ -489,7 +497,7 @@ def test_a_code_that_the_schedule_does_not_name_waits_and_says_so(play) -> None:
 
 def test_a_gap_in_a_peers_diffs_is_closed_by_a_snapshot(play) -> None:
     upstream = FakeUpstream("http://there")
-    upstream.offers = [(Height(20), b"diff 20")]
+    upstream.given = [(Height(20), b"diff 20")]
 
     async def story(scene: Scene) -> None:
         scene.epochs = (Epoch(0),)

@@ -41,6 +41,9 @@ from ._errors import (
     EnclaveRefusedError,
     EnvelopeSizeError,
     SessionsOfPeerError,
+    SnapshotDamagedError,
+    SnapshotManifestError,
+    SnapshotNotKeptError,
     SnapshotTooSoonError,
     StalledError,
     StoreError,
@@ -51,6 +54,8 @@ from ._errors import (
 from ._follower import Executions, Follower
 from ._metrics import Metrics
 from ._mura import serve_session
+from ._rate import Bandwidth
+from ._state_api import STATE_ERRORS, StateRoutes
 from ._store import StoredSnapshot, WorkerStore
 from ._upstream import WebSocketWire
 
@@ -71,6 +76,7 @@ _BINARY = "application/octet-stream"
 #: The one table from a worker's errors to HTTP.
 API_ERRORS: ErrorTable = {
     **BASE_ERRORS,
+    **STATE_ERRORS,
     WorkerError: HTTPStatus.INTERNAL_SERVER_ERROR,
     EnclaveRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     EnclaveGoneError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -83,6 +89,9 @@ API_ERRORS: ErrorTable = {
     CrowdOfPeerError: HTTPStatus.TOO_MANY_REQUESTS,
     EnvelopeSizeError: HTTPStatus.BAD_REQUEST,
     SessionsOfPeerError: HTTPStatus.TOO_MANY_REQUESTS,
+    SnapshotDamagedError: HTTPStatus.INSUFFICIENT_STORAGE,
+    SnapshotManifestError: HTTPStatus.INSUFFICIENT_STORAGE,
+    SnapshotNotKeptError: HTTPStatus.INSUFFICIENT_STORAGE,
     SnapshotTooSoonError: HTTPStatus.TOO_MANY_REQUESTS,
     UpstreamError: HTTPStatus.BAD_GATEWAY,
     WrongChainError: HTTPStatus.BAD_GATEWAY,
@@ -139,6 +148,7 @@ class Api:
         gate: Which of them it carries.
         source: Health and status.
         metrics: What ``/metrics`` shows.
+        serve: How fast snapshots go out; ``None``: without a limit.
     """
 
     def __init__(
@@ -151,7 +161,10 @@ class Api:
         gate: CarryGate,
         source: HealthSource,
         metrics: Metrics,
+        serve: Bandwidth | None = None,
     ) -> None:
+        self._serve = serve or Bandwidth(0)
+        self._state = StateRoutes(store, self._serve)
         self._channel = channel
         self._follower = follower
         self._store = store
@@ -184,6 +197,10 @@ class Api:
                 web.get("/v1/state/snapshot", self._snapshot),
                 web.get("/v1/state/snapshot/{height}/{number}", self._chunk),
                 web.get("/v1/state/diffs", self._diffs),
+                *(
+                    web.route(method, path, one)
+                    for (method, path), one in self._state.handlers().items()
+                ),
             ],
             errors=API_ERRORS,
             retry_after=RETRY_AFTER,
@@ -308,7 +325,9 @@ class Api:
             found = await self._snapshot_of(fresh_at)
         if found is None:
             raise web.HTTPNotFound(reason="no snapshot here")
-        body = encode((found.height, found.header, found.chunks))
+        header = await self._state.read(found.name, -1)
+        chunks = len(self._store.snapshots.manifest(found.name).chunks)
+        body = encode((found.height, header, chunks))
         return web.Response(body=body, content_type=_BINARY)
 
     async def _snapshot_of(self, fresh_at: int) -> StoredSnapshot | None:
@@ -342,9 +361,10 @@ class Api:
         height = _number(request.match_info["height"])
         number = _number(request.match_info["number"])
         found = self._store.snapshot_at(height)
-        if found is None or number >= found.chunks:
+        if found is None:
             raise web.HTTPNotFound(reason="no such chunk here")
-        data = self._store.chunk(height, number)
+        data = await self._state.read(found.name, number)
+        await self._serve.take(len(data))
         return web.Response(body=data, content_type=_BINARY)
 
     async def _diffs(self, request: web.Request) -> web.Response:

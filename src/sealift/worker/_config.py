@@ -92,6 +92,17 @@ class SnapshotSection(_Section, frozen=True, kw_only=True):
     every: Annotated[int, msgspec.Meta(ge=1)] = 2000
 
 
+class StateSection(_Section, frozen=True, kw_only=True):
+    """How many snapshots stay on disk, and how fast they go out and come in.
+
+    Rates are bytes a second of all downloads together; 0: no limit.
+    """
+
+    keep_snapshots: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 2
+    serve_rate: Annotated[int, msgspec.Meta(ge=0)] = 32 * 1024 * 1024
+    fetch_rate: Annotated[int, msgspec.Meta(ge=0)] = 64 * 1024 * 1024
+
+
 class _File(_Section, frozen=True, kw_only=True):
     l1: L1Section
     shard: ShardSection
@@ -99,6 +110,7 @@ class _File(_Section, frozen=True, kw_only=True):
     api: ApiSection = ApiSection()
     upstream: UpstreamSection = UpstreamSection()
     snapshot: SnapshotSection = SnapshotSection()
+    state: StateSection = StateSection()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +134,7 @@ class WorkerConfig:
     api: ApiSection
     upstream: str
     snapshot_every: int
+    state: StateSection
     #: Which of the instances that lived in this home: see :mod:`._lives`.
     life: int = 0
 
@@ -206,6 +219,7 @@ def load_config(
         api=file.api,
         upstream=file.upstream.url,
         snapshot_every=file.snapshot.every,
+        state=file.state,
     )
 
 
@@ -275,6 +289,14 @@ url = "{upstream}"
 [snapshot]
 # Blocks between two snapshots on disk.
 every = 2000
+
+[state]
+# So many snapshots stay on disk, with the diffs after the oldest of them.
+keep_snapshots = 2
+# Most bytes a second of snapshots that other workers download here, and that this
+# one downloads: blocks come first. 0 is no limit.
+serve_rate = 33554432
+fetch_rate = 67108864
 """
 #: A worker on the simulator.
 TEMPLATE = _HEAD + _SIM + _TAIL

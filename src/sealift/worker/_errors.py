@@ -46,6 +46,10 @@ class UpstreamError(WorkerError):
     """The worker that keys or state were asked of answers otherwise."""
 
 
+class UpstreamBusyError(UpstreamError):
+    """The other worker serves as many as it can: it is to be asked again."""
+
+
 class SessionSilentError(UpstreamError):
     """The other end of a mu-ra session says nothing that leads on."""
 
@@ -68,6 +72,22 @@ class StalledError(WorkerError):
 
 class SnapshotTooSoonError(WorkerError):
     """The newest snapshot is too young for another to be made for a peer."""
+
+
+class SnapshotManifestError(WorkerError):
+    """What should describe a snapshot does not, or describes another one."""
+
+
+class SnapshotDamagedError(WorkerError):
+    """A piece of a snapshot is missing or altered; it is kept as it is."""
+
+
+class SnapshotNotKeptError(WorkerError):
+    """The disk did not take a snapshot; the older ones and the worker go on."""
+
+
+class NoSnapshotError(WorkerError):
+    """There is no such snapshot here."""
 
 
 class CarryOffError(WorkerError):

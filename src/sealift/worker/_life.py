@@ -106,7 +106,10 @@ class Life:
             upstream=around.upstream,
             genesis=around.disk.genesis,
             troubles=self._troubles,
+            peer=around.peer,
+            me=started.signing_key,
         )
+        follower.may_skip = self._fetcher.may_skip
         self._rotation = Rotation(
             channel=channel,
             follower=follower,
@@ -394,12 +397,29 @@ class Life:
             if self._snapshot_at is None:
                 self._snapshot_at = executed
             elif executed - self._snapshot_at >= self._around.snapshot_every:
-                await self._patiently(SNAPSHOT, self._renew_snapshot)
+                await self._snapshot_or_later(executed)
+
+    async def _snapshot_or_later(self, executed: Height) -> None:
+        """Blocks go on without one; a whole export is not tried at each of them."""
+        every = self._around.snapshot_every
+        try:
+            await self._renew_snapshot()
+        except FATAL:
+            raise
+        except SealiftError as error:
+            self._troubles[SNAPSHOT] = str(error)
+            self._snapshot_at = executed - every + min(_PRUNE_EVERY, every)
+        else:
+            self._troubles.pop(SNAPSHOT, None)
 
     async def _renew_snapshot(self) -> None:
         height = await self.follower.keep_snapshot()
-        # Diffs that a peer may be applying just now stay for one more period.
-        self._store.drop_diffs_below(height - self._around.snapshot_every)
+        # Diffs that a peer may be applying just now stay for one more period, and
+        # those that lead on from the oldest snapshot that is kept.
+        kept = self._store.stored_snapshots()
+        oldest = kept[-1].height if kept else height
+        below = min(height - self._around.snapshot_every, oldest + 1)
+        self._store.drop_diffs_below(below)
         self._snapshot_at = height
 
     # --- what others ask ---

@@ -71,6 +71,7 @@ from ._lives import KEY_STORE_LEVEL, begin_life
 from ._metrics import Metrics
 from ._outbox import Included, Outbox
 from ._platform import EnclaveHost, InsecureSim
+from ._rate import Bandwidth
 from ._skip import SkipPlanner
 from ._state import restore_state
 from ._store import WorkerStore
@@ -306,7 +307,9 @@ async def open_worker(
         if status.halted == HALTED_BY_FORK:
             await forks.keep()
             raise forks.stopped()
-        restored = await restore_state(channel, store, genesis=disk.genesis())
+        restored = await restore_state(
+            channel, store, genesis=disk.genesis(), peers=bool(life.upstream)
+        )
         secret = read_account_key(config.operator_key)
         account = OperatorAccount(L1Account(secret, l1, chain_id), config.shard)
         outbox = Outbox(account)
@@ -321,6 +324,7 @@ async def open_worker(
             me=started.signing_key,
             skips=SkipPlanner(l1=view, feed=feed, shard=config.shard),
             forked=forks.keep,
+            keep_snapshots=config.state.keep_snapshots,
         )
         sources = await _witnesses(
             stack, dict.fromkeys((*config.l1.witnesses, *witnesses))
@@ -329,6 +333,7 @@ async def open_worker(
         if restored is not None:
             follower.restored(restored)
         peer = life.upstream
+        fetch = Bandwidth(config.state.fetch_rate)
         roots = _roots(running.manifest)
         around = Surroundings(
             shard=config.shard,
@@ -343,8 +348,8 @@ async def open_worker(
             ),
             standing=L1Standing(l1),
             operator=account_of(secret),
-            upstream=Upstream(peer, http) if peer else None,
-            peer=lambda url: Upstream(url, http),
+            upstream=Upstream(peer, http, bandwidth=fetch) if peer else None,
+            peer=lambda url: Upstream(url, http, bandwidth=fetch),
             snapshot_every=config.snapshot_every,
             witnesses=standings,
         )
@@ -533,6 +538,7 @@ async def run_worker(
             ),
             source=worker.life,
             metrics=Metrics(config.shard.hex(), worker.life.reading),
+            serve=Bandwidth(config.state.serve_rate),
         )
         app = api.application()
         async with serve(app, host=config.api.host, port=config.api.port) as where:
