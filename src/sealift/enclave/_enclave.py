@@ -46,7 +46,10 @@ from sealift.protocol.ecall import (
     ShowConflict,
     SkipTo,
     SnapshotBegin,
+    SnapshotCheck,
+    SnapshotCheckChunk,
     SnapshotChunk,
+    SnapshotDrop,
     SnapshotGet,
     SpeakEffects,
     StageKeys,
@@ -68,7 +71,15 @@ from ._skip import skip_to
 from ._speak import speak_effects
 from ._start import start
 from ._status import status
-from ._transfer import diff_apply, snapshot_begin, snapshot_chunk, snapshot_get
+from ._transfer import (
+    diff_apply,
+    snapshot_begin,
+    snapshot_check,
+    snapshot_check_chunk,
+    snapshot_chunk,
+    snapshot_drop,
+    snapshot_get,
+)
 from ._witness import evidence, show_conflict
 
 M = TypeVar("M", bound=Message)
@@ -200,6 +211,11 @@ def _table(shard: Shard, sessions: Sessions) -> dict[type[Message], _Handler]:
         SnapshotBegin: _of(SnapshotBegin, lambda r: snapshot_begin(shard, r)),
         SnapshotGet: _of(SnapshotGet, lambda r: snapshot_get(shard, r)),
         SnapshotChunk: _of(SnapshotChunk, lambda r: snapshot_chunk(shard, r)),
+        SnapshotCheck: _of(SnapshotCheck, lambda r: snapshot_check(shard, r)),
+        SnapshotCheckChunk: _of(
+            SnapshotCheckChunk, lambda r: snapshot_check_chunk(shard, r)
+        ),
+        SnapshotDrop: _of(SnapshotDrop, lambda r: snapshot_drop(shard, r)),
         DiffApply: _of(DiffApply, lambda r: diff_apply(shard, r)),
         ImportBlock: _of(ImportBlock, lambda r: import_block(shard, r)),
         SkipTo: _of(SkipTo, lambda r: skip_to(shard, r)),

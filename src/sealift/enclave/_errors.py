@@ -140,7 +140,7 @@ class WrongEpochError(EnclaveError):
 
 
 class SnapshotOrderError(EnclaveError):
-    """A chunk that is not the next one, or no snapshot was begun."""
+    """A chunk that can't come now: no such one, out of order, or none was begun."""
 
 
 class SnapshotForgedError(EnclaveError):
@@ -149,6 +149,10 @@ class SnapshotForgedError(EnclaveError):
 
 class ForeignSnapshotError(EnclaveError):
     """A snapshot or diff of another shard, chain or format."""
+
+
+class SnapshotContradictedError(EnclaveError):
+    """A snapshot of a root or a block that L1 is proven to have decided otherwise."""
 
 
 class OldSnapshotError(EnclaveError):

@@ -5,7 +5,15 @@ from typing import TypeAlias
 
 import msgspec
 
-from sealift.base import ChainId, Digest, Epoch, Height, ShardId, UnixSeconds
+from sealift.base import (
+    ChainId,
+    Digest,
+    Epoch,
+    Height,
+    ShardId,
+    StateRoot,
+    UnixSeconds,
+)
 from sealift.crypto import Entropy, hpke_public
 from sealift.crypto import HpkeSuite as Suite
 from sealift.protocol import PublishKeyStatement, Schedule
@@ -16,14 +24,17 @@ from sealift.stf import Executor, Item, ShieldedFunds, open_and_verify
 from ._checkpoint import ResumePoint
 from ._epochs import epoch_of, missing_epochs, taken_epochs
 from ._errors import DivergedStateError, HaltedError, NoKeysError
+from ._intake import Intake
 from ._keystore import KeyStore
 from ._platform import PlatformPort
-from ._snapshot import Export, Import
+from ._snapshot import Export
 from ._state import ShardState
 from ._view import ChainView, names
 
 #: What a block holds for the shard: sealed envelopes, and deposits.
 RawItem: TypeAlias = bytes | ShieldedFunds
+#: So many confirmed roots are remembered, for checking older snapshots.
+_MAX_PROVEN = 4096
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +83,10 @@ class Shard:
         lost: Where blocks stopped being queued because there were too many.
         registration: Digest of the statement that this process had quoted last.
         confirmed: Roots that were proven confirmed above the state's height.
+        proven: The newest roots that were proven confirmed, at any height.
+        exporting: A snapshot that leaves.
+        importing: A snapshot on its way in.
+        checking: A snapshot that is only looked at.
     """
 
     chain_id: ChainId
@@ -91,8 +106,10 @@ class Shard:
     lost: ResumePoint | None = None
     registration: Digest | None = None
     confirmed: dict[Height, bytes] = field(default_factory=dict)
+    proven: dict[Height, StateRoot] = field(default_factory=dict)
     exporting: Export | None = None
-    importing: Import | None = None
+    importing: Intake | None = None
+    checking: Intake | None = None
 
     def check_going(self) -> None:
         """Return unless the chain has forked.
@@ -107,6 +124,13 @@ class Shard:
                 got=f"a second signed block {evidence.conflicting.header.height}",
                 hint="Both headers are kept as evidence.",
             )
+
+    def remember(self, height: Height, root: StateRoot) -> None:
+        """Note a root that is proven confirmed; the oldest are forgotten."""
+        self.proven.pop(height, None)
+        self.proven[height] = root
+        if len(self.proven) > _MAX_PROVEN:
+            del self.proven[next(iter(self.proven))]
 
     def is_mine(self, height: int) -> bool:
         """Whether the schedule, as proven now, has this code run ``height``."""

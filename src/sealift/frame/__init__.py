@@ -41,7 +41,6 @@ from ._errors import (
     ProofInvalidError,
     ProofUnavailableError,
     RuntimeDefinitionError,
-    SnapshotIncompleteError,
     SnapshotRefusedError,
     StateTooNewError,
     StorageMissingError,
@@ -93,18 +92,18 @@ from ._origin import (
     ensure_root,
     ensure_signed,
 )
-from ._pages import DEFAULT_PAGE_BITS, PageStore
+from ._pages import DEFAULT_PAGE_BITS, PageStore, root_of_pages
 from ._pallet import GETTER_MARK, Pallet, call
 from ._runtime import UNLIMITED, Runtime
 from ._simple_tree import SimpleTreeStore
 from ._snapshot import (
     CHUNK_BYTES,
-    SnapshotChunk,
     SnapshotHead,
-    SnapshotImport,
-    export_chunk,
-    export_chunks,
+    SnapshotPages,
+    SnapshotVerifier,
     snapshot_head,
+    snapshot_pages,
+    snapshot_starts,
 )
 from ._state import Changes, Overlay, StateReader, StateStore
 from ._storage import StorageMap, StorageValue, encode_key, storage_key
@@ -175,11 +174,10 @@ __all__ = [
     "RuntimeRecord",
     "Signed",
     "SimpleTreeStore",
-    "SnapshotChunk",
     "SnapshotHead",
-    "SnapshotImport",
-    "SnapshotIncompleteError",
+    "SnapshotPages",
     "SnapshotRefusedError",
+    "SnapshotVerifier",
     "StateReader",
     "StateStore",
     "StateTooNewError",
@@ -203,13 +201,14 @@ __all__ = [
     "encode_proof",
     "ensure_root",
     "ensure_signed",
-    "export_chunk",
-    "export_chunks",
     "parse_diff",
     "parse_proof",
     "prove_ics23",
     "proven_value",
+    "root_of_pages",
     "snapshot_head",
+    "snapshot_pages",
+    "snapshot_starts",
     "storage_key",
     "verify_ics23",
 ]

@@ -101,7 +101,3 @@ class ValueMismatchError(SealiftError):
 
 class SnapshotRefusedError(SealiftError):
     """A head or chunk that does not belong to the wanted state."""
-
-
-class SnapshotIncompleteError(SealiftError):
-    """A snapshot was finished before all of its pages had come."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sealift.base import Digest
+from sealift.base import Digest, InvariantError
 
 from ._errors import RuntimeDefinitionError
 from ._state import Changes
@@ -39,6 +39,17 @@ def group_bits(bits: int) -> int:
 def root_of_groups(groups: Sequence[bytes]) -> Digest:
     """The root over the digests of all groups."""
     return Digest(hashlib.sha256(b"".join(groups)).digest())
+
+
+def root_of_pages(digests: Sequence[bytes]) -> Digest:
+    """The root over the digests of all pages; of a store, ``root()`` is cheaper."""
+    size = 1 << group_bits(len(digests).bit_length() - 1)
+    return root_of_groups(
+        [
+            hashlib.sha256(b"".join(digests[at : at + size])).digest()
+            for at in range(0, len(digests), size)
+        ]
+    )
 
 
 class PageStore:
@@ -157,10 +168,26 @@ class PageStore:
         """SHA-256 of every page in order; do not change them."""
         return self._digests
 
-    def put_pages(self, first: int, pages: Sequence[bytes]) -> None:
-        """Replace whole pages, as a verified snapshot has them."""
-        for number, page in enumerate(pages, first):
-            self._put_page(number, page)
+    def put_pages(
+        self, first: int, pages: Sequence[bytes], digests: Sequence[bytes]
+    ) -> None:
+        """Replace whole pages, as a snapshot has them.
+
+        Args:
+            first: Number of the first page.
+            pages: All pages of the run.
+            digests: SHA-256 of each, which the caller has computed.
+
+        Raises:
+            InvariantError: There are not so many pages, or digests.
+        """
+        end = first + len(pages)
+        if not 0 <= first < end <= len(self._pages) or len(digests) != len(pages):
+            raise InvariantError("pages do not fit", got=f"{first} … {end - 1}")
+        self._pages[first:end] = pages
+        self._digests[first:end] = digests
+        shift = self._group_bits
+        self._dirty.update(range(first >> shift, (end - 1 >> shift) + 1))
 
     def _put_page(self, number: int, page: bytes) -> None:
         self._pages[number] = page
