@@ -146,6 +146,8 @@ class Downloads:
             try:
                 await self._follower.import_chunk(number, data)
             except EnclaveRefusedError as error:
+                if error.refused not in _BAD_CHUNK:
+                    raise
                 refusal, data = error, None
                 await asyncio.to_thread(draft.drop, number)
                 continue
@@ -174,8 +176,9 @@ class Downloads:
                 return await self._follower.take_over(draft, begun, data)
             except EnclaveRefusedError as error:
                 refusal, data = error, None
-                if error.refused != _CHUNK_REFUSED:
+                if error.refused in _FOR_GOOD - {_FORGED}:
                     self._throw_away(offered.name)
+                if error.refused != _FORGED:
                     raise
         raise self._bad(peer, offered, number, refusal)
 
@@ -223,16 +226,22 @@ class Downloads:
                 self._store.snapshots.remove(name)
 
 
-#: How the enclave names a chunk that is not the snapshot's.
-_CHUNK_REFUSED: Final = "SnapshotForgedError"
-#: Refusals of a header that no time mends.
+#: How the enclave names a chunk that is not the snapshot's, …
+_FORGED: Final = "SnapshotForgedError"
+_MISMATCH: Final = "StateRootMismatchError"
+#: … also where it is the head of all, …
+_BAD_CHUNK: Final = frozenset({_FORGED, _MISMATCH})
+#: … and a snapshot that no time mends.
 _FOR_GOOD: Final = frozenset(
     {
         "DecodeError",
         "ForeignSnapshotError",
         "NonCanonicalError",
-        "SnapshotForgedError",
+        "OldSnapshotError",
+        "SnapshotContradictedError",
         "TooLargeError",
+        _FORGED,
+        _MISMATCH,
     }
 )
 _MOST_REFUSED: Final = 1024
