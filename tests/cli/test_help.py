@@ -51,9 +51,10 @@ def test_the_commands_are_those_we_promise() -> None:
             "validators",
         },
         "worker": {
-            "init", "run", "request-keys", "shielding-key", "signing-key",
+            "init", "run", "request-keys", "join", "shielding-key", "signing-key",
             "mrenclave", "status", "check", "dump-ra",
         },
+        "snapshot": {"create", "list", "verify", "fetch", "prune"},
         "client": {
             "new-account", "faucet", "shield", "unshield", "transfer", "balance",
             "call", "nonce", "ask", "list-workers",

@@ -34,6 +34,11 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "gramine": ("_gramine", "gramine", "A bundle as Gramine starts it, on SGX."),
     "shard": ("_shard", "shard", "Shards: confidential state machines on L1."),
     "worker": ("_worker", "worker", "Run an enclave of a shard, and look after it."),
+    "snapshot": (
+        "_snapshot",
+        "snapshot",
+        "A shard's state on disk, in sealed chunks.",
+    ),
     "client": ("_client", "client", "Use a shard: sealed calls, signed reads, funds."),
     "gov": ("_gov", "gov", "Decide what code runs next, and see what was decided."),
     "attest": ("_attest", "attest", "Judge attestation evidence."),

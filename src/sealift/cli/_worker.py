@@ -52,6 +52,7 @@ from ._errors import EXIT_REFUSED
 from ._output import emit, emit_rows, json_option, say
 from ._params import HEX32, PATH, rpc_option, run, wall_clock
 from ._worker_http import URL_FILE, ask_status, worker_url
+from ._worker_join import join_command
 
 _SEED = 32
 #: What an operator should have for registrations and some weeks of blocks.
@@ -235,6 +236,9 @@ def request_keys(*, home: Path, upstream: str, as_json: bool) -> None:
     """
     run(request_keys_once(home, upstream, clock=wall_clock()))
     emit({"home": str(home), "keys": "sealed here"}, as_json=as_json)
+
+
+worker.add_command(join_command)
 
 
 @worker.command("shielding-key")

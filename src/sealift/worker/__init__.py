@@ -4,6 +4,17 @@ It feeds the enclave L1's blocks, keeps what the enclave seals, speaks for it
 on L1, carries mu-ra and serves users. It is trusted for availability only.
 """
 
+from ._archive import (
+    FetchProgress,
+    ListedSnapshot,
+    check_snapshot,
+    copy_snapshot,
+    create_snapshot,
+    fetch_snapshot,
+    list_snapshots,
+    prune_snapshots,
+    verify_snapshot,
+)
 from ._collateral import seconds_left
 from ._config import (
     CONFIG_FILE,
@@ -42,8 +53,10 @@ from ._errors import (
 )
 from ._forecast import Risk, collateral_risk, forecast
 from ._gramine import GramineMissingError
+from ._join import JoinProgress, join
 from ._platform import existing_machine
 from ._run import Ready, open_worker, request_keys_once, run_worker
+from ._snapshots import Manifest
 from ._store import WorkerStore
 from ._witnesses import few_witnesses
 
@@ -60,8 +73,12 @@ __all__ = [
     "EnclaveGoneError",
     "EnclaveRefusedError",
     "EnvelopeSizeError",
+    "FetchProgress",
     "GramineMissingError",
+    "JoinProgress",
     "KeyStoreMissingError",
+    "ListedSnapshot",
+    "Manifest",
     "NoSnapshotError",
     "Platform",
     "Ready",
@@ -82,13 +99,21 @@ __all__ = [
     "WorkerError",
     "WorkerStore",
     "WrongChainError",
+    "check_snapshot",
     "collateral_risk",
+    "copy_snapshot",
+    "create_snapshot",
     "existing_machine",
+    "fetch_snapshot",
     "few_witnesses",
     "forecast",
+    "join",
+    "list_snapshots",
     "load_config",
     "open_worker",
+    "prune_snapshots",
     "request_keys_once",
     "run_worker",
     "seconds_left",
+    "verify_snapshot",
 ]

@@ -152,6 +152,26 @@ class Life:
         except* SealiftError as errors:
             raise _first(errors) from None
 
+    async def join(self) -> None:
+        """Follow, get keys, then state; nobody is served. Ends only by an error.
+
+        Raises:
+            SealiftError: Whatever stopped one of the tasks.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._outbox.run(), name="outbox")
+                group.create_task(self.follower.run(self.started.head), name="follower")
+                group.create_task(self._join(), name="keys and state")
+        except* SealiftError as errors:
+            raise _first(errors) from None
+
+    async def _join(self) -> None:
+        await self._patiently(L1, self._catch_up)
+        await self._patiently(KEYS, self._get_keys)
+        self._store.add_holders(self.started.signing_key)
+        await self._fetcher.run()
+
     async def request_keys_only(self) -> None:
         """Follow until one try at provisioning is over.
 

@@ -228,6 +228,14 @@ class OpenWorker:
         """
         await self._beside(self.life.request_keys_only())
 
+    async def join(self) -> None:
+        """Get keys and state, and follow; ends only by an error.
+
+        Raises:
+            SealiftError: Whatever stopped one of the tasks, by name.
+        """
+        await self._beside(self.life.join())
+
     async def _beside(self, main: Coroutine[None, None, None]) -> None:
         enclave = asyncio.create_task(self.platform.watch(self.running), name="enclave")
         watcher = asyncio.create_task(self.view.watch(), name="L1 news")

@@ -440,6 +440,25 @@ class WorkerStore:
         return None if row is None or row[0] is None else Height(int(row[0]))
 
 
+def owner_of(path: Path) -> tuple[ShardId, Fingerprint]:
+    """To which shard and enclave a database belongs.
+
+    Raises:
+        StoreError: Not a database of this program.
+    """
+    try:
+        db = sqlite3.connect(path)
+        try:
+            rows = dict(db.execute("SELECT name, value FROM meta").fetchall())
+        finally:
+            db.close()
+        return ShardId(rows["shard"]), Fingerprint(rows["fingerprint"])
+    except (sqlite3.Error, KeyError) as error:
+        raise StoreError(
+            f"{path} is no worker's database ({error})", hint=_KEPT_HINT
+        ) from error
+
+
 class _Transaction:
     """``BEGIN IMMEDIATE`` … ``COMMIT``; rolled back on any error."""
 
