@@ -511,6 +511,109 @@ def test_a_long_gap_is_skipped_if_the_enclave_agrees_and_else_followed(
     play(story, follow=False)
 
 
+def test_who_falls_behind_while_it_runs_skips_again(
+    play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Suspended, for example: not only a start looks for a way over the gap."""
+
+    async def story(scene: Scene) -> None:
+        planner = Planner()
+        planner.none = True
+        scene.enclave.answers["SkipTo"] = lambda _: skipped(6)
+        scene.follower._skips = planner  # type: ignore[assignment]
+        task = asyncio.create_task(scene.follower.run(Height(1)))
+        scene.l1.head = 4
+        await scene.follower.reach(3)
+        assert planner.asked == [(1, 4)]
+        planner.none = False
+        scene.l1.head = 9
+        await scene.follower.reach(8)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert planner.asked == [(1, 4), (4, 9)]
+        assert scene.follower.progress.skipped_to == 6
+        assert {5, 6}.isdisjoint(scene.feed.asked)
+
+    monkeypatch.setattr(follower_module, "LONG_GAP", 3)
+    play(story, follow=False)
+
+
+def test_who_could_not_fetch_what_it_skips_follows(play) -> None:
+    async def story(scene: Scene) -> None:
+        planner = Planner()
+        scene.follower._skips = planner  # type: ignore[assignment]
+        scene.follower.may_skip = lambda: False
+        scene.l1.head = 9
+        task = asyncio.create_task(scene.follower.run(Height(1)))
+        await scene.follower.reach(8)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert not planner.asked
+        assert scene.feed.asked[0] == 1
+
+    play(story, follow=False)
+
+
+def test_a_block_whose_snapshot_does_not_fit_stops_before_it_is_confirmed(
+    play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(scene: Scene) -> None:
+        def full(self: Path, data: bytes) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", full)
+        scene.ready = [50]
+        scene.changes = {"diff": b"", "receipts": (receipt(50),)}
+        with pytest.raises(StoreError, match="block 50 was not written"):
+            await scene.follower.execute_ready()
+        assert not scene.enclave.count(Confirm)
+        assert scene.store.receipt(receipt(50).envelope) is None
+        assert scene.store.snapshot() is None
+
+    play(story, follow=False)
+
+
+def test_a_snapshot_is_durable_before_the_block_that_names_it(play) -> None:
+    """kill -9 between the two: the block is executed again, nothing is lost."""
+
+    async def story(scene: Scene) -> None:
+        def commit(*_: object) -> None:
+            found = scene.store.snapshots.names()
+            assert len(found) == 1
+            assert scene.store.snapshots.verify(found[0]).height == 50
+            raise StoreError("killed here")
+
+        scene.store.commit_block = commit
+        scene.ready = [50]
+        scene.changes = {"diff": b"", "receipts": (receipt(50),)}
+        with pytest.raises(StoreError, match="killed here"):
+            await scene.follower.execute_ready()
+        assert scene.store.snapshot() is None
+
+    play(story, follow=False)
+
+
+def test_older_snapshots_go_when_as_many_are_there_as_are_kept(play) -> None:
+    async def story(scene: Scene) -> None:
+        heights = iter(range(60, 70))
+
+        def begin(_: SnapshotBegin) -> SnapshotHeader:
+            height = next(heights)
+            return SnapshotHeader(
+                header=b"export %d" % height, height=Height(height), chunks=1
+            )
+
+        scene.enclave.answers["SnapshotBegin"] = begin
+        scene.follower.keep_snapshots = 3
+        for _ in range(5):
+            await scene.follower.keep_snapshot()
+        kept = [one.height for one in scene.store.stored_snapshots()]
+        assert kept == [64, 63, 62]
+        assert len(scene.store.snapshots.names()) == 3
+
+    play(story, follow=False)
+
+
 def test_a_skip_into_a_fork_stops_the_follower(play) -> None:
     async def story(scene: Scene) -> None:
         kept: list[str] = []

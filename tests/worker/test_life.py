@@ -59,6 +59,7 @@ from sealift.protocol.ecall import (
 from sealift.worker import (
     EnclaveGoneError,
     EnclaveRefusedError,
+    SnapshotNotKeptError,
     StalledError,
     UpstreamError,
     WorkerStore,
@@ -71,8 +72,9 @@ from sealift.worker._follower import Progress
 from sealift.worker._life import Life
 from sealift.worker._outbox import Included, Outbox
 from sealift.worker._snapshots import Draft
+from sealift.worker._store import StoredSnapshot
 from sealift.worker._surroundings import Surroundings
-from sealift.worker._upstream import OfferedSnapshot
+from sealift.worker._upstream import Offer, OfferedSnapshot, Offers, Weight
 
 OTHER = AccountId(b"\x0c" * 32)
 REGISTER = "teerex.register_sgx_enclave"
@@ -153,6 +155,8 @@ class FakeUpstream:
         self.given = [(Height(11), b"diff 11")]
         self.asked: list[str] = []
         self.fresh: list[int] = []
+        self.weighed: Offers | None = None
+        self.taken: list[str] = []
 
     def _answer(self) -> None:
         self.asked.append(self.url)
@@ -175,6 +179,11 @@ class FakeUpstream:
 
     async def offers(self, after: int):
         self._answer()
+        return self.weighed
+
+    async def offered(self, name: str, *, header: bytes | None):
+        self.taken.append(name)
+        return OfferedSnapshot(height=Height(30), header=b"header", chunks=1)
 
     async def chunk(self, offered: OfferedSnapshot, number: int) -> bytes:
         return b"chunk"
@@ -522,6 +531,129 @@ def test_without_a_state_a_snapshot_is_taken_over(play) -> None:
         assert scene.follower.taken[0] == b"header"
 
     play(story, upstream=upstream)
+
+
+def offers(diffs: Weight, *, snapshot: int, after: int) -> Offers:
+    """A snapshot of block 30 of so many bytes, and what its diffs weigh."""
+    one = Offer(
+        name="30-" + "0" * 12,
+        height=30,
+        size=snapshot,
+        diffs=Weight(count=0 if after == 0 else 70, last=100, size=after),
+    )
+    return Offers(diffs=diffs, snapshots=(one,))
+
+
+@pytest.mark.parametrize(
+    ("weighed", "snapshot"),
+    [
+        (offers(Weight(count=90, last=100, size=999), snapshot=500, after=400), True),
+        (offers(Weight(count=90, last=100, size=900), snapshot=500, after=400), False),
+        (offers(Weight(count=50, last=100, size=10), snapshot=500, after=400), True),
+        (Offers(diffs=Weight(count=90, last=100, size=999)), False),
+        (None, False),
+    ],
+    ids=["cheaper", "dearer", "gap", "none there", "older release"],
+)
+def test_who_is_far_behind_takes_the_cheaper_way(
+    play, weighed: Offers | None, snapshot: bool
+) -> None:
+    upstream = FakeUpstream("http://there")
+    upstream.weighed = weighed
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.state_height = 10
+        scene.standing()
+        scene.follower.progress.imported = 100
+        scene.follower.progress.needs_state = True
+        await scene.until(lambda: scene.follower.taken or scene.follower.applied)
+        assert bool(scene.follower.taken) is snapshot
+        assert bool(upstream.taken) is snapshot
+
+    play(story, upstream=upstream)
+
+
+def test_who_is_near_does_not_weigh(play) -> None:
+    upstream = FakeUpstream("http://there")
+    heavy = Weight(count=90, last=100, size=999)
+    upstream.weighed = offers(heavy, snapshot=5, after=4)
+
+    async def story(scene: Scene) -> None:
+        scene.state_height = 10
+        scene.follower.progress.imported = 10 + fetch_module.FAR_BEHIND
+        scene.follower.progress.needs_state = True
+        await scene.life._fetcher._fetch_diffs(upstream, 10)
+        assert scene.follower.applied == [11]
+        assert not upstream.taken
+
+    play(story, upstream=upstream, live=False)
+
+
+def test_a_worker_without_upstream_that_fell_behind_asks_one_who_has_the_keys(
+    play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "_LOOK_SECONDS", 0.001)
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.state_height = 10
+        scene.standing()
+        scene.store.put_meta("born", b"\x01")
+        may_skip = scene.life._fetcher.may_skip
+        assert not may_skip()  # nobody else is known: what is skipped would be lost
+        scene.store.add_holders(ME, OTHER)
+        assert may_skip()
+        scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "http://there")
+        progress = scene.follower.progress
+        progress.idle, progress.needs_state = "not-mine: other code", True
+        await scene.until(lambda: progress.imported > 10)
+        assert not scene.follower.applied  # its time is over: nothing is asked for
+        progress.idle = "behind: block 11 does not wait any more"
+        await scene.until(lambda: scene.follower.applied)
+
+    play(story)
+
+
+def test_a_disk_without_room_for_a_snapshot_is_told_and_blocks_go_on(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        tries: list[int] = []
+        good, progress = scene.follower.keep_snapshot, scene.follower.progress
+
+        async def full() -> Height:
+            tries.append(progress.executed or 0)
+            raise SnapshotNotKeptError("no room")
+
+        scene.follower.keep_snapshot = full
+        progress.executed = Height(50)
+        await asyncio.sleep(0.01)
+        progress.executed = Height(150)
+        await scene.until(lambda: "snapshot: no room" in str(scene.life.health()))
+        progress.executed = Height(150 + life_module._PRUNE_EVERY - 1)
+        await asyncio.sleep(0.02)
+        assert tries == [150]  # a whole export is not tried at every block
+        scene.follower.keep_snapshot = good
+        progress.executed = Height(150 + life_module._PRUNE_EVERY)
+        await scene.until(lambda: scene.life.health().ok)
+        assert scene.follower.snapshots == 1
+
+    play(story)
+
+
+def test_diffs_stay_while_the_oldest_kept_snapshot_needs_them(play) -> None:
+    async def story(scene: Scene) -> None:
+        for height in range(20, 260, 10):
+            scene.store.commit_diff(Height(height), b"diff")
+        for height in (40, 240):
+            name = f"{height}-{'0' * 12}"
+            scene.store.put_snapshot(StoredSnapshot(height=Height(height), name=name))
+        scene.follower.progress.executed = Height(240)
+        await scene.life._renew_snapshot()
+        assert next(h for h, _ in scene.store.diffs_after(0)) == 50
+
+    play(story, live=False)
 
 
 def test_a_forged_diff_is_told_and_nothing_else_suffers(play) -> None:
