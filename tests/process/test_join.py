@@ -15,7 +15,6 @@ import pytest
 from cast import Cast, Ended, children, copy_stage, make_template, play
 
 from sealift.cli._demo_stage import Stage
-from sealift.worker._skip import LONG_GAP
 
 pytestmark = pytest.mark.process
 
@@ -125,8 +124,7 @@ def test_a_newcomer_joins_after_every_kill_and_fetches_only_what_is_missing(
 ) -> None:
     async def story(cast: Cast) -> None:
         await cast.give_birth()
-        await cast.reach(LONG_GAP + 40)
-        await cast.until_confirmed(LONG_GAP + 20)
+        await cast.until_confirmed(20)
         home = cast.home("twin", machine="new")
         set_state(home, fetch_rate=700_000)
         async with Between(lambda: cast.parts["old"].url) as between:
@@ -154,7 +152,6 @@ def test_a_newcomer_joins_after_every_kill_and_fetches_only_what_is_missing(
             assert found.code == 0, found
         lines = [json.loads(line) for line in found.output.splitlines() if line]
         assert lines[-1]["step"] == "done"
-        assert lines[-1]["skipped_to"] is None  # at the first try it had skipped
         assert {one["progress"]["step"] for one in lines[:-1]} >= {"state"}
         names = {name for name, _ in between.asked}
         assert len(names) == 1
@@ -173,7 +170,7 @@ def test_a_newcomer_joins_after_every_kill_and_fetches_only_what_is_missing(
         await cast.up("twin")
         await cast.until_status("twin", lambda s: s["executed"] is not None)
 
-    play(copy_stage(large, tmp_path / "stage", block_ms=60), story)
+    play(copy_stage(large, tmp_path / "stage", block_ms=300), story)
 
 
 def test_what_operators_do_with_snapshots(large: Stage, tmp_path: Path) -> None:
@@ -260,7 +257,7 @@ def test_what_operators_do_with_snapshots(large: Stage, tmp_path: Path) -> None:
         await cast.up("old")
         await cast.until_confirmed(cast.scan.height)
 
-    play(copy_stage(large, tmp_path / "stage"), story)
+    play(copy_stage(large, tmp_path / "stage", block_ms=300), story)
 
 
 def alter(path: Path) -> None:
@@ -296,4 +293,4 @@ def test_killed_while_a_snapshot_is_written_the_next_start_sweeps_and_goes_on(
             assert found.status == 200
         assert len(list(folder.glob("*/manifest"))) == 1
 
-    play(copy_stage(large, tmp_path / "stage"), story)
+    play(copy_stage(large, tmp_path / "stage", block_ms=300), story)

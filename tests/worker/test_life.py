@@ -628,7 +628,7 @@ def test_a_disk_without_room_for_a_snapshot_is_told_and_blocks_go_on(play) -> No
 
         scene.follower.keep_snapshot = full
         progress.executed = Height(50)
-        await asyncio.sleep(0.01)
+        await scene.until(lambda: scene.life._snapshot_at is not None)
         progress.executed = Height(150)
         await scene.until(lambda: "snapshot: no room" in str(scene.life.health()))
         progress.executed = Height(150 + life_module._PRUNE_EVERY - 1)

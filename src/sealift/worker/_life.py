@@ -56,6 +56,8 @@ _ATTESTATION_EVERY = 20
 #: of it, and its caller may have been away for a while.
 RECEIPTS_KEPT = MAX_VALIDITY + 512
 _PRUNE_EVERY = 64
+#: So many blocks behind L1's head, an enclave's quotes are still recent.
+_NEAR = 16
 _IN_TURN = frozenset({EntryStatus.ACTIVE, EntryStatus.PENDING})
 #: What a worker may wait for, in its health.
 L1, ANNOUNCEMENT = "the chain", "announcement"
@@ -234,9 +236,13 @@ class Life:
                 return
 
     async def _catch_up(self) -> None:
-        """Until the enclave has verified what L1 had when we looked."""
-        head = await self._around.l1.wait_for_height(1)
-        await self.follower.reach(max(head - 1, 1))
+        """Until the enclave has verified about what L1 has: quotes name that block."""
+        while True:
+            head = await self._around.l1.wait_for_height(1)
+            await self.follower.reach(max(head - 1, 1))
+            head = await self._around.l1.wait_for_height(1)
+            if head - self.follower.progress.imported <= _NEAR:
+                return
 
     async def _has_keys(self) -> bool:
         status = await self.channel.call(GetStatus(), EnclaveStatus)
@@ -249,6 +255,7 @@ class Life:
         upstream = self._around.upstream
         if upstream is not None:
             await self._until_named()
+            await self._catch_up()
             await self._fetcher.ask(self.request_keys)
             return
         value, _ = await self._around.l1.prove(
