@@ -311,7 +311,7 @@ class TestSnapshot:
                 other[index],
                 b"",
             ):
-                with pytest.raises(SnapshotForgedError):
+                with pytest.raises(SnapshotForgedError, match="SealedDataError"):
                     taker.call(e.SnapshotChunk(index=index, data=data))
             reply = taker.call(e.SnapshotChunk(index=index, data=good))
             if reply.height is None:

@@ -138,8 +138,10 @@ def test_chunks_lead_to_the_same_state_in_any_order(bits: int, size: int) -> Non
         copy.put_pages(got.first, got.pages, target.verify(got))
     assert copy.root() == store.root()
     assert copy.items(b"") == store.items(b"")
-    copy.apply({b"new": b"entry"})
-    store.apply({b"new": b"entry"})
+    assert store.size == sum(map(len, store.pages())) == copy.size
+    copy.apply({b"new": b"entry", b"a/b/1": None})
+    assert store.copy().size == store.size != copy.size == sum(map(len, copy.pages()))
+    store.apply({b"new": b"entry", b"a/b/1": None})
     assert copy.root() == store.root()
 
 

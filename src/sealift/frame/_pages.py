@@ -168,6 +168,11 @@ class PageStore:
         """SHA-256 of every page in order; do not change them."""
         return self._digests
 
+    @property
+    def size(self) -> int:
+        """Bytes of all pages; looks at each (1 ms for 2^16)."""
+        return sum(map(len, self._pages))
+
     def put_pages(
         self, first: int, pages: Sequence[bytes], digests: Sequence[bytes]
     ) -> None:

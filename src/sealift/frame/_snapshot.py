@@ -7,7 +7,9 @@ again and again.
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from sealift.base import Digest, Message
 
@@ -57,13 +59,12 @@ def snapshot_starts(store: PageStore, *, size: int = CHUNK_BYTES) -> tuple[int, 
         store: What is to be exported.
         size: Bytes of pages after which a chunk ends; it has at least one page.
     """
+    ends = list(accumulate(map(len, store.pages())))
     starts = [0]
     held = 0
-    for number, page in enumerate(store.pages()):
-        if held and held + len(page) > size:
-            starts.append(number)
-            held = 0
-        held += len(page)
+    while (end := max(bisect_right(ends, held + size), starts[-1] + 1)) < len(ends):
+        starts.append(end)
+        held = ends[end - 1]
     return tuple(starts)
 
 
