@@ -169,8 +169,9 @@ class Life:
             raise _first(errors) from None
 
     async def _join(self) -> None:
-        await self._patiently(L1, self._catch_up)
-        await self._patiently(KEYS, self._get_keys)
+        if not await self._has_keys():  # else it was cut off after them
+            await self._patiently(L1, self._catch_up)
+            await self._patiently(KEYS, self._get_keys)
         self._store.add_holders(self.started.signing_key)
         await self._fetcher.run()
 
