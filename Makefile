@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 SEED   ?= 20261123
+RUNS   ?= 50
 STATES ?= 20000
 # sealift.node.cometbft asks for this version; a test keeps both the same.
 COMETBFT := github.com/cometbft/cometbft/cmd/cometbft@v0.38.25
@@ -16,7 +17,7 @@ help:
 	@echo "make test            everything CI runs"
 	@echo "make bench           ratios against floors measured in the same run"
 	@echo "make demos           the demo by every authority, with rotation (20 minutes)"
-	@echo "make chaos           the long campaigns: kill -9, governance (50 runs)"
+	@echo "make chaos           the long campaigns: kill -9 of handovers (RUNS=50), governance"
 	@echo "make explore         more states of provisioning sessions (STATES=20000)"
 	@echo "make cometbft        get the engine of a network: CometBFT, pinned (needs Go)"
 	@echo "make cometbft-smoke  our ledger behind real CometBFT nodes"
@@ -63,7 +64,8 @@ demos: $(VENV)/run.stamp
 	done
 
 chaos: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -q -m campaign tests/chaos tests/ledger/test_governance_machine.py \
+	$(BIN)/sealift chaos --seed $(SEED) --runs $(RUNS) $(ARGS)
+	$(BIN)/python -m pytest -q -m campaign tests/ledger/test_governance_machine.py \
 	  tests/stories/test_governance_machine.py --campaign-runs 50 --campaign-seed $(SEED)
 
 explore: $(VENV)/dev.stamp

@@ -54,7 +54,7 @@ def digest(worker: WorldWorker) -> Any:
         if importing is None
         else (
             importing.header,
-            importing.index,
+            bytes(importing._missing),
             [bytes(page) for page in importing.store.pages()],
         ),
         None if shard.exporting is None else shard.exporting.header,

@@ -1,17 +1,17 @@
 """``--campaign-runs N`` and ``--campaign-seed S``: how long, and which campaign."""
 
+import asyncio
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "process"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "explorer"))
 
-from cast import copy_stage, make_template
+from sealift.cli._chaos_ground import Ground, make_ground
+from sealift.transport.clock import WallClock
 
-from sealift.cli._demo_stage import Stage
-
-RUNS = 12
+RUNS = 10
 SEED = 20261123
 
 
@@ -30,12 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """What the runs have in common: vendor, bundles, the chain's first block."""
-    return make_template(tmp_path_factory.mktemp("template") / "stage")
-
-
-@pytest.fixture
-def stage(template: Stage, tmp_path: Path) -> Stage:
-    """A fresh stage on which nothing has run."""
-    return copy_stage(template, tmp_path / "stage")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    """What the runs have in common: vendor, bundles, a chain, a shard with business."""
+    folder = tmp_path_factory.mktemp("ground") / "ground"
+    return asyncio.run(make_ground(folder, WallClock(), block_ms=250))

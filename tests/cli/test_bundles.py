@@ -114,6 +114,35 @@ def test_sources_that_cannot_be_built(place: Path, sealift: Any) -> None:
     assert not (place / "x.bundle").exists()
 
 
+def test_a_successor_that_loses_the_state_is_not_built(
+    place: Path, sealift: Any
+) -> None:
+    """`--previous` refuses what `sealift app check` refuses, and nothing is written."""
+    v1, v2, bad = place / "v1.bundle", place / "v2.bundle", place / "bad"
+    assert sealift("build", EXAMPLES / "v1", *measured(place), "-o", v1).code == 0
+    follows = ("--previous", v1)
+    good = sealift("build", EXAMPLES / "v2", *measured(place), *follows, "-o", v2)
+    assert good.code == 0, good
+    shutil.copytree(EXAMPLES / "v2", bad)
+    pallet = bad / "app" / "auction" / "pallet.py"
+    text = pallet.read_text()
+    pallet.write_text(text.replace("storage_version = 2", "storage_version = 1"))
+    out = place / "bad.bundle"
+    said = sealift("build", bad, *measured(place), *follows, "-o", out, "--json")
+    assert said.code == 1
+    assert said.json["error"]["code"] == "ApplicationRefusedError"
+    assert "app/auction/pallet.py:" in said.err
+    assert "storage-layout: the storage item auction.bids is gone" in said.err
+    assert "    write: storage_version = 2" in said.err
+    pallet.write_text("import time as t\nclock = t.time\n" + text)
+    said = sealift("build", bad, *measured(place), *follows, "-o", out)
+    assert said.code == 1
+    assert "app/auction/pallet.py:2: clock:" in said.err
+    assert not out.exists()
+    gone = ("--previous", place / "no.bundle")
+    assert sealift("build", bad, *measured(place), *gone, "-o", out).code == 4
+
+
 def test_a_vendor_key_is_made_once_and_privately(
     tmp_path: Path, sealift: Any, monkeypatch: pytest.MonkeyPatch, vendor_pem: bytes
 ) -> None:

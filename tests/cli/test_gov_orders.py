@@ -346,4 +346,4 @@ def test_another_act_that_came_first_is_not_taken_for_ones_own(
     assert sealift("gov", "schedule", *pay, *what).code == 0
     now = run(_gov_status._government(card))
     with pytest.raises(OrderOvertakenError):
-        _endorse._require_recorded(now.schedule, mine)
+        _endorse._require_recorded(now, mine)

@@ -13,7 +13,7 @@ from sealift.cli import sealift as program
 #: What ends by being asked to, or writes a file that is its own answer.
 SILENT = {
     "chain start", "chain trust-root", "worker run", "node cometbft", "node abci",
-    "testnet up", "testnet logs", "insecure-sim pccs",
+    "testnet up", "testnet logs", "insecure-sim pccs", "dev",
 }  # fmt: skip
 #: Others' commands, with tests of their own.
 ELSEWHERE = {"demo", "bench"}
@@ -42,6 +42,8 @@ def test_the_commands_are_those_we_promise() -> None:
         group, _, name = path.partition(" ")
         groups.setdefault(group, set()).add(name)
     assert groups == {
+        "app": {"new", "check"},
+        "dev": {""},
         "build": {""},
         "sign": {""},
         "measure": {""},
@@ -51,18 +53,19 @@ def test_the_commands_are_those_we_promise() -> None:
             "validators",
         },
         "worker": {
-            "init", "run", "request-keys", "shielding-key", "signing-key",
-            "mrenclave", "status", "check", "dump-ra",
+            "init", "run", "request-keys", "join", "stage", "shielding-key",
+            "signing-key", "mrenclave", "status", "check", "dump-ra",
         },
+        "snapshot": {"create", "list", "verify", "fetch", "prune"},
         "client": {
             "new-account", "faucet", "shield", "unshield", "transfer", "balance",
             "call", "nonce", "ask", "list-workers",
         },
         "shard": {"create", "card", "status"},
         "gov": {
-            "schedule", "cancel", "postpone", "rules", "withdraw", "rotate-keys",
-            "status", "history", "sign", "submit", "propose", "vote", "tally",
-            "forecast", "review",
+            "schedule", "cancel", "postpone", "rules", "rehearsals", "withdraw",
+            "rotate-keys", "status", "history", "sign", "submit", "propose", "vote",
+            "tally", "forecast", "review",
         },
         "node": {"engine", "init", "cometbft", "abci"},
         "testnet": {"up", "status", "down", "logs"},
@@ -71,6 +74,8 @@ def test_the_commands_are_those_we_promise() -> None:
         "attest": {"verify"},
         "relay": {"evidence", "verify"},
         "evidence": {"export", "verify"},
+        "audit": {""},
+        "chaos": {""},
     }  # fmt: skip
 
 

@@ -35,6 +35,7 @@ from sealift.crypto import (
 from sealift.frame import PageStore, Runtime, RuntimeCall
 from sealift.insecure_sim import SimIntel, SimMachine
 from sealift.ledger import (
+    NEWEST_RUNTIME,
     DcapVerifier,
     LedgerGenesis,
     LedgerParams,
@@ -369,6 +370,7 @@ async def build(home: Path, ready: Callable[[World], None]) -> None:
                 sudo=keys["sudo"],
                 anchors=(anchor,),
                 params=LedgerParams(),
+                runtime=NEWEST_RUNTIME,
             )
         ),
         application=application,

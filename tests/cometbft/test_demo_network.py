@@ -106,7 +106,9 @@ def test_without_an_engine_the_other_benchmarks_are_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SEALIFT_COMETBFT", str(tmp_path / "none"))
-    assert set(bench._runnable()) == set(bench.BENCHMARKS) - {"invoke_1", "invoke_4"}
+    networks = {"invoke_1", "invoke_4"}
+    assert set(bench._runnable(large=True)) == set(bench.BENCHMARKS) - networks
+    assert not networks & set(bench._runnable(large=False))
     with pytest.raises(EngineMissingError):
         bench_invoke(1)
 

@@ -22,7 +22,7 @@ from sealift.node.cometbft import CometHome, NodePlan, make_network
 from sealift.relay import ConsensusParams
 from sealift.transport.clock import WallClock
 from sealift.worker import CONFIG_FILE, _api, load_config
-from sealift.worker._metrics import Metrics, Reading
+from sealift.worker._metrics import InstanceMetrics, Metrics, Reading
 
 ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src" / "sealift"
@@ -268,8 +268,16 @@ async def _reading() -> Reading:
     )
 
 
+class _Row:
+    fingerprint = "ab"
+    role = "current"
+    state_height = 5
+    lag = 0
+
+
 def test_the_table_of_metrics_is_what_a_worker_shows() -> None:
     shown = asyncio.run(Metrics("00" * 32, _reading).render()).decode()
+    shown += InstanceMetrics("00" * 32).render([_Row()], switches=0).decode()
     names = {
         sample.name
         for family in text_string_to_metric_families(shown)
@@ -361,7 +369,7 @@ def test_the_places_for_strangers_are_the_workers() -> None:
         "getters": _api._ASKS,
         "status, metrics": _api._LOOKS,
         "certificates, snapshots": _api._FETCHES,
-        "waiting for receipts, diffs, executions": _api._WAITS,
+        "waiting for receipts, diffs, executions": _api.WAITS,
     }
     assert told == {
         what: (places.together, places.per_address) for what, places in doors.items()

@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 # Their asserts count, also under -O.
-pytest.register_assert_rewrite("enclave_world", "rotation_world")
+pytest.register_assert_rewrite("enclave_world", "rotation_world", "snapshot_forge")
 
 from enclave_world import World  # noqa: E402 - its path is set above
 

@@ -27,10 +27,10 @@ def teach(host: Host, book: Book) -> None:
     executor = host.enclave._shard.executor
     real: Callable[..., BlockOutcome] = executor.execute_block
 
-    def execute_block(store: Any, block: Any) -> BlockOutcome:
+    def execute_block(store: Any, block: Any, **options: Any) -> BlockOutcome:
         effects, before = book.get(block.height, ((), 0))
         return dataclasses.replace(
-            real(store, block), effects=effects, effects_before=before
+            real(store, block, **options), effects=effects, effects_before=before
         )
 
     executor.execute_block = execute_block  # type: ignore[method-assign]

@@ -32,8 +32,8 @@ from sealift.worker import (
 )
 from sealift.worker import _run as run_module
 from sealift.worker._channel import EnclaveChannel
+from sealift.worker._ground import HomeDisk
 from sealift.worker._lives import BegunLife, begin_life
-from sealift.worker._run import HomeDisk
 
 PEER = "http://peer:7000"
 

@@ -224,7 +224,7 @@ def test_an_oversized_receipt_loses_its_events_not_the_block(world: World) -> No
     world.l1.block()
     world.host.follow()
     block = world.host.enclave._shard.queue[0]
-    sealed = _execute._receipt(one, bytes(32), block)
+    sealed = _execute._receipt(one, bytes(32), block.block_hash, block.height)
     assert len(sealed.sealed) < 5000
 
 

@@ -9,9 +9,9 @@ from enclave_world import (
     Host,
     World,
 )
+from snapshot_forge import altered, facts_of, forged
 
 from sealift.base import decode, encode
-from sealift.crypto import hmac_sha256
 from sealift.enclave import (
     DiffForgedError,
     DiffOrderError,
@@ -28,13 +28,10 @@ from sealift.enclave import (
     _execute,
 )
 from sealift.enclave import _keystore as keystore
-from sealift.enclave import _snapshot as snapshot
 from sealift.enclave._keystore import SealedKeyStore
 from sealift.enclave._state import (
     DiffHeader,
     SealedDiff,
-    SealedSnapshotHeader,
-    SnapshotBody,
 )
 from sealift.protocol import ecall as e
 
@@ -272,95 +269,59 @@ class TestSnapshot:
 
     def test_header_altered(self, world: World) -> None:
         taker, header, _ = self.offered(world)
-        outer = decode(SealedSnapshotHeader, header)
-        body = decode(SnapshotBody, outer.body)
-        for change in ({"height": body.height + 1}, {"salt": bytes(32)}):
-            forged = encode(msgspec.structs.replace(body, **change))
+        height = facts_of(header).height
+        for change in ({"height": height + 1}, {"salt": bytes(32)}, {"last": None}):
             with pytest.raises(SnapshotForgedError):
-                taker.call(
-                    e.SnapshotBegin(
-                        header=encode(msgspec.structs.replace(outer, body=forged))
-                    )
-                )
+                taker.call(e.SnapshotBegin(header=altered(header, **change)))
 
     @pytest.mark.parametrize(
-        "change", [{"shard": b"o" * 32}, {"chain_id": "other"}, {"format": 2}]
+        "change", [{"shard": b"o" * 32}, {"chain_id": "other"}, {"format": 3}]
     )
     def test_foreign(self, world: World, change: dict[str, object]) -> None:
         taker, header, _ = self.offered(world)
-        outer = decode(SealedSnapshotHeader, header)
-        body = msgspec.structs.replace(decode(SnapshotBody, outer.body), **change)
         with pytest.raises(ForeignSnapshotError):
-            taker.call(
-                e.SnapshotBegin(
-                    header=encode(msgspec.structs.replace(outer, body=encode(body)))
-                )
-            )
+            taker.call(e.SnapshotBegin(header=altered(header, **change)))
 
     def test_of_keys_that_are_not_held(self, world: World) -> None:
         taker, header, _ = self.offered(world)
-        outer = decode(SealedSnapshotHeader, header)
         for change, error in (
             ({"epoch": 1}, WrongEpochError),
             ({"epoch": 1, "height": 1000}, NoKeysError),
         ):
-            body = msgspec.structs.replace(decode(SnapshotBody, outer.body), **change)
-            altered = msgspec.structs.replace(outer, body=encode(body))
             with pytest.raises(error):
-                taker.call(e.SnapshotBegin(header=encode(altered)))
+                taker.call(e.SnapshotBegin(header=altered(header, **change)))
 
     def test_chunk_altered_cut_swapped_or_repeated(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sealift.enclave._snapshot.CHUNK_BYTES", 200)
         taker, header, chunks = self.offered(world)
-        assert len(chunks) > 2
+        assert len(chunks) > 3
         taker.call(e.SnapshotBegin(header=header))
-        first = chunks[0]
-        for data in (
-            first[:-1],
-            first[:-1] + bytes([first[-1] ^ 1]),
-            bytes(1) + first[1:],
-            chunks[1],
-            b"",
-        ):
-            with pytest.raises(SnapshotForgedError):
-                taker.call(e.SnapshotChunk(index=0, data=data))
+        other = world.host.export()[1]  # of the very same state
         with pytest.raises(SnapshotOrderError):
-            taker.call(e.SnapshotChunk(index=1, data=chunks[1]))
-        taker.call(e.SnapshotChunk(index=0, data=first))
-        with pytest.raises(SnapshotOrderError):
-            taker.call(e.SnapshotChunk(index=0, data=first))
-        # a chunk of another export of the very same state
-        other = world.host.export()[1]
-        with pytest.raises(SnapshotForgedError):
-            taker.call(e.SnapshotChunk(index=1, data=other[1]))
-        for index, data in enumerate(chunks[1:], 1):
-            reply = taker.call(e.SnapshotChunk(index=index, data=data))
+            taker.call(e.SnapshotChunk(index=1, data=chunks[1]))  # the head is first
+        for index, good in [(0, chunks[0]), *reversed([*enumerate(chunks)][1:])]:
+            swapped = chunks[2 if index == 1 else 1]
+            for data in (
+                good[:-1],
+                good[:-1] + bytes([good[-1] ^ 1]),
+                bytes(1) + good[1:],
+                swapped,
+                other[index],
+                b"",
+            ):
+                with pytest.raises(SnapshotForgedError, match="SealedDataError"):
+                    taker.call(e.SnapshotChunk(index=index, data=data))
+            reply = taker.call(e.SnapshotChunk(index=index, data=good))
+            if reply.height is None:
+                again = taker.call(e.SnapshotChunk(index=index, data=good))
+                assert again == reply  # a repeated one does no harm
+                with pytest.raises(SnapshotForgedError):  # nor is a bad one let by
+                    taker.call(e.SnapshotChunk(index=index, data=good[:-1]))
         assert reply.root == world.host.status().root
         with pytest.raises(SnapshotOrderError):
-            taker.call(e.SnapshotChunk(index=len(chunks), data=chunks[0]))
-
-    def test_chunk_of_another_place_with_as_many_pages(
-        self, world: World, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("sealift.enclave._snapshot.CHUNK_BYTES", 1)
-        taker, header, chunks = self.offered(world)
-        assert len(chunks) == 16  # one page each
-        taker.call(e.SnapshotBegin(header=header))
-        with pytest.raises(SnapshotForgedError):
-            taker.call(e.SnapshotChunk(index=0, data=chunks[1]))
-
-    def test_pages_left_out_by_a_holder_of_the_state_key(self, world: World) -> None:
-        host = world.host
-        header = host.call(e.SnapshotBegin()).header
-        export = host.enclave._shard.exporting
-        export.pages = export.pages[:-1]
-        data = host.call(e.SnapshotGet(index=0)).data
-        taker = world.twin()
-        taker.follow()
-        with pytest.raises(SnapshotForgedError):
-            taker.offer((header, [data]))
+            taker.call(e.SnapshotChunk(index=1, data=chunks[1]))
 
     @pytest.mark.parametrize("starts", [(), (1,), (0, 0), (0, 16), (0, 3, 2)])
     def test_chunks_that_do_not_cover_the_pages(
@@ -368,15 +329,9 @@ class TestSnapshot:
     ) -> None:
         host = world.host
         header = host.call(e.SnapshotBegin()).header
-        outer = decode(SealedSnapshotHeader, header)
-        body = msgspec.structs.replace(decode(SnapshotBody, outer.body), starts=starts)
-        raw = encode(body)
-        key = snapshot._mac_key(host.enclave._shard.keys, 0)
-        mac = hmac_sha256(key, snapshot._DOMAIN + raw)
+        header = forged(host.enclave._shard.keys, header, starts=starts)
         with pytest.raises(SnapshotForgedError):
-            world.twin().call(
-                e.SnapshotBegin(header=encode(SealedSnapshotHeader(body=raw, mac=mac)))
-            )
+            world.twin().call(e.SnapshotBegin(header=header))
 
     def test_unfinished_import_is_no_state(
         self, world: World, monkeypatch: pytest.MonkeyPatch
@@ -496,7 +451,7 @@ class TestDiff:
         outer = decode(SealedDiff, world.host.diffs[6])
         header = decode(DiffHeader, outer.header)
         later = msgspec.structs.replace(header.entry, root=b"x" * 32)
-        for forged in (
+        for bad in (
             msgspec.structs.replace(outer, sealed=outer.sealed[:-1]),
             msgspec.structs.replace(outer, sealed=b""),
             msgspec.structs.replace(
@@ -511,12 +466,12 @@ class TestDiff:
         ):
             before = taker.status()
             with pytest.raises(DiffForgedError):
-                taker.call(e.DiffApply(diff=encode(forged)))
+                taker.call(e.DiffApply(diff=encode(bad)))
             assert taker.status() == before
         taker.call(e.DiffApply(diff=world.host.diffs[6]))
 
     @pytest.mark.parametrize(
-        "change", [{"shard": b"o" * 32}, {"chain_id": "other"}, {"format": 2}]
+        "change", [{"shard": b"o" * 32}, {"chain_id": "other"}, {"format": 3}]
     )
     def test_foreign(self, world: World, change: dict[str, object]) -> None:
         taker = self.follower(world)

@@ -12,6 +12,7 @@ from enclave_world import (
     World,
 )
 from rotation_world import GRACE, Rotation, held_keys, secrets
+from snapshot_forge import altered, facts_of
 
 from sealift.base import decode
 from sealift.enclave import (
@@ -21,8 +22,7 @@ from sealift.enclave import (
     WrongEpochError,
 )
 from sealift.enclave._diff import seal_diff
-from sealift.enclave._state import DiffHeader, SealedDiff, SnapshotBody, keyed_root
-from sealift.enclave._state import SealedSnapshotHeader as SealedHeader
+from sealift.enclave._state import DiffHeader, SealedDiff, keyed_root
 from sealift.frame import ProofInvalidError
 from sealift.protocol import (
     NoEpochError,
@@ -175,7 +175,7 @@ class TestTheWay:
             rotation.to(height)
             a.run()
             header, _ = a.export()
-            body = decode(SnapshotBody, decode(SealedHeader, header).body)
+            body = facts_of(header)
             assert (body.height, body.epoch) == (height, epoch)
 
     def test_the_genesis_state_is_of_the_first_epoch(self, rotation: Rotation) -> None:
@@ -183,7 +183,7 @@ class TestTheWay:
         with pytest.raises(NoEpochError):
             epoch_at(shown, rotation.world.frontier.confirmed)
         header, _ = rotation.a.export()
-        assert decode(SnapshotBody, decode(SealedHeader, header).body).epoch == 0
+        assert facts_of(header).epoch == 0
 
 
 class TestWithdrawn:
@@ -334,11 +334,9 @@ class TestWithdrawn:
     ) -> None:
         a = rotation.a
         header, _ = a.export()
-        outer = decode(SealedHeader, header)
-        body = msgspec.structs.replace(decode(SnapshotBody, outer.body), epoch=0)
-        outer = msgspec.structs.replace(outer, body=msgspec.msgpack.encode(body))
+        header = altered(header, epoch=0)
         with pytest.raises(WrongEpochError):
-            a.call(e.SnapshotBegin(header=msgspec.msgpack.encode(outer)))
+            a.call(e.SnapshotBegin(header=header))
 
 
 class TestHosts:

@@ -20,6 +20,7 @@ from sealift.protocol import (
     HoldKeysStatement,
     PublishKeyStatement,
     RegistrationStatement,
+    RehearsalStatement,
     ShardConfig,
     StageKeysStatement,
     config_at,
@@ -193,6 +194,35 @@ class Ghost:
             "hold_keys",
             "statement",
             HoldKeysStatement(**self.here, epoch=Epoch(epoch), keys=keys_of(epoch)),
+        )
+
+    def rehearse(
+        self,
+        generation: int,
+        *,
+        good: bool = True,
+        by: str | None = None,
+        **fields: Any,
+    ) -> Sent:
+        entry = self.world.schedule_now().entry(generation)
+        base: dict[str, Any] = {
+            **self.here,
+            "generation": entry.generation,
+            "order": entry.order,
+            "upgrade_at": entry.upgrade_at,
+            "height": Height(self.world.height - 1),
+            "blocks": 1,
+            "good": good,
+            "check": "" if good else "accounts.post_upgrade",
+            "size": 4096,
+        }
+        statement = RehearsalStatement(**(base | fields))
+        return self.world.act(
+            by or self.operator,
+            "enclave_bridge.post_rehearsal",
+            statement=statement,
+            signature=statement.sign(self.seed),
+            milliseconds=16,
         )
 
     def propose(self, order: Any) -> Sent:

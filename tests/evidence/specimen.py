@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from ghosts import haunted
+from ghosts import Ghost, haunted
 from histories import (
     HALF,
     HOSTS,
@@ -53,6 +53,7 @@ from sealift.frame import Runtime
 from sealift.insecure_sim import _intel
 from sealift.protocol import (
     CancelOrder,
+    RehearsalsOrder,
     RotationRequest,
     RulesOrder,
     ShardStatus,
@@ -129,16 +130,42 @@ def holders(world: World, runtime: Runtime) -> None:
     world.blocks(2)
 
 
+def rehearsals(world: World, runtime: Runtime) -> None:
+    """Ghosts rehearse badly, are put off by rule, rehearse well, and run."""
+    (old,) = haunted(world, runtime, "one")
+    order = world.upgrade_order(world.releases[1]).order
+    release = Height(world.height + 3)
+    order = replace(order, release_from=release, upgrade_at=Height(release + 4))
+    world.submit(world.sign_order(order))
+    new = Ghost(world, "two", world.releases[1])
+    new.register()
+    world.run_until(release)
+    new.rehearse(1, good=False)
+    world.run_until(order.upgrade_at)
+    terms = {"required": 2, "postpone_by": 20}
+    at = Height(world.height + 40)
+    change = world.order(RehearsalsOrder, effective_at=at, **terms)
+    world.submit(world.sign_order(change))
+    new.rehearse(1)
+    old.confirm()
+    world.run_until(world.schedule_now().entry(1).upgrade_at + 2)
+
+
 HISTORIES: Final[dict[str, Callable[[World, Runtime], None]]] = {
     "v1-enclaves": enclaves,
     "v1-holders": holders,
+    "v1-rehearsals": rehearsals,
+}
+#: What a history's world is made with.
+WORLDS: Final[dict[str, dict[str, Any]]] = {
+    "v1-rehearsals": {"runtime": 3, "rehearsals": (1, 10)},
 }
 
 
 def make(name: str, runtime: Runtime) -> dict[str, bytes]:
     """A specimen's files by name, without the words; the same ones each time."""
     with tempfile.TemporaryDirectory() as folder, derived(name):
-        world = World(Path(folder) / "intel")
+        world = World(Path(folder) / "intel", **WORLDS.get(name, {}))
         HISTORIES[name](world, runtime)
         root = trust_root(world)
         shown = {

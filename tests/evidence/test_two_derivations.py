@@ -21,6 +21,7 @@ from sealift.protocol import (
     HandoverPolicy,
     PostponeOrder,
     Ratio,
+    RehearsalsOrder,
     RotationRequest,
     RulesOrder,
     Schedule,
@@ -110,6 +111,22 @@ class Life:
         key = self.ghosts[a % len(self.ghosts)].key
         self.world.act("operator", "teerex.unregister_enclave", signing_key=key)
 
+    def rehearse(self, a: int, b: int) -> None:
+        entry = self.world.schedule_now().entries[-1]
+        if 0 < entry.release_from - self.world.height < 9:
+            self.world.run_until(entry.release_from)
+        ghost = Ghost(self.world, f"late-{a % 4}-1", self.world.releases[1])
+        ghost.register()
+        ghost.rehearse(self.last, good=b % 4 > 0)
+
+    def terms(self, a: int, b: int) -> None:
+        self.decide(
+            RehearsalsOrder,
+            required=a % 3,
+            postpone_by=10 + b if a % 3 else 0,
+            effective_at=Height(self.world.height + 2 + b % 5),
+        )
+
     def wait(self, a: int, _: int) -> None:
         self.world.blocks(1 + a % 4)
 
@@ -122,6 +139,45 @@ DEEDS = (
     "upgrade", "upgrade", "cancel", "postpone", "status", "rules", "withdraw",
     "register", "confirm", "confirm", "stage", "hold", "leave", "wait", "wait",
 )  # fmt: skip
+
+
+#: What only shards of version 3 live through, and what they do as well.
+GATED_DEEDS = (
+    *DEEDS,
+    "rehearse",
+    "rehearse",
+    "rehearse",
+    "terms",
+    "register",
+    "upgrade",
+)
+
+
+@settings(
+    deadline=None,
+    max_examples=25,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # worlds shrink slowly
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    deeds=st.lists(
+        st.tuples(st.sampled_from(GATED_DEEDS), st.integers(0, 11), st.integers(0, 11)),
+        min_size=15,
+        max_size=30,
+    )
+)
+def test_whatever_is_rehearsed_both_come_to_the_same(
+    new_world: Make, v1: Runtime, deeds: list[tuple[str, int, int]]
+) -> None:
+    world = new_world(rescue_after=5, runtime=3, rehearsals=(1, 10))
+    life = Life(world, haunted(world, v1, "one"))
+    for deed, a, b in deeds:
+        with contextlib.suppress(RefusedError):
+            getattr(life, deed)(a, b)
+    world.blocks(2)
+    lineage = verify(world, export(world))
+    kept = world.chain.read(Schedule, schedule_key(world.shard), height=lineage.last)
+    assert lineage.schedule == kept
 
 
 @settings(

@@ -225,7 +225,9 @@ def test_a_rehearsal_tells_and_leaves_the_state_alone(
 ) -> None:
     root = shard.store.root()
     shard.upgrade(v2.runtime)
-    report = shard.executor.rehearse(shard.store, height=13, time=1)
+    rehearsed = shard.executor.rehearse(shard.store, height=13, time=1)
+    assert rehearsed.changes
+    report = rehearsed.report
     assert (report.from_runtime, report.to_runtime) == (1, 2)
     assert shard.store.root() == root
     shard.run()

@@ -22,6 +22,7 @@ from sealift.ledger._orders import owe_rotation, record_cancel, record_upgrade
 from sealift.ledger._orders import verify_order as ledger_verify_order
 from sealift.ledger._rotation import activate, require_due, stage, verify_keys
 from sealift.ledger._succession import promote, rescue
+from sealift.ledger.v3._gate import due_next, put_off
 from sealift.protocol import (
     CancelOrder,
     EnclaveRecord,
@@ -87,7 +88,8 @@ class World:
 
     ``executed`` holds (height, generation) that some enclave ever executed,
     ``disks`` an older copy of each, ``ordered`` the serial of the order for b,
-    ``given`` who got which epoch by a challenge in which block.
+    ``given`` who got which epoch by a challenge in which block, ``rehearsed`` the
+    upgrade blocks for which b has rehearsed well.
     """
 
     chain: tuple[Block, ...]
@@ -97,6 +99,7 @@ class World:
     asked: tuple[str, str] | None = None
     ordered: bytes = b""
     given: frozenset[tuple[str, int, int]] = frozenset()
+    rehearsed: frozenset[int] = frozenset()
 
     @property
     def height(self) -> int:
@@ -110,6 +113,22 @@ class World:
         return replace(self, enclaves=tuple(sorted(changed.items())))
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a shard's rules and its order say; by default as short as can be.
+
+    ``release_from`` and ``upgrade_at`` of the order for b: blocks, else the
+    earliest that the notice allows. ``postpone_by``: an upgrade takes b's rehearsal,
+    and is put off by so many blocks without it; 0: nothing is asked for.
+    """
+
+    notice: int = NOTICE
+    rescue_after: int = RESCUE_AFTER
+    release_from: int | None = None
+    upgrade_at: int | None = None
+    postpone_by: int = 0
+
+
 @dataclass
 class Rules:
     """What may be planted a bug in: one function for each question."""
@@ -120,6 +139,9 @@ class Rules:
     mine: Callable[..., bool] = field(default=lambda entry, me, _: names(entry, me))
     providers: Callable[..., Any] = provider_entries
     eligible: Callable[..., None] = require_eligible
+    rehearsals: Callable[..., bool] = field(
+        default=lambda world, due: due.upgrade_at in world.rehearsed
+    )
 
 
 class Explored:
@@ -128,10 +150,11 @@ class Explored:
     Args:
         rules: The real ones, or with a bug in them.
         last: No block is higher.
+        terms: Of the shard and its order.
     """
 
-    def __init__(self, rules: Rules, *, last: int) -> None:
-        self.rules, self.last = rules, last
+    def __init__(self, rules: Rules, *, last: int, terms: Terms | None = None) -> None:
+        self.rules, self.last, self.terms = rules, last, terms or Terms()
         self._known: dict[bytes, Schedule] = {}
 
     # --- states ---
@@ -143,8 +166,8 @@ class Explored:
             rules=ShardRules(
                 authority=SudoAuthority(key=b"k" * 32),
                 genesis=bytes(32),
-                min_notice=NOTICE,
-                rescue_after=RESCUE_AFTER,
+                min_notice=self.terms.notice,
+                rescue_after=self.terms.rescue_after,
                 grace=0,
             ),
             config=ShardConfig(code={KIND: CODE["a"]}),
@@ -197,11 +220,26 @@ class Explored:
 
     def moves(self, world: World) -> Iterator[tuple[str, World]]:
         """Every state that is one move away, and what the move is called."""
+        yield from self._of_l1(world)
+        yield from self._of_hosts(world)
+
+    def moved(self, world: World, move: str) -> World | None:
+        """The state that one of the moves leads to; nothing if it is none of them."""
+        of_l1 = move.startswith("block ")
+        offered = self._of_l1(world, move) if of_l1 else self._of_hosts(world)
+        return next((after for what, after in offered if what == move), None)
+
+    def _of_l1(self, world: World, only: str = "") -> Iterator[tuple[str, World]]:
         if world.height < self.last:
             for what, act in self._acts(world):
+                move = f"block {world.height + 1}: {what}"
+                if only and move != only:
+                    continue
                 after = self._block(world, act)
                 if after is not None:
-                    yield f"block {world.height + 1}: {what}", after
+                    yield move, after
+
+    def _of_hosts(self, world: World) -> Iterator[tuple[str, World]]:
         for name, enclave in world.enclaves:
             if enclave.shown < world.height:
                 shown = replace(enclave, shown=enclave.shown + 1)
@@ -226,14 +264,15 @@ class Explored:
         now = self.schedule(world.chain[-1])
         next_height = world.height + 1
         yield "nothing", lambda s: s
+        release = self.terms.release_from or next_height + self.terms.notice
         order = UpgradeOrder(
             chain_id=CHAIN,
             shard=SHARD,
             serial=now.serial,
             predecessor=active_entry(now).generation,
             config=ShardConfig(code={KIND: CODE["b"]}),
-            release_from=next_height + NOTICE,
-            upgrade_at=next_height + NOTICE + 2,
+            release_from=release,
+            upgrade_at=self.terms.upgrade_at or release + 2,
             expiry=self.last,
         )
         if not world.ordered:
@@ -251,6 +290,8 @@ class Explored:
                     expiry=self.last,
                 )
                 yield "cancel", lambda s, c=cancel: self._order(s, c, next_height)
+            if entry.status is EntryStatus.PENDING and self.terms.postpone_by:
+                yield "rehearse by b", lambda s, e=entry: (s, "rehearse", e)
         for name in CODE:
             yield f"confirm by {name}", lambda s, n=name: (s, "confirm", n)
             yield f"stage by {name}", lambda s, n=name: (s, "stage", n)
@@ -288,6 +329,7 @@ class Explored:
             schedule = _rotated_by_upgrade(schedule, promoted)
         confirmed, generation = last.confirmed, last.generation
         ordered, asked, after = world.ordered, world.asked, world
+        rehearsed = world.rehearsed
         try:
             result = act(schedule)
             if isinstance(result, Schedule):
@@ -298,6 +340,8 @@ class Explored:
                 confirmed, generation = self._confirmed(
                     world, schedule, result[2], height
                 )
+            elif result[1] == "rehearse":
+                rehearsed |= {self._rehearsed(world, schedule, result[2], height)}
             elif result[1] == "stage":
                 schedule, after = self._staged(world, schedule, result[2], height)
             else:
@@ -307,8 +351,28 @@ class Explored:
                 after = world.having(name, enclave)
         except SealiftError:
             return None
+        due = due_next(schedule, height=height) if self.terms.postpone_by else None
+        after = replace(after, rehearsed=rehearsed)
+        if due is not None and not self.rules.rehearsals(after, due):
+            schedule = put_off(schedule, due, by=self.terms.postpone_by)
         block = Block(self._keep(schedule), confirmed, generation)
         return replace(after, chain=(*world.chain, block), ordered=ordered, asked=asked)
+
+    def _rehearsed(
+        self, world: World, schedule: Schedule, entry: Any, height: int
+    ) -> int:
+        """The upgrade block for which b rehearses: with keys and a copy, in time."""
+        known = schedule.entry(entry.generation)
+        enclave = world.enclave("b")
+        self.rules.eligible(
+            self.record(world, "b"), known, schedule.status, height=height
+        )
+        in_time = known.release_from <= height < known.upgrade_at
+        pending = known.status is EntryStatus.PENDING
+        ready = enclave.epochs and enclave.state and enclave.attested
+        if not (in_time and pending and ready) or known.upgrade_at in world.rehearsed:
+            raise SealiftError("it cannot rehearse that now")
+        return int(known.upgrade_at)
 
     def _confirmed(
         self, world: World, schedule: Schedule, name: str, height: int
@@ -410,7 +474,18 @@ class Explored:
             or self._keys_after_notice(world)
             or self._nothing_new_for_the_withdrawn(world, newest)
             or self._no_order_twice(newest)
+            or self._no_code_unrehearsed(world, newest)
         )
+
+    def _no_code_unrehearsed(self, world: World, newest: Schedule) -> str:
+        """The gate: what took over was rehearsed, for the very block it took over."""
+        for entry in newest.entries if self.terms.postpone_by else ():
+            new_code = entry.config.code[KIND] == CODE["b"]
+            ran = entry.status not in (EntryStatus.PENDING, EntryStatus.CANCELLED)
+            ran = ran and entry.status is not EntryStatus.LAPSED
+            if new_code and ran and entry.since not in world.rehearsed:
+                return f"gate: b took over block {entry.since} without a rehearsal"
+        return ""
 
     @staticmethod
     def _one_generation_a_block(world: World, newest: Schedule) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from handover_model import CODE, KIND, Explored, Rules, World
+from handover_model import CODE, KIND, Explored, Rules, Terms, World
 
 from sealift.provisioning import EntitledEpochs, requester_entry
 
@@ -79,6 +79,39 @@ def test_no_state_that_a_host_can_reach_breaks_an_invariant(
     assert depth >= 5
 
 
+def test_no_state_of_a_gated_shard_breaks_an_invariant() -> None:
+    """Postponements by rule are moves like any other; the old one never stops twice."""
+    gated = Explored(Rules(), last=10, terms=Terms(postpone_by=2))
+    visited, depth = explore(gated, states=60_000, begin=EVE)
+    print(f"{visited} states, all to a depth of {depth}")
+    assert visited >= 60_000
+    assert depth >= 5
+
+
+def test_over_a_postponed_block_the_old_one_goes_on_and_then_hands_over() -> None:
+    """A trace that must exist: b takes over one postponement later."""
+    model = Explored(Rules(), last=12, terms=Terms(postpone_by=2))
+    world = played(model, *EVE)
+    assert model.schedule(world.chain[-1]).entry(1).upgrade_at == 6, "it was 4"
+    world = played(
+        model,
+        *EVE,
+        "a gives keys to b",
+        *(f"show {height} to b" for height in (1, 2, 3)),
+        *(f"b executes {height}" for height in (1, 2, 3)),  # diffs
+        "block 4: rehearse by b",
+        "block 5: nothing",
+        "block 6: nothing",
+        *(f"show {height} to a" for height in (4, 5, 6)),
+        *(f"a executes {height}" for height in (4, 5)),
+        *(f"show {height} to b" for height in (4, 5, 6)),
+        *(f"b executes {height}" for height in (4, 5, 6)),
+    )
+    assert {(4, 0), (5, 0), (6, 1)} <= world.executed
+    follows = dict(model.moves(world))["a executes 6"]  # by b's diff
+    assert follows.executed == world.executed
+
+
 # --- planted bugs: each is found, by a short trace ---
 
 
@@ -121,6 +154,19 @@ BUGS = {
     "anybody stages the next keys": (Rules(eligible=nobody_is_judged), "8:"),
     "an order counts again after its cancel": (Rules(verify_order=any_serial), "11:"),
 }
+
+
+def nothing_is_asked(*_: Any) -> bool:
+    """The gate stands open."""
+    return True
+
+
+def test_a_gate_that_stands_open_is_found() -> None:
+    model = Explored(
+        Rules(rehearsals=nothing_is_asked), last=10, terms=Terms(postpone_by=2)
+    )
+    with pytest.raises(BrokenError, match="gate: b took over"):
+        explore(model, states=100_000, begin=EVE)
 
 
 @pytest.mark.parametrize("bug", BUGS)

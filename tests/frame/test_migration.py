@@ -221,7 +221,6 @@ def test_a_new_pallet_starts_from_zero_and_a_retired_one_is_kept(
     assert report.migrated == (
         PalletMigration(pallet="extra", from_version=0, to_version=1),
     )
-    assert report.retired == ("notes",)
     assert len(overlay.items(b"notes/notes/")) == 20
     store.apply(overlay.changes)
     back = Overlay.over(store)

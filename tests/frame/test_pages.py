@@ -13,21 +13,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealift.base import DecodeError, SealiftError, TooLargeError, decode, encode
+from sealift.base import (
+    DecodeError,
+    InvariantError,
+    SealiftError,
+    TooLargeError,
+    decode,
+    encode,
+)
 from sealift.frame import (
     PageStore,
     RuntimeDefinitionError,
     SimpleTreeStore,
-    SnapshotChunk,
     SnapshotHead,
-    SnapshotImport,
-    SnapshotIncompleteError,
+    SnapshotPages,
     SnapshotRefusedError,
+    SnapshotVerifier,
     encode_diff,
-    export_chunk,
-    export_chunks,
     parse_diff,
+    root_of_pages,
     snapshot_head,
+    snapshot_pages,
+    snapshot_starts,
 )
 
 KEY = b"page key of shard"
@@ -103,47 +110,53 @@ def test_a_copy_stays_as_it_was() -> None:
         assert store.get(b"x") == b"2"
 
 
-def importer(store: PageStore, **changes: Any) -> SnapshotImport:
-    arguments = {
-        "head": snapshot_head(store),
-        "root": store.root(),
-        "bits": store.bits,
-        "key": KEY,
-    }
-    return SnapshotImport(**arguments | changes)
+def chunks_of(store: PageStore, size: int) -> list[SnapshotPages]:
+    edges = [*snapshot_starts(store, size=size), 1 << store.bits]
+    return [
+        snapshot_pages(store, first, end) for first, end in itertools.pairwise(edges)
+    ]
+
+
+def verifier(store: PageStore, **changes: Any) -> SnapshotVerifier:
+    arguments = {"head": snapshot_head(store), "bits": store.bits} | changes
+    head = arguments.pop("head")
+    return SnapshotVerifier(head, **arguments)
 
 
 @pytest.mark.parametrize("bits", [1, 4, 7])
 @pytest.mark.parametrize("size", [1, 200, 3000, 10**6])
 def test_chunks_lead_to_the_same_state_in_any_order(bits: int, size: int) -> None:
     store = filled(bits=bits)
-    chunks = list(export_chunks(store, size=size))
+    chunks = chunks_of(store, size)
     assert size > 1 or len(chunks) == 1 << bits
     random.Random(size).shuffle(chunks)
-    target = importer(store)
+    target = verifier(store)
+    assert target.root == store.root() == root_of_pages(store.digests())
+    copy = PageStore(bits=bits, key=KEY)
     for chunk in chunks + chunks[:2]:
-        target.add(decode(SnapshotChunk, encode(chunk)))
-    copy = target.finish()
+        got = decode(SnapshotPages, encode(chunk))
+        copy.put_pages(got.first, got.pages, target.verify(got))
     assert copy.root() == store.root()
     assert copy.items(b"") == store.items(b"")
-    copy.apply({b"new": b"entry"})
-    store.apply({b"new": b"entry"})
+    assert store.size == sum(map(len, store.pages())) == copy.size
+    copy.apply({b"new": b"entry", b"a/b/1": None})
+    assert store.copy().size == store.size != copy.size == sum(map(len, copy.pages()))
+    store.apply({b"new": b"entry", b"a/b/1": None})
     assert copy.root() == store.root()
 
 
-def test_an_import_goes_on_where_it_stopped() -> None:
-    store = filled()
-    target = importer(store)
-    while (first := target.next_missing()) is not None:
-        with pytest.raises(SnapshotIncompleteError):
-            target.finish()
-        target.add(export_chunk(store, first, size=700))
-    assert target.finish().root() == store.root()
+@pytest.mark.parametrize("first", [-1, 63, 64])
+def test_pages_that_a_store_has_not_are_not_put(first: int) -> None:
+    store = PageStore(bits=6, key=KEY)
+    with pytest.raises(InvariantError):
+        store.put_pages(first, [b"\x80"] * 2, [bytes(32)] * 2)
+    with pytest.raises(InvariantError):
+        store.put_pages(0, [b"\x80"] * 2, [bytes(32)])
 
 
-def test_an_altered_chunk_is_refused_and_nothing_is_taken() -> None:
+def test_an_altered_chunk_is_refused() -> None:
     store = filled()
-    chunk = export_chunk(store, 3, size=900)
+    chunk = snapshot_pages(store, 3, 11)
     assert len(chunk.before) == 3 * 32
     bad_pages = [
         (b"\x80", *chunk.pages[1:]),
@@ -164,39 +177,38 @@ def test_an_altered_chunk_is_refused_and_nothing_is_taken() -> None:
         msgspec.structs.replace(chunk, after=chunk.after + bytes(32)),
         msgspec.structs.replace(chunk, before=b"", after=chunk.before + chunk.after),
     ]
-    last = export_chunk(store, 60, size=1)
+    last = snapshot_pages(store, 60, 61)
     bad += [
         msgspec.structs.replace(last, after=last.after + bytes(32 * 8)),
         msgspec.structs.replace(last, after=last.after[:-32]),
     ]
-    target = importer(store)
+    target = verifier(store)
     for one in bad:
         with pytest.raises(SnapshotRefusedError):
-            target.add(one)
-    assert target.next_missing() == 0
-    target.add(chunk)
-    with pytest.raises(SnapshotRefusedError):
-        export_chunk(store, 64)
+            target.verify(one)
+    target.verify(chunk)
+    for first, end in ((64, 65), (-1, 1), (3, 3), (60, 65)):
+        with pytest.raises(SnapshotRefusedError):
+            snapshot_pages(store, first, end)
 
 
 def test_a_head_of_another_state_or_shard_is_refused() -> None:
     store, other = filled(), filled(501)
     head = snapshot_head(store)
+    assert verifier(other).root != store.root()
     for changes in (
-        {"head": snapshot_head(other)},
-        {"root": other.root()},
         {"bits": 7},
         {"head": SnapshotHead(bits=6, groups=head.groups[:-1])},
         {"head": SnapshotHead(bits=6, groups=head.groups[:-32])},
         {"head": SnapshotHead(bits=6, groups=head.groups + bytes(32))},
         {"head": SnapshotHead(bits=7, groups=head.groups)},
+        {"bits": 0, "head": SnapshotHead(bits=0, groups=bytes(32))},
     ):
         with pytest.raises(SnapshotRefusedError):
-            importer(store, **changes)
-    target = importer(store)
-    chunk = next(export_chunks(other, size=10**6))
+            verifier(store, **changes)
+    chunk = chunks_of(other, 10**6)[0]
     with pytest.raises(SnapshotRefusedError):
-        target.add(chunk)
+        verifier(store).verify(chunk)
 
 
 @given(

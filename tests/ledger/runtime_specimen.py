@@ -27,10 +27,14 @@ from sealift.ledger import (
     Ledger,
     ledger_call,
     render_genesis,
+    shard_id_of,
 )
+from sealift.protocol import RehearsalsOrder, RehearsalStatement
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "specimens"
+#: The version that brought rehearsals.
+FIRST_GATED = 3
 
 
 def path_of(number: int) -> Path:
@@ -45,6 +49,9 @@ def lived(world: Any, number: int) -> None:
     for version in range(FIRST_RUNTIME + 1, number + 1):
         at = world.height + 4
         world.as_root("system.set_code", version=version, height=at)
+        if version > FIRST_RUNTIME + 1:
+            world.blocks_until(at + 2)
+            continue
         world.upgrade(shard)
         while world.height < at + 2:
             world.confirm(shard, one, world.height)
@@ -61,6 +68,58 @@ def lived(world: Any, number: int) -> None:
         b"no transaction",
     )
     world.blocks_until(world.height + 5)
+    if number >= FIRST_GATED:
+        gated(world)
+
+
+def gated(world: Any) -> None:
+    """A shard whose upgrade is put off by rule, rehearsed, and runs."""
+    old, new = world.instance("gated"), world.instance("next", world.CODE_B)
+    world.call(
+        "enclave_bridge.create_gated_shard",
+        rules=world.rules(),
+        config=world.config(),
+        rehearsals=1,
+        postpone_by=10,
+    )
+    shard = shard_id_of(world.genesis.chain_id, world.account("alice"), 1)
+    world.register(shard, old)
+    world.publish_key(shard, old)
+    world.blocks_until(world.upgrade(shard))
+    world.register(shard, new)
+    for good in (False, True):
+        entry = world.schedule(shard).entry(1)
+        statement = RehearsalStatement(
+            chain_id=world.genesis.chain_id,
+            shard=shard,
+            generation=entry.generation,
+            order=entry.order,
+            upgrade_at=entry.upgrade_at,
+            signing_key=new.key,
+            height=world.height - 1,
+            blocks=1,
+            good=good,
+            check="" if good else "accounts.post_upgrade",
+            size=4096,
+        )
+        world.call(
+            "enclave_bridge.post_rehearsal",
+            by="operator",
+            statement=statement,
+            signature=statement.sign(new.secret),
+            milliseconds=8,
+        )
+    order = RehearsalsOrder(
+        chain_id=world.genesis.chain_id,
+        shard=shard,
+        serial=world.schedule(shard).serial,
+        required=0,
+        postpone_by=0,
+        effective_at=world.height + 20,
+        expiry=world.height + 9,
+    )
+    world.submit(order)
+    world.blocks_until(entry.upgrade_at + 2)
 
 
 def execute(

@@ -5,6 +5,7 @@ Everything is started here and stopped by its own pid, also after a failure.
 
 import asyncio
 import contextlib
+import datetime as dt
 import os
 import shutil
 import signal
@@ -13,19 +14,28 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from sealift.attestation import TrustAnchor
 from sealift.base import (
+    Digest,
     Generation,
     Height,
     SealiftError,
     canonical_decode,
     decode,
     encode,
+)
+from sealift.bundle import encode_bundle, verify_bundle
+from sealift.cli._application import (
+    Trust,
+    build_application,
+    example,
+    sign_bundle,
 )
 from sealift.cli._demo_load import ChainScan, Load
 from sealift.cli._demo_stage import (
@@ -117,6 +127,28 @@ def copy_stage(template: Stage, folder: Path, *, block_ms: int = BLOCK_MS) -> St
     )
 
 
+def with_changed_code(stage: Stage, old: str, new: str) -> Stage:
+    """A stage whose next bundle is version 2 with one change in its pallet."""
+    source = stage.folder / "changed"
+    shutil.copytree(example("auction") / "v2", source)
+    pallet = source / "app" / "auction" / "pallet.py"
+    text = pallet.read_text()
+    assert text.count(old) == 1
+    pallet.write_text(text.replace(old, new))
+    anchor = TrustAnchor(root_der=SimIntel(stage.sim).root_der, kind="insecure-sim")
+    trust = Trust(l1=stage.trust_root, roots=(anchor,))
+    bundle = sign_bundle(
+        build_application(source, trust), stage.vendor, date=dt.date(2026, 1, 1)
+    )
+    path = stage.folder / "changed.bundle"
+    path.write_bytes(encode_bundle(bundle))
+    signed = verify_bundle(bundle).sigstruct
+    built = replace(
+        stage.new, path=path, fingerprint=signed.mrenclave, isv_svn=signed.isv_svn
+    )
+    return replace(stage, new=built)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -198,6 +230,8 @@ class Cast:
         self.scan: ChainScan
         self.load: Load
         self._tasks: list[asyncio.Task[None]] = []
+        #: Where an instance's disk is and on which machine it ran, if not as named.
+        self.places: dict[str, tuple[Path, str]] = {}
 
     # --- processes ---
 
@@ -331,6 +365,18 @@ class Cast:
         toml.write_text(text)
         return home
 
+    def place(self, name: str) -> tuple[Path, str]:
+        """The folder of an instance, and its machine."""
+        return self.places.get(name, (self.stage.worker(name), name))
+
+    def swapped(self, worker: str, *, machine: str | None = None) -> str:
+        """The new bundle's instance within a worker's home, by a name for the judge."""
+        code = self.stage.new.fingerprint.hex()
+        name = "new" if worker == "old" else f"new-in-{worker}"
+        folder = self.stage.worker(worker) / "instances" / code
+        self.places[name] = folder, machine or worker
+        return name
+
     def run_worker(self, name: str, home: Path | None = None) -> Part:
         where = home or self.stage.worker(name)
         return self.spawn(name, "worker", "run", str(where))
@@ -427,7 +473,14 @@ class Cast:
         self._tasks.append(task)
         return task
 
-    async def schedule(self, *, lead: int, notice: int = MIN_NOTICE + 2) -> int:
+    async def schedule(
+        self,
+        *,
+        lead: int,
+        notice: int = MIN_NOTICE + 2,
+        source: str = "",
+        bundle: bytes | None = None,
+    ) -> int:
         """The authority schedules the new bundle; XYZ."""
         entry = await self.l1.abci_query(schedule_key(self.stage.shard), prove=False)
         assert entry.value is not None
@@ -442,6 +495,8 @@ class Cast:
             release_from=Height(release),
             upgrade_at=Height(release + lead),
             expiry=Height(release),
+            source=source,
+            bundle=None if bundle is None else Digest(bundle),
         )
         signed = sign_order(order, self.stage.keys["authority"])
         await self.account("authority").act(
@@ -481,7 +536,7 @@ class Cast:
         """Where each envelope was executed, by the disks of these workers."""
         found: dict[bytes, set[tuple[int, int]]] = {}
         for name in names:
-            path = self.stage.worker(name) / "worker.db"
+            path = self.place(name)[0] / "worker.db"
             with contextlib.closing(sqlite3.connect(path)) as db:
                 for (data,) in db.execute("SELECT data FROM receipts"):
                     receipt = decode(SealedReceipt, data)
@@ -561,8 +616,8 @@ class Cast:
         self, name: str, bundle: BuiltBundle
     ) -> AsyncIterator[tuple[EnclaveChannel, BlockFeed]]:
         """An enclave process with the keys of a worker and nothing else of it."""
-        home = self.stage.worker(name)
-        machine = SimMachine(SimIntel(self.stage.sim), name, entropy=system_entropy)
+        home, on = self.place(name)
+        machine = SimMachine(SimIntel(self.stage.sim), on, entropy=system_entropy)
         folder = install_bundle(read_bundle_file(bundle.path), home / "bundles")
         async with await SimPlatform(machine).start(folder) as running:
             channel = EnclaveChannel(running)

@@ -66,21 +66,26 @@ def in_checkpoint(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
     return alter
 
 
-def in_snapshot(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    def alter(home: Path) -> None:
-        with contextlib.closing(sqlite3.connect(home / "worker.db")) as db:
-            height, data = db.execute("SELECT height, data FROM chunks").fetchone()
-            query = "UPDATE chunks SET data = ? WHERE height = ? AND number = 0"
-            db.execute(query, (change(data), height))
-            db.commit()
+def newest_snapshot(home: Path) -> Path:
+    return max(home.glob("snapshots/*"), key=lambda path: int(path.name.split("-")[0]))
 
-    return alter
+
+def in_snapshot(home: Path) -> None:
+    chunk = newest_snapshot(home) / "chunks" / "000001"
+    chunk.write_bytes(flipped(chunk.read_bytes()))
 
 
 def without_chunk(home: Path) -> None:
-    with contextlib.closing(sqlite3.connect(home / "worker.db")) as db:
-        db.execute("DELETE FROM chunks")
-        db.commit()
+    (newest_snapshot(home) / "chunks" / "000000").unlink()
+
+
+def without_manifest(home: Path) -> None:
+    (newest_snapshot(home) / "manifest").unlink()
+
+
+def with_another_header(home: Path) -> None:
+    header = newest_snapshot(home) / "header"
+    header.write_bytes(flipped(header.read_bytes()))
 
 
 def two_diffs_swapped(home: Path) -> None:
@@ -112,13 +117,23 @@ ALTERATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "diff cut": (in_table("diffs", "data", cut, AFTER_SNAPSHOT), "DecodeError"),
     "diffs swapped": (two_diffs_swapped, "DiffOrderError"),
-    "snapshot altered": (in_snapshot(flipped), "SnapshotForgedError"),
-    "snapshot without a chunk": (without_chunk, "a chunk of the snapshot is missing"),
     "no database at all": (
         in_file("worker.db", lambda _: b"x" * 4096),
         "not a database",
     ),
 }
+
+
+#: What is altered of a snapshot; where the birth and its diffs lead on, or an older
+#: snapshot does, it is set aside by name and kept.
+SNAPSHOTS: dict[str, Callable[[Path], None]] = {
+    "altered": in_snapshot,
+    "without a chunk": without_chunk,
+    "without a manifest": without_manifest,
+    "with another header": with_another_header,
+}
+#: Without them nothing leads on: the damage is an error, and all stays as it is.
+WITHOUT_BIRTH = "DELETE FROM meta WHERE name = 'born'"
 
 
 def test_inv6_an_altered_disk_is_refused_by_name_kept_and_taken_when_put_back(
@@ -161,10 +176,30 @@ def test_inv6_an_altered_disk_is_refused_by_name_kept_and_taken_when_put_back(
                 del before["key_store.sealed"], after["key_store.sealed"]
             assert after == before, f"{what}: something was written"
             shutil.rmtree(altered)
+        for what, damage in SNAPSHOTS.items():
+            altered = stage.folder / "altered"
+            shutil.copytree(home, altered)
+            damage(altered)
+            with contextlib.closing(sqlite3.connect(altered / "worker.db")) as db:
+                db.execute(WITHOUT_BIRTH)
+                db.commit()
+            before = everything(altered)
+            ended = await cast.run_once("altered", "worker", "run", str(altered))
+            assert ended.code == FILE_ERROR, f"{what}: {ended}"
+            line = ended.output.strip().splitlines()[-1]
+            assert "does not give the state back" in line, f"{what}: {line}"
+            after = everything(altered)
+            del before["key_store.sealed"], after["key_store.sealed"]
+            assert after == before, f"{what}: something was written"
+            shutil.rmtree(altered)
+        damaged = newest_snapshot(home)
+        in_snapshot(home)
         here = cast.scan.height
         cast.run_worker("old")
         await cast.up("old")
         await cast.until_confirmed(here)
+        assert not damaged.exists()  # the birth led on; what did not open is kept
+        assert damaged.with_name(damaged.name + ".damaged").is_dir()
 
     play(stage, story)
 

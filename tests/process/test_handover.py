@@ -194,6 +194,6 @@ async def roll_out(cast: Cast, name: str):
     await part.child.wait()
     home = cast.stage.worker(name)
     copy = home.with_name(home.name + "-earlier")
-    shutil.copytree(home, copy)
+    shutil.copytree(home, copy, ignore=shutil.ignore_patterns("control.sock"))
     await cast.up(name)
     return copy

@@ -17,7 +17,7 @@ from ballot_box import (
     upgrade,
 )
 
-from sealift.base import decode, encode
+from sealift.base import Height, decode, encode
 from sealift.frame import Context, EmittedEvent, Pallet, Runtime, Signed
 from sealift.protocol import (
     MAX_EFFECTS_BYTES,
@@ -27,6 +27,7 @@ from sealift.protocol import (
     EntryStatus,
     PostponeOrder,
     Ratio,
+    RehearsalsOrder,
     RulesOrder,
     ShardRules,
     StakeDecision,
@@ -115,6 +116,30 @@ def test_a_rejected_order_is_told_as_well(hall: Assembly) -> None:
     decision = ended(hall, hall.propose(hall.people[0]), (4, False), (3, True))
     assert not decision.passed
     assert hall.results() == [(0, "rejected")]
+
+
+def terms() -> RehearsalsOrder:
+    return RehearsalsOrder(
+        **PLACE,
+        serial=0,
+        required=1,
+        postpone_by=10,
+        effective_at=Height(10_000),
+        expiry=Height(10_000),
+    )
+
+
+def test_terms_of_rehearsals_leave_the_shard_only_if_they_pass(hall: Assembly) -> None:
+    """An older L1 could not read the effect, nor what waits behind it."""
+    first, second = hall.people[0], hall.people[1]
+    poll = hall.propose(first, terms())
+    hall.to(poll["opens_at"] - 1)
+    assert hall.outcomes(hall.vote(hall.people[4], poll, False)) == ["ok"]
+    hall.to(poll["closes_at"] + 2)
+    assert hall.results() == [(0, "rejected")]
+    assert hall.decisions == []
+    decision = ended(hall, hall.propose(second, terms()), (4, True))
+    assert (decision.order, decision.passed) == (terms(), True)
 
 
 def test_a_tie_does_not_pass(hall: Assembly) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealift.base import InvariantError, SealiftError, encode
+from sealift.base import InvariantError, SealiftError, decode, encode
 from sealift.crypto import (
     HpkeError,
     HpkeSuite,
@@ -34,6 +34,8 @@ from sealift.stf import (
     WrongShardError,
     open_and_verify,
     open_and_verify_getter,
+    open_for_audit,
+    verify_opened,
 )
 
 KEYS = hpke_generate(HpkeSuite.X25519, lambda size: b"k" * size)
@@ -189,6 +191,47 @@ def test_any_bytes_give_an_item(raw: bytes) -> None:
     (item,) = open_and_verify([raw], keys={3: KEYS.secret}, chain_id="c", shard=SHARD)
     assert isinstance(item, RefusedCall)
     assert item.code in {"EnvelopeError", "UnknownEpochError", "HpkeError"}
+
+
+def test_who_holds_no_key_comes_to_the_same_items(world: Any) -> None:
+    """An audit: the keys' holder opens, former code judges what is in it."""
+
+    def transfer() -> bytes:
+        call = {"dest": world.bob.id, "amount": 1}
+        return world.sealed(world.alice, "balances.transfer", **call)  # type: ignore[no-any-return]
+
+    good = transfer()
+    elsewhere = seal_plain(world, b"", kind="Getter")
+    envelope = decode(Envelope, good)
+    envelopes = [
+        good,
+        b"junk",
+        good[:-1],
+        elsewhere,
+        seal_plain(world, padded(b"no call")),
+        seal_plain(world, b"not padded"),
+        *(encode(Envelope(epoch=n, ciphertext=envelope.ciphertext)) for n in range(6)),
+    ]
+    place = {"chain_id": "test-chain", "shard": SHARD}
+    for accepted in ((3,), (3, 4), (4,), (2, 3)):
+        keys = {3: world.keys.secret, 4: KEYS.secret, 2: KEYS.secret}
+        real = open_and_verify(envelopes, keys=keys, accepted=accepted, **place)
+        given = [(raw, open_for_audit(raw, keys=keys, **place)) for raw in envelopes]
+        assert verify_opened(given, accepted=accepted, **place) == real, accepted
+    assert len({getattr(item, "code", "ok") for item in real}) > 4
+
+
+@given(raw=st.binary(max_size=200))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_are_opened_for_an_audit(raw: bytes) -> None:
+    place: Any = {"chain_id": "c", "shard": SHARD}
+    plain = open_for_audit(raw, keys={3: KEYS.secret}, **place)
+    assert plain is None
+    (item,) = verify_opened([(raw, plain)], accepted=(3,), **place)
+    (real,) = open_and_verify([raw], keys={3: KEYS.secret}, accepted=(3,), **place)
+    assert item == real
+    (odd,) = verify_opened([(raw, raw)], accepted=(3,), **place)
+    assert isinstance(odd, RefusedCall)
 
 
 @given(plain=st.binary(max_size=300))

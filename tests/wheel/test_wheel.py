@@ -91,6 +91,18 @@ def test_the_nine_steps_run_from_the_wheel(
     assert list(empty.iterdir()) == []
 
 
+def test_a_handover_under_kill_9_runs_from_the_wheel(
+    installed: Path, empty: Path, run: Run
+) -> None:
+    words = ["chaos", "--seed", "1", "--runs", "1", "--json"]
+    said = run(installed / "sealift", *words, cwd=empty, timeout=280)
+    found = json.loads(said.stdout)
+    assert found["runs"] == 1
+    assert sum(found["kills"].values()) >= 1
+    assert found["violations"] == []
+    assert list(empty.iterdir()) == []
+
+
 def test_the_manifest_template_for_gramine_is_package_data(wheel: Path) -> None:
     name = "sealift.manifest.template"
     with zipfile.ZipFile(wheel) as archive:

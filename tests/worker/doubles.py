@@ -56,7 +56,10 @@ from sealift.protocol.ecall import (
     Refused,
     Request,
 )
+from sealift.worker import WorkerStore
 from sealift.worker._outbox import Included
+from sealift.worker._snapshots import About, Manifest, SnapshotFolder
+from sealift.worker._store import StoredSnapshot
 
 SHARD = ShardId(b"\x07" * 32)
 ME = AccountId(b"\x08" * 32)
@@ -156,6 +159,24 @@ class FakeL1:
         if self.lost is not None:
             raise self.lost
         return self.values.get(key), b"proof"
+
+
+def written(
+    folder: SnapshotFolder, height: int, *chunks: bytes, header: bytes = b"header"
+) -> Manifest:
+    """A whole snapshot of these chunks, in a folder."""
+    draft = folder.draft(height, header)
+    for number, data in enumerate(chunks):
+        draft.put(number, data)
+    return draft.finish(len(chunks), About(shard=SHARD, fingerprint=CODE))
+
+
+def stored(
+    store: WorkerStore, height: int, *chunks: bytes, header: bytes = b"header"
+) -> StoredSnapshot:
+    """The same beside a database, that is still to name it."""
+    made = written(store.snapshots, height, *chunks, header=header)
+    return StoredSnapshot(height=Height(height), name=made.name)
 
 
 def refusal(code: str = "SomeError", message: str = "because") -> Refused:

@@ -222,9 +222,9 @@ class Endless:
         return app
 
 
-async def chunks(peer: Upstream, count: int) -> list[bytes]:
-    offered = upstream.OfferedSnapshot(height=Height(7), header=b"", chunks=count)
-    return [chunk async for chunk in peer.chunks(offered)]
+async def chunk(peer: Upstream) -> bytes:
+    offered = upstream.OfferedSnapshot(height=Height(7), header=b"", chunks=1)
+    return await peer.chunk(offered, 0)
 
 
 @pytest.mark.parametrize("code", [200, 500])
@@ -234,9 +234,11 @@ async def chunks(peer: Upstream, count: int) -> list[bytes]:
         lambda peer: peer.signing_key(),
         lambda peer: peer.snapshot(),
         lambda peer: peer.diffs(0),
-        lambda peer: chunks(peer, 1),
+        chunk,
+        lambda peer: peer.offers(0),
+        lambda peer: peer.offered("7-" + "0" * 12, header=None),
     ],
-    ids=["signing_key", "snapshot", "diffs", "chunk"],
+    ids=["signing_key", "snapshot", "diffs", "chunk", "offers", "manifest"],
 )
 def test_an_upstream_that_sends_without_end_is_left(
     read: Callable[[Upstream], Awaitable[object]],
@@ -260,27 +262,19 @@ def test_an_upstream_that_sends_without_end_is_left(
     assert peer.sent < MUCH // 4
 
 
-def test_a_snapshot_of_more_chunks_than_any_state_is_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked = 0
-
-    async def chunk(_: web.Request) -> web.Response:
-        nonlocal asked
-        asked += 1
-        return web.Response(body=bytes(1000))
+@pytest.mark.parametrize("count", [0, 2**40])
+def test_a_snapshot_of_more_chunks_than_any_state_is_left(count: int) -> None:
+    async def offer(_: web.Request) -> web.Response:
+        return web.Response(body=encode((7, b"header", count)))
 
     async def main() -> None:
         app = web.Application()
-        app.router.add_get("/{path:.*}", chunk)
+        app.router.add_get("/{path:.*}", offer)
         async with serve(app) as where, aiohttp.ClientSession() as http:
-            monkeypatch.setattr(upstream, "_MAX_SNAPSHOT_BYTES", 3000)
-            assert len(await chunks(Upstream(where.url, http), 3)) == 3
             with pytest.raises(UpstreamError, match="snapshot without end"):
-                await chunks(Upstream(where.url, http), 2**40)
+                await Upstream(where.url, http).snapshot()
 
     asyncio.run(main())
-    assert asked == 3 + 4
 
 
 def test_diffs_are_handed_out_in_answers_that_a_peer_takes(

@@ -310,10 +310,12 @@ def test_two_snapshots_at_once_do_not_mix(play) -> None:
         await asyncio.gather(*(scene.follower.keep_snapshot() for _ in range(4)))
         found = scene.store.snapshot()
         assert found is not None
-        number = found.header.split()[-1]
-        for index in range(found.chunks):
-            chunk = scene.store.chunk(found.height, index)
+        folder = scene.store.snapshots
+        number = folder.header(found.name).split()[-1]
+        for index in range(3):
+            chunk = folder.chunk(found.name, index)
             assert chunk == b"%d of export %s" % (index, number)
+        assert folder.names() == [found.name]  # of one height the last
 
     play(story, follow=False)
 
@@ -329,8 +331,9 @@ def test_a_block_without_a_diff_is_durable_with_its_snapshot_or_not_at_all(
         )
         found = scene.store.snapshot()
         assert found is not None
-        number = found.header.split()[-1]
-        assert scene.store.chunk(50, 2) == b"2 of export " + number
+        folder = scene.store.snapshots
+        number = folder.header(found.name).split()[-1]
+        assert folder.chunk(found.name, 2) == b"2 of export " + number
         assert scene.store.receipt(receipt(50).envelope) is not None
         assert scene.store.diff(50) is None
 
@@ -346,8 +349,10 @@ def test_a_forged_diff_or_snapshot_is_not_kept(play) -> None:
         scene.enclave.answers["SnapshotChunk"] = lambda _: refusal(
             "SnapshotForgedError"
         )
+        draft = scene.store.snapshots.draft(7, b"header")
+        begun = SnapshotHeader(header=b"header", height=Height(7), chunks=1)
         with pytest.raises(EnclaveRefusedError, match="SnapshotForgedError"):
-            await scene.follower.take_over(b"header", [b"forged"])
+            await scene.follower.take_over(draft, begun, b"forged")
         assert scene.store.snapshot() is None
 
     play(story, follow=False)
@@ -502,6 +507,109 @@ def test_a_long_gap_is_skipped_if_the_enclave_agrees_and_else_followed(
         if not fault:
             assert scene.store.meta("checkpoint") is not None
         assert scene.follower.progress.skipped_to == (None if fault else 6)
+
+    play(story, follow=False)
+
+
+def test_who_falls_behind_while_it_runs_skips_again(
+    play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Suspended, for example: not only a start looks for a way over the gap."""
+
+    async def story(scene: Scene) -> None:
+        planner = Planner()
+        planner.none = True
+        scene.enclave.answers["SkipTo"] = lambda _: skipped(6)
+        scene.follower._skips = planner  # type: ignore[assignment]
+        task = asyncio.create_task(scene.follower.run(Height(1)))
+        scene.l1.head = 4
+        await scene.follower.reach(3)
+        assert planner.asked == [(1, 4)]
+        planner.none = False
+        scene.l1.head = 9
+        await scene.follower.reach(8)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert planner.asked == [(1, 4), (4, 9)]
+        assert scene.follower.progress.skipped_to == 6
+        assert {5, 6}.isdisjoint(scene.feed.asked)
+
+    monkeypatch.setattr(follower_module, "LONG_GAP", 3)
+    play(story, follow=False)
+
+
+def test_who_could_not_fetch_what_it_skips_follows(play) -> None:
+    async def story(scene: Scene) -> None:
+        planner = Planner()
+        scene.follower._skips = planner  # type: ignore[assignment]
+        scene.follower.may_skip = lambda: False
+        scene.l1.head = 9
+        task = asyncio.create_task(scene.follower.run(Height(1)))
+        await scene.follower.reach(8)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert not planner.asked
+        assert scene.feed.asked[0] == 1
+
+    play(story, follow=False)
+
+
+def test_a_block_whose_snapshot_does_not_fit_stops_before_it_is_confirmed(
+    play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(scene: Scene) -> None:
+        def full(self: Path, data: bytes) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", full)
+        scene.ready = [50]
+        scene.changes = {"diff": b"", "receipts": (receipt(50),)}
+        with pytest.raises(StoreError, match="block 50 was not written"):
+            await scene.follower.execute_ready()
+        assert not scene.enclave.count(Confirm)
+        assert scene.store.receipt(receipt(50).envelope) is None
+        assert scene.store.snapshot() is None
+
+    play(story, follow=False)
+
+
+def test_a_snapshot_is_durable_before_the_block_that_names_it(play) -> None:
+    """kill -9 between the two: the block is executed again, nothing is lost."""
+
+    async def story(scene: Scene) -> None:
+        def commit(*_: object) -> None:
+            found = scene.store.snapshots.names()
+            assert len(found) == 1
+            assert scene.store.snapshots.verify(found[0]).height == 50
+            raise StoreError("killed here")
+
+        scene.store.commit_block = commit
+        scene.ready = [50]
+        scene.changes = {"diff": b"", "receipts": (receipt(50),)}
+        with pytest.raises(StoreError, match="killed here"):
+            await scene.follower.execute_ready()
+        assert scene.store.snapshot() is None
+
+    play(story, follow=False)
+
+
+def test_older_snapshots_go_when_as_many_are_there_as_are_kept(play) -> None:
+    async def story(scene: Scene) -> None:
+        heights = iter(range(60, 70))
+
+        def begin(_: SnapshotBegin) -> SnapshotHeader:
+            height = next(heights)
+            return SnapshotHeader(
+                header=b"export %d" % height, height=Height(height), chunks=1
+            )
+
+        scene.enclave.answers["SnapshotBegin"] = begin
+        scene.follower.keep_snapshots = 3
+        for _ in range(5):
+            await scene.follower.keep_snapshot()
+        kept = [one.height for one in scene.store.stored_snapshots()]
+        assert kept == [64, 63, 62]
+        assert len(scene.store.snapshots.names()) == 3
 
     play(story, follow=False)
 

@@ -34,17 +34,25 @@ from sealift.base import (
     Fingerprint,
     Height,
     MrSigner,
+    PlatformId,
     encode,
 )
 from sealift.protocol import (
     MAX_VALIDITY,
+    EntryRehearsals,
     EntryStatus,
     KeyEpochRecord,
     PublishKeyStatement,
+    Rehearsal,
+    RehearsalGate,
+    RehearsalStatement,
+    RehearsalTerms,
     ShardConfig,
     ShardStatus,
     enclave_key,
+    gate_key,
     keys_key,
+    rehearsals_key,
     schedule_key,
 )
 from sealift.protocol.ecall import (
@@ -53,11 +61,13 @@ from sealift.protocol.ecall import (
     KeysPublished,
     Register,
     Registration,
+    SnapshotHeader,
     Started,
 )
 from sealift.worker import (
     EnclaveGoneError,
     EnclaveRefusedError,
+    SnapshotNotKeptError,
     StalledError,
     UpstreamError,
     WorkerStore,
@@ -69,8 +79,10 @@ from sealift.worker._channel import EnclaveChannel
 from sealift.worker._follower import Progress
 from sealift.worker._life import Life
 from sealift.worker._outbox import Included, Outbox
+from sealift.worker._snapshots import Draft
+from sealift.worker._store import StoredSnapshot
 from sealift.worker._surroundings import Surroundings
-from sealift.worker._upstream import OfferedSnapshot
+from sealift.worker._upstream import Offer, OfferedSnapshot, Offers, Weight
 
 OTHER = AccountId(b"\x0c" * 32)
 REGISTER = "teerex.register_sgx_enclave"
@@ -78,8 +90,11 @@ PUBLISH = "enclave_bridge.publish_key"
 ANNOUNCE = "teerex.announce"
 
 
-def announced(key: AccountId, url: str, *, attested_at: int = 1) -> bytes:
-    return encode(record(key, url=url, attested_at=Height(attested_at)))
+def announced(key: AccountId, url: str, *, attested_at: int = 1, at: int = 0) -> bytes:
+    platform = PlatformId(bytes([at]) * 32)
+    return encode(
+        record(key, url=url, attested_at=Height(attested_at), platform_id=platform)
+    )
 
 
 def publication() -> PublishKeyStatement:
@@ -129,9 +144,12 @@ class FakeFollower:
             raise self.refuse
         self.applied.append(height)
 
-    async def take_over(self, header: bytes, chunks: list[bytes]) -> Height:
-        self.taken.append(header)
-        return Height(30)
+    async def begin_import(self, header: bytes) -> SnapshotHeader:
+        return SnapshotHeader(header=header, height=Height(30), chunks=1)
+
+    async def take_over(self, draft: Draft, begun: SnapshotHeader, _: bytes) -> Height:
+        self.taken.append(begun.header)
+        return begun.height
 
     async def keep_snapshot(self) -> Height:
         self.snapshots += 1
@@ -145,9 +163,11 @@ class FakeUpstream:
     def __init__(self, url: str, *, lives_at: str | None = None) -> None:
         self.configured = self.url = url
         self.lives_at = lives_at or url
-        self.offers = [(Height(11), b"diff 11")]
+        self.given = [(Height(11), b"diff 11")]
         self.asked: list[str] = []
         self.fresh: list[int] = []
+        self.weighed: Offers | None = None
+        self.taken: list[str] = []
 
     def _answer(self) -> None:
         self.asked.append(self.url)
@@ -161,15 +181,23 @@ class FakeUpstream:
     async def diffs(self, after: int):
         self._answer()
         await asyncio.sleep(0.001)
-        return [(h, d) for h, d in self.offers if h > after]
+        return [(h, d) for h, d in self.given if h > after]
 
     async def snapshot(self, *, fresh_at: int = 0):
         self._answer()
         self.fresh.append(fresh_at)
         return OfferedSnapshot(height=Height(30), header=b"header", chunks=1)
 
-    async def chunks(self, offered: OfferedSnapshot):
-        yield b"chunk"
+    async def offers(self, after: int):
+        self._answer()
+        return self.weighed
+
+    async def offered(self, name: str, *, header: bytes | None):
+        self.taken.append(name)
+        return OfferedSnapshot(height=Height(30), header=b"header", chunks=1)
+
+    async def chunk(self, offered: OfferedSnapshot, number: int) -> bytes:
+        return b"chunk"
 
 
 class Around:
@@ -255,6 +283,7 @@ class Scene:
                 metadata=b"",
             ),
             started=Started(signing_key=ME, key_store=b"", head=Height(1)),
+            monotonic=lambda: 0.0,
         )
         self.life.url = "http://me"
 
@@ -489,7 +518,7 @@ def test_a_code_that_the_schedule_does_not_name_waits_and_says_so(play) -> None:
 
 def test_a_gap_in_a_peers_diffs_is_closed_by_a_snapshot(play) -> None:
     upstream = FakeUpstream("http://there")
-    upstream.offers = [(Height(20), b"diff 20")]
+    upstream.given = [(Height(20), b"diff 20")]
 
     async def story(scene: Scene) -> None:
         scene.epochs = (Epoch(0),)
@@ -499,6 +528,47 @@ def test_a_gap_in_a_peers_diffs_is_closed_by_a_snapshot(play) -> None:
         await scene.until(lambda: scene.follower.taken)
         assert upstream.fresh[0] == 11
         assert not scene.follower.applied
+
+    play(story, upstream=upstream)
+
+
+def test_nothing_is_fetched_that_a_later_generation_made_of_the_state(play) -> None:
+    """It would take the place of the state that a rescue would go on from."""
+    upstream = FakeUpstream("http://there")
+    upstream.given = [(Height(n), b"diff") for n in range(11, 20)]
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.state_height = 10
+        scene.standing()
+        scene.life.fetch_until(Height(13))
+        scene.follower.progress.needs_state = True
+        await scene.until(lambda: len(scene.follower.applied) >= 3)
+        assert scene.follower.applied[:3] == [11, 12, 13]
+        assert max(scene.follower.applied) == 13
+        scene.state_height = 13
+        await scene.life._fetcher._fetch_some(upstream)
+        asked = len(upstream.asked)
+        await scene.life._fetcher._fetch_some(upstream)
+        assert len(upstream.asked) == asked
+        assert max(scene.follower.applied) == 13
+
+    play(story, upstream=upstream)
+
+
+def test_no_snapshot_is_taken_that_a_later_generation_made(play) -> None:
+    upstream = FakeUpstream("http://there")
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        scene.life.fetch_until(Height(29))
+        await scene.life._fetcher._fetch_some(upstream)
+        assert upstream.fresh
+        assert not scene.follower.taken
+        scene.life.fetch_until(Height(30))
+        await scene.life._fetcher._fetch_some(upstream)
+        assert scene.follower.taken
 
     play(story, upstream=upstream)
 
@@ -514,6 +584,129 @@ def test_without_a_state_a_snapshot_is_taken_over(play) -> None:
         assert scene.follower.taken[0] == b"header"
 
     play(story, upstream=upstream)
+
+
+def offers(diffs: Weight, *, snapshot: int, after: int) -> Offers:
+    """A snapshot of block 30 of so many bytes, and what its diffs weigh."""
+    one = Offer(
+        name="30-" + "0" * 12,
+        height=30,
+        size=snapshot,
+        diffs=Weight(count=0 if after == 0 else 70, last=100, size=after),
+    )
+    return Offers(diffs=diffs, snapshots=(one,))
+
+
+@pytest.mark.parametrize(
+    ("weighed", "snapshot"),
+    [
+        (offers(Weight(count=90, last=100, size=999), snapshot=500, after=400), True),
+        (offers(Weight(count=90, last=100, size=900), snapshot=500, after=400), False),
+        (offers(Weight(count=50, last=100, size=10), snapshot=500, after=400), True),
+        (Offers(diffs=Weight(count=90, last=100, size=999)), False),
+        (None, False),
+    ],
+    ids=["cheaper", "dearer", "gap", "none there", "older release"],
+)
+def test_who_is_far_behind_takes_the_cheaper_way(
+    play, weighed: Offers | None, snapshot: bool
+) -> None:
+    upstream = FakeUpstream("http://there")
+    upstream.weighed = weighed
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.state_height = 10
+        scene.standing()
+        scene.follower.progress.imported = 100
+        scene.follower.progress.needs_state = True
+        await scene.until(lambda: scene.follower.taken or scene.follower.applied)
+        assert bool(scene.follower.taken) is snapshot
+        assert bool(upstream.taken) is snapshot
+
+    play(story, upstream=upstream)
+
+
+def test_who_is_near_does_not_weigh(play) -> None:
+    upstream = FakeUpstream("http://there")
+    heavy = Weight(count=90, last=100, size=999)
+    upstream.weighed = offers(heavy, snapshot=5, after=4)
+
+    async def story(scene: Scene) -> None:
+        scene.state_height = 10
+        scene.follower.progress.imported = 10 + fetch_module.FAR_BEHIND
+        scene.follower.progress.needs_state = True
+        await scene.life._fetcher._fetch_diffs(upstream, 10)
+        assert scene.follower.applied == [11]
+        assert not upstream.taken
+
+    play(story, upstream=upstream, live=False)
+
+
+def test_a_worker_without_upstream_that_fell_behind_asks_one_who_has_the_keys(
+    play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "_LOOK_SECONDS", 0.001)
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.state_height = 10
+        scene.standing()
+        scene.store.put_meta("born", b"\x01")
+        may_skip = scene.life._fetcher.may_skip
+        assert not may_skip()  # nobody else is known: what is skipped would be lost
+        scene.store.add_holders(ME, OTHER)
+        assert may_skip()
+        scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "http://there")
+        progress = scene.follower.progress
+        progress.idle, progress.needs_state = "not-mine: other code", True
+        await scene.until(lambda: progress.imported > 10)
+        assert not scene.follower.applied  # its time is over: nothing is asked for
+        progress.idle = "behind: block 11 does not wait any more"
+        await scene.until(lambda: scene.follower.applied)
+
+    play(story)
+
+
+def test_a_disk_without_room_for_a_snapshot_is_told_and_blocks_go_on(play) -> None:
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing()
+        tries: list[int] = []
+        good, progress = scene.follower.keep_snapshot, scene.follower.progress
+
+        async def full() -> Height:
+            tries.append(progress.executed or 0)
+            raise SnapshotNotKeptError("no room")
+
+        scene.follower.keep_snapshot = full
+        progress.executed = Height(50)
+        await scene.until(lambda: scene.life._snapshot_at is not None)
+        progress.executed = Height(150)
+        await scene.until(lambda: "snapshot: no room" in str(scene.life.health()))
+        progress.executed = Height(150 + life_module._PRUNE_EVERY - 1)
+        await asyncio.sleep(0.02)
+        assert tries == [150]  # a whole export is not tried at every block
+        scene.follower.keep_snapshot = good
+        progress.executed = Height(150 + life_module._PRUNE_EVERY)
+        await scene.until(lambda: scene.life.health().ok)
+        assert scene.follower.snapshots == 1
+
+    play(story)
+
+
+def test_diffs_stay_while_the_oldest_kept_snapshot_needs_them(play) -> None:
+    async def story(scene: Scene) -> None:
+        for height in range(20, 260, 10):
+            scene.store.commit_diff(Height(height), b"diff")
+        for height in (40, 240):
+            name = f"{height}-{'0' * 12}"
+            scene.store.put_snapshot(StoredSnapshot(height=Height(height), name=name))
+        scene.follower.progress.executed = Height(240)
+        await scene.life._renew_snapshot()
+        assert next(h for h, _ in scene.store.diffs_after(0)) == 50
+
+    play(story, live=False)
 
 
 def test_a_forged_diff_is_told_and_nothing_else_suffers(play) -> None:
@@ -680,6 +873,21 @@ def test_receipts_go_when_no_copy_of_their_call_is_valid_any_more(play) -> None:
     play(story)
 
 
+def test_two_instances_on_one_machine_are_lost_together(play) -> None:
+    """As while an upgrade is staged: the keys are still on one machine only."""
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing(attested_at=900_000)
+        scene.scheduled()
+        scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "", attested_at=900_000)
+        scene.store.add_holders(ME, OTHER)
+        scene.follower.progress.imported = 910_000
+        assert (await scene.life.reading()).instances_with_keys == 1
+
+    play(story, live=False)
+
+
 def test_an_instance_that_is_gone_holds_nothing_any_more(play) -> None:
     """Two machines had the keys; one is lost, and the count says so."""
 
@@ -687,7 +895,9 @@ def test_an_instance_that_is_gone_holds_nothing_any_more(play) -> None:
         scene.epochs = (Epoch(0),)
         scene.standing(attested_at=900_000)
         scene.scheduled()
-        scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "", attested_at=880_000)
+        scene.l1.values[enclave_key(OTHER)] = announced(
+            OTHER, "", attested_at=880_000, at=1
+        )
         scene.store.add_holders(ME, OTHER, b"\x0d" * 32)  # the third left L1
         scene.follower.progress.imported = 910_000
         assert (await scene.life.reading()).instances_with_keys == 2
@@ -698,6 +908,62 @@ def test_an_instance_that_is_gone_holds_nothing_any_more(play) -> None:
         assert (await scene.life.reading()).instances_with_keys is None
 
     play(story, live=False)
+
+
+def test_what_the_next_upgrade_lacks_is_in_status_and_metrics(play) -> None:
+    """For every worker of the shard: the old one sees that it will go on."""
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.standing(attested_at=10)
+        scene.scheduled()
+        assert (await scene.life.reading()).rehearsals_missing is None
+        ahead = entry(1, since=150, status=EntryStatus.PENDING)
+        what = schedule(entries=(entry(), ahead))
+        scene.l1.values[schedule_key(SHARD)] = encode(what)
+        assert (await scene.life.reading()).rehearsals_missing == 0
+        terms = RehearsalTerms(required=2, postpone_by=10)
+        scene.l1.values[gate_key(SHARD)] = encode(RehearsalGate(terms=terms))
+        reading = await scene.life.reading()
+        assert (reading.rehearsals_missing, reading.rehearsal_good) == (2, None)
+        scene.l1.values[rehearsals_key(SHARD, 1)] = encode(
+            EntryRehearsals(
+                order=ahead.order,
+                upgrade_at=ahead.upgrade_at,
+                rehearsals=(word(b"\x01"), word(b"\x02", check="a.post_upgrade")),
+            )
+        )
+        assert (await scene.life.reading()).rehearsals_missing == 1
+        told = await scene.life.describe()
+        assert (told["rehearsals_required"], told["rehearsals_good"]) == (2, 1)
+        assert told["rehearsal"] == "none"
+        good, bad = told["rehearsals"]
+        assert good.startswith("platform 0101010101010101: good, copy of block 90")
+        assert "bad (a.post_upgrade)" in bad
+
+    play(story, live=False)
+
+
+def word(platform: bytes, *, check: str = "") -> Rehearsal:
+    return Rehearsal(
+        statement=RehearsalStatement(
+            chain_id="test",
+            shard=SHARD,
+            generation=1,
+            order=bytes(32),
+            upgrade_at=Height(150),
+            signing_key=platform * 32,
+            height=Height(90),
+            blocks=8,
+            good=not check,
+            check=check,
+            size=4096,
+        ),
+        signature=bytes(64),
+        milliseconds=64,
+        platform_id=platform * 32,
+        recorded_at=Height(100),
+    )
 
 
 def test_what_lies_ahead_is_in_status_and_metrics(play) -> None:

@@ -5,7 +5,7 @@ import math
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from sealift.worker import _fetch, _life, _report, _rotation
+from sealift.worker import _fetch, _life, _rehearsal, _report, _rotation
 from sealift.worker._metrics import WAITS, Metrics, Reading
 
 NAMES = {
@@ -37,6 +37,8 @@ NAMES = {
     "sealift_collateral_seconds_left",
     "sealift_disk_free_bytes",
     "sealift_waiting",
+    "sealift_rehearsal_good",
+    "sealift_rehearsals_missing",
 }
 
 
@@ -125,6 +127,8 @@ def test_what_is_not_known_is_not_a_number() -> None:
         "sealift_attestation_remaining_blocks",
         "sealift_collateral_seconds_left",
         "sealift_disk_free_bytes",
+        "sealift_rehearsal_good",
+        "sealift_rehearsals_missing",
     }
 
 
@@ -156,6 +160,6 @@ def test_each_thing_that_is_waited_for_is_a_series_of_its_own() -> None:
 
 def test_every_topic_of_health_has_its_name_in_the_metrics() -> None:
     topics = {_life.L1, _life.ANNOUNCEMENT, _life.ATTESTATION, _life.SNAPSHOT}
-    topics |= {_report.KEYS, _fetch.STATE, _rotation.ROTATION}
+    topics |= {_report.KEYS, _fetch.STATE, _rotation.ROTATION, _rehearsal.REHEARSAL}
     named = {_report._NAMES.get(topic, topic) for topic in topics}
     assert named | {"l1-node"} == set(WAITS)

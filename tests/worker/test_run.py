@@ -31,9 +31,9 @@ from sealift.worker import _run as run_module
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._collateral import seconds_left
 from sealift.worker._config import load_config
+from sealift.worker._ground import HomeDisk
 from sealift.worker._platform import InsecureSim
-from sealift.worker._run import HomeDisk
-from sealift.worker._store import WholeSnapshot
+from sealift.worker._store import StoredSnapshot
 
 TRUSTED = Digest(b"\x11" * 32)
 
@@ -174,9 +174,7 @@ def test_a_lost_key_store_is_no_reason_for_a_new_identity(
         case "diff":
             store.commit_diff(Height(3), b"diff")
         case "snapshot":
-            store.put_snapshot(
-                WholeSnapshot(height=Height(3), header=b"h", chunks=(b"c",))
-            )
+            store.put_snapshot(StoredSnapshot(height=Height(3), name="3-" + "0" * 12))
         case _:
             store.put_meta(left, b"\x90")
     fake = FakeEnclave(Start=lambda _: refusal())

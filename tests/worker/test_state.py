@@ -1,10 +1,11 @@
 """The state's way back from disk: refused as a whole, by name, and kept."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from doubles import CODE, SHARD, FakeEnclave, refusal, status
+from doubles import CODE, SHARD, FakeEnclave, refusal, status, stored
 
 from sealift.base import Height, Message
 from sealift.protocol.ecall import (
@@ -18,7 +19,6 @@ from sealift.protocol.ecall import (
 from sealift.worker import StoreError, WorkerStore
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._state import restore_state
-from sealift.worker._store import WholeSnapshot
 
 
 class Disk:
@@ -45,9 +45,13 @@ class Disk:
             height=None if self.height is None else Height(self.height), root=None
         )
 
-    def restore(self, genesis: bytes | None = b"genesis") -> int | None:
+    def restore(
+        self, genesis: bytes | None = b"genesis", *, peers: bool = False
+    ) -> int | None:
         return asyncio.run(
-            restore_state(EnclaveChannel(self.enclave), self.store, genesis=genesis)
+            restore_state(
+                EnclaveChannel(self.enclave), self.store, genesis=genesis, peers=peers
+            )
         )
 
 
@@ -64,9 +68,7 @@ def diffs(disk: Disk, *heights: int) -> None:
 
 
 def snapshot(disk: Disk) -> None:
-    disk.store.put_snapshot(
-        WholeSnapshot(height=Height(20), header=b"header", chunks=(b"a", b"b"))
-    )
+    disk.store.put_snapshot(stored(disk.store, 20, b"a", b"b"))
 
 
 def test_an_empty_disk_gives_nothing_back(disk: Disk) -> None:
@@ -124,3 +126,146 @@ def test_another_genesis_is_refused(disk: Disk) -> None:
     disk.enclave.answers["Genesis"] = lambda _: refusal("GenesisMismatchError")
     with pytest.raises(StoreError, match="GenesisMismatchError"):
         disk.restore()
+
+
+class Story(Disk):
+    """Two snapshots, after blocks 10 and 20, and the diffs that lead on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.offered = b""
+        self.refuse: set[bytes] = set()
+        self.enclave.answers.update(
+            SnapshotBegin=self.begin, SnapshotChunk=self.chunk, DiffApply=self.diff
+        )
+        for height in (10, 20):
+            one = stored(self.store, height, b"a", b"b", header=b"snapshot %d" % height)
+            self.store.put_snapshot(one)
+        diffs(self, *range(9, 24))
+
+    def begin(self, request: SnapshotBegin) -> Message:
+        assert request.header is not None
+        self.offered = request.header
+        height = int(request.header.split()[1])
+        return SnapshotHeader(header=request.header, height=Height(height), chunks=2)
+
+    def chunk(self, request: SnapshotChunk) -> Message:
+        if self.offered in self.refuse:
+            return refusal("SnapshotForgedError")
+        done = request.index == 1
+        return self.at(int(self.offered.split()[1]) if done else None)
+
+    def diff(self, request: DiffApply) -> Message:
+        if int(request.diff) != (self.height or 0) + 1:
+            return refusal("DiffOrderError")
+        return self.at(int(request.diff))
+
+    def path_of(self, height: int) -> Path:
+        one = self.store.snapshot_at(height)
+        assert one is not None
+        return self.store.snapshots.path / one.name
+
+    def kept(self) -> list[str]:
+        return sorted(p.name.partition("-")[0] + p.suffix for p in self.folders())
+
+    def folders(self) -> list[Path]:
+        return list(self.store.snapshots.path.iterdir())
+
+
+@pytest.fixture
+def story(tmp_path: Path):
+    made = Story(tmp_path)
+    yield made
+    made.store.close()
+
+
+def refused_by_the_enclave(story: Story) -> None:
+    story.refuse.add(b"snapshot 20")
+
+
+def without_a_chunk(story: Story) -> None:
+    (story.path_of(20) / "chunks" / "000001").unlink()
+
+
+def altered(story: Story) -> None:
+    (story.path_of(20) / "chunks" / "000000").write_bytes(b"b")
+
+
+def without_a_manifest(story: Story) -> None:
+    (story.path_of(20) / "manifest").unlink()
+
+
+def with_a_foreign_manifest(story: Story) -> None:
+    data = (story.path_of(10) / "manifest").read_bytes()
+    (story.path_of(20) / "manifest").write_bytes(data)
+
+
+DAMAGES = [
+    refused_by_the_enclave,
+    without_a_chunk,
+    altered,
+    without_a_manifest,
+    with_a_foreign_manifest,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda f: f.__name__)
+def test_the_newest_good_snapshot_is_loaded_and_the_rest_replayed(
+    story: Story, damage: Callable[[Story], None]
+) -> None:
+    damage(story)
+    before = {p: p.read_bytes() for p in story.path_of(20).rglob("*") if p.is_file()}
+    name = story.path_of(20).name
+    assert story.restore() == 23
+    assert [one.height for one in story.store.stored_snapshots()] == [10]
+    assert story.kept() == ["10", "20.damaged"]  # set aside, nothing of it dropped
+    for path, data in before.items():
+        aside = Path(str(path).replace(name, f"{name}.damaged"))
+        assert aside.read_bytes() == data
+    assert story.restore() == 23
+
+
+def test_where_all_are_damaged_the_birth_leads_on(story: Story) -> None:
+    story.refuse |= {b"snapshot 10", b"snapshot 20"}
+    story.store.put_meta("born", b"\x01")
+    diffs(story, *range(4, 9))
+    assert story.restore() == 23
+    assert story.kept() == ["10.damaged", "20.damaged"]
+
+
+def test_where_nothing_leads_as_far_as_before_all_stays_as_it_is(
+    story: Story,
+) -> None:
+    story.refuse |= {b"snapshot 10", b"snapshot 20"}
+    with pytest.raises(StoreError, match="SnapshotForgedError") as caught:
+        story.restore()
+    assert "left as it is" in caught.value.hint
+    assert story.kept() == ["10", "20"]
+    story.refuse = {b"snapshot 20"}
+    story.store._db.execute("DELETE FROM diffs WHERE height = 15")
+    with pytest.raises(StoreError, match="SnapshotForgedError"):
+        story.restore()
+    assert story.kept() == ["10", "20"]
+
+
+def test_where_peers_can_be_asked_the_worker_goes_on_with_less(story: Story) -> None:
+    story.refuse = {b"snapshot 20"}
+    story.store._db.execute("DELETE FROM diffs WHERE height = 15")
+    assert story.restore(peers=True) == 14
+    assert story.kept() == ["10", "20.damaged"]
+    story.refuse = {b"snapshot 10"}
+    story.height = None
+    assert story.restore(peers=True) is None
+
+
+def test_a_gap_in_the_diffs_behind_a_good_snapshot_is_refused(story: Story) -> None:
+    story.store._db.execute("DELETE FROM diffs WHERE height = 22")
+    with pytest.raises(StoreError, match="DiffOrderError"):
+        story.restore()
+
+
+def test_what_nobody_named_is_swept_at_the_start(story: Story) -> None:
+    """Killed between the snapshot and the block that would have named it."""
+    stored(story.store, 24, b"a", b"b", header=b"snapshot 24")
+    assert story.restore() == 23
+    assert story.kept() == ["10", "20"]

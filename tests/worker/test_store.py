@@ -8,15 +8,15 @@ from doubles import CODE, SHARD, effects, executed, order, receipt
 
 from sealift.base import Digest, Fingerprint, Height, ShardId
 from sealift.worker import StoreError, StoreMismatchError, WorkerError, WorkerStore
-from sealift.worker._store import WholeSnapshot
+from sealift.worker._store import StoredSnapshot
 
 
 def opened(path: Path) -> WorkerStore:
     return WorkerStore(path, shard=SHARD, fingerprint=CODE)
 
 
-def whole(height: int, *chunks: bytes) -> WholeSnapshot:
-    return WholeSnapshot(height=Height(height), header=b"header", chunks=chunks)
+def named(height: int, name: str = "") -> StoredSnapshot:
+    return StoredSnapshot(height=Height(height), name=name or f"{height}-{'0' * 12}")
 
 
 class Died(BaseException):
@@ -59,7 +59,7 @@ def test_killed_before_any_write_of_a_block_all_of_it_or_nothing_is_there(
     block = executed(2, receipts=(receipt(2),), orders=(order(),), effects=effects(2))
     died = False
     try:
-        store.commit_block(block, whole(2, b"chunk"))
+        store.commit_block(block, named(2))
     except Died:
         died = True
     store._db.db.close()  # the kernel does it for the dead
@@ -75,7 +75,7 @@ def test_killed_before_any_write_of_a_block_all_of_it_or_nothing_is_there(
     assert set(there) == {not died}
     assert again.diff(1) == b"diff 1"
     again.close()
-    assert died == (writes < 11)
+    assert died == (writes < 8)
 
 
 def test_killed_while_the_file_is_made_the_next_start_makes_it(tmp_path: Path) -> None:
@@ -208,35 +208,40 @@ def test_diffs_come_in_order_and_no_more_than_asked(tmp_path: Path) -> None:
     store.close()
 
 
-def test_the_last_two_snapshots_are_there_and_know_their_chunks(
-    tmp_path: Path,
-) -> None:
+def test_so_many_snapshots_stay_named_as_are_kept_the_newest(tmp_path: Path) -> None:
     store = opened(tmp_path / "worker.db")
     assert store.snapshot() is None
-    store.put_snapshot(whole(5, b"a", b"b"))
-    store.put_snapshot(whole(9, b"c"))
-    found = store.snapshot()
-    assert found is not None
-    assert (found.height, found.header, found.chunks) == (9, b"header", 1)
-    assert store.chunk(9, 0) == b"c"
-    before = store.snapshot_at(5)
-    assert before is not None
-    assert (before.chunks, store.chunk(5, 1)) == (2, b"b")
-    store.put_snapshot(whole(12, b"d"))
-    assert store.snapshot_at(5) is None
-    assert store.chunk(9, 0) == b"c"
-    with pytest.raises(StoreError, match="chunk of the snapshot is missing"):
-        store.chunk(5, 0)
+    assert store.durable() is None
+    for height in (5, 12, 9):
+        store.put_snapshot(named(height))
+    assert store.snapshot() == named(12)
+    assert store.snapshot_at(5) == named(5)
+    assert store.stored_snapshots() == [named(12), named(9), named(5)]
+    store.retain_snapshots(2)
+    assert store.stored_snapshots() == [named(12), named(9)]
+    store.retain_snapshots(0)  # never none
+    assert store.stored_snapshots() == [named(12)]
+    store.commit_diff(Height(11), b"diff")
+    assert store.durable() == 12
+    store.forget_snapshot(12)
+    assert store.durable() == 11
     store.close()
 
 
-def test_the_same_snapshot_again_does_not_push_the_one_before_out(
-    tmp_path: Path,
-) -> None:
+def test_another_snapshot_of_a_height_takes_its_place(tmp_path: Path) -> None:
     store = opened(tmp_path / "worker.db")
-    for snapshot in (whole(5, b"a"), whole(9, b"b"), whole(9, b"c")):
+    for snapshot in (named(5), named(9, "9-" + "1" * 12), named(9, "9-" + "2" * 12)):
         store.put_snapshot(snapshot)
-    assert (store.chunk(5, 0), store.chunk(9, 0)) == (b"a", b"c")
+    assert [one.name[:3] for one in store.stored_snapshots()] == ["9-2", "5-0"]
+    store.close()
+
+
+def test_diffs_are_weighed_above_a_height(tmp_path: Path) -> None:
+    store = opened(tmp_path / "worker.db")
+    assert store.diffs_weight(0) == (0, 0, 0)
+    for height in (3, 4, 6):
+        store.commit_diff(Height(height), bytes(height))
+    assert store.diffs_weight(3) == (2, 6, 10)
     store.close()
 
 
@@ -244,9 +249,9 @@ def test_a_state_taken_over_leaves_no_snapshot_of_another_line(
     tmp_path: Path,
 ) -> None:
     store = opened(tmp_path / "worker.db")
-    store.put_snapshot(whole(3, b"old line"))
-    store.put_snapshot(whole(9, b"old line"))
-    store.replace_state(whole(5, b"confirmed"))
+    store.put_snapshot(named(3))
+    store.put_snapshot(named(9))
+    store.replace_state(named(5))
     found = store.snapshot()
     assert found is not None
     assert found.height == 5
@@ -258,7 +263,7 @@ def test_a_state_taken_over_drops_what_led_elsewhere(tmp_path: Path) -> None:
     store = opened(tmp_path / "worker.db")
     for height in (4, 5, 6):
         store.commit_block(executed(height, effects=effects(height)))
-    store.replace_state(whole(5, b"chunk"))
+    store.replace_state(named(5))
     assert store.diffs_after(5) == []
     assert [one.height for one in store.effects()] == [4, 5]
     store.close()
@@ -358,3 +363,115 @@ def test_a_file_of_a_later_release_is_refused_and_left_alone(tmp_path: Path) -> 
     db.close()
     with pytest.raises(StoreMismatchError, match="another format"):
         opened(path)
+
+
+#: What a release of format 2 had beside the tables of format 1.
+EFFECTS = (
+    "CREATE TABLE effects (height INTEGER PRIMARY KEY, data BLOB NOT NULL,"
+    " said INTEGER NOT NULL)"
+)
+
+
+def file_of_format_2(path: Path) -> None:
+    """With two whole snapshots, and one that lacks a chunk."""
+    file_of_format_1(path)
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute(EFFECTS)
+    db.execute("UPDATE meta SET value = x'02' WHERE name = 'format'")
+    for height, chunks in ((5, 2), (7, 2), (9, 3)):
+        db.execute(
+            "INSERT INTO snapshots VALUES (?, ?, ?)",
+            (height, b"header %d" % height, chunks),
+        )
+    for height, number in ((5, 0), (5, 1), (7, 1), (9, 0), (9, 1), (9, 2)):
+        data = b"chunk %d of %d" % (number, height)
+        db.execute("INSERT INTO chunks VALUES (?, ?, ?)", (height, number, data))
+    db.close()
+
+
+def rows(path: Path, query: str) -> list[tuple[object, ...]]:
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
+
+
+def are_folders(store: WorkerStore) -> None:
+    """The whole ones of :func:`file_of_format_2`."""
+    assert [one.height for one in store.stored_snapshots()] == [9, 5]
+    for one, chunks in zip(store.stored_snapshots(), (3, 2), strict=True):
+        manifest = store.snapshots.verify(one.name)
+        assert store.snapshots.header(one.name) == b"header %d" % one.height
+        assert [store.snapshots.chunk(one.name, n) for n in range(chunks)] == [
+            b"chunk %d of %d" % (n, one.height) for n in range(chunks)
+        ]
+        assert len(manifest.chunks) == chunks
+
+
+def test_snapshots_of_a_file_of_format_2_become_folders(tmp_path: Path) -> None:
+    path = tmp_path / "worker.db"
+    file_of_format_2(path)
+    for _ in range(2):  # the second time it is of this release
+        store = opened(path)
+        are_folders(store)
+        assert store.diff(9) == b"\xaa"
+        assert store.meta("checkpoint") == b"checkpoint 9"
+        store.close()
+    # One that was not whole is no snapshot, and nothing of it is dropped.
+    assert rows(path, "SELECT height, chunks FROM snapshots_2") == [(7, 2)]
+    assert rows(path, "SELECT data FROM chunks_2") == [(b"chunk 1 of 7",)]
+    assert all("7-" not in name[:2] for name in store.snapshots.names())
+
+
+@pytest.mark.parametrize("writes", range(10))
+def test_killed_while_snapshots_leave_a_file_the_next_start_does_it(
+    tmp_path: Path, writes: int
+) -> None:
+    path = tmp_path / "worker.db"
+    file_of_format_2(path)
+    real = sqlite3.connect
+    made: list[sqlite3.Connection] = []
+
+    def connect(where: Path, **options: object) -> Dying:
+        made.append(real(where, **options))
+        return Dying(made[0], writes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sealift.worker._store.sqlite3.connect", connect)
+        with pytest.raises(Died):
+            opened(path)
+    made[0].close()
+    store = opened(path)
+    are_folders(store)
+    store.close()
+
+
+def test_a_disk_too_full_for_the_folders_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "worker.db"
+    file_of_format_2(path)
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(StoreError, match="do not leave the database") as caught:
+            opened(path)
+    assert "make room" in caught.value.hint
+    assert rows(path, "SELECT count(*) FROM chunks") == [(6,)]
+    assert [p.name for p in (tmp_path / "snapshots").iterdir()] == []
+    store = opened(path)
+    are_folders(store)
+    store.close()
+
+
+def test_another_shards_file_of_format_2_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "worker.db"
+    file_of_format_2(path)
+    with pytest.raises(StoreMismatchError, match="of another shard"):
+        WorkerStore(path, shard=ShardId(bytes(32)), fingerprint=CODE)
+    assert rows(path, "SELECT count(*) FROM chunks") == [(6,)]
+    assert not (tmp_path / "snapshots").exists()

@@ -5,8 +5,6 @@ isv_svn, runtime) and ``app/``, whose modules are measured.
 """
 
 import datetime as dt
-import subprocess
-import sys
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -15,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from sealift.attestation import TrustAnchor
-from sealift.base import Fingerprint, SealiftError
+from sealift.base import Fingerprint
 from sealift.bundle import (
     AttestationRoot,
     Bundle,
@@ -37,21 +35,9 @@ from sealift.transport.build import (
     user_wheel_cache,
 )
 
+from ._app_ask import ApplicationError, ask_application
+
 APPLICATION_FILE = "sealift.toml"
-# Runs beside the application, never in the process that builds.
-_ASK_METADATA = """
-import importlib, sys
-sys.dont_write_bytecode = True
-sys.path.insert(0, sys.argv[1])
-from sealift.base import encode
-module, _, name = sys.argv[2].partition(":")
-runtime = getattr(importlib.import_module(module), name)
-sys.stdout.buffer.write(encode(runtime.metadata()))
-"""
-
-
-class ApplicationError(SealiftError):
-    """An application's folder that no bundle can be made of."""
 
 
 class ApplicationFile(
@@ -96,18 +82,9 @@ def application_metadata(folder: Path, runtime: str) -> bytes:
     """The metadata of an application's runtime, asked in a process of its own.
 
     Raises:
-        ApplicationError: It cannot be imported; with its last words.
+        ApplicationError: It cannot be imported; with the file and the line.
     """
-    command = [sys.executable, "-c", _ASK_METADATA, str(folder / "app"), runtime]
-    done = subprocess.run(command, check=False, capture_output=True)  # noqa: S603
-    if done.returncode:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise ApplicationError(
-            f"the runtime {runtime} of {folder} cannot be made",
-            got=words[-1] if words else "no message",
-            hint="Import it in a Python shell to see the whole traceback.",
-        )
-    return done.stdout
+    return bytes.fromhex(ask_application(folder, runtime).metadata)
 
 
 def build_application(folder: Path, trust: Trust) -> Bundle:

@@ -3,12 +3,22 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from sealift.base import SealiftError
+
+from ._bench_report import (
+    Results,
+    comparison_table,
+    holds,
+    parse_results,
+    read_results,
+    results_table,
+)
 
 NAMES = (
     "exec",
@@ -22,16 +32,17 @@ NAMES = (
     "tally",
     "cost",
     "abci",
+    "catchup",
+    "gap_1k",
+    "gap_100k",
+    "gap_1m",
+    "gap_ratio",
+    "snapshot",
+    "memory",
+    "join_ratio",
     "invoke_1",
     "invoke_4",
 )
-#: DESIGN §15, where it names a budget.
-_BUDGETS = {
-    "exec": "≥ 0.60",
-    "relay": "≥ 0.80",
-    "quote": "< 10 ms",
-    "tally": "< 2 block times",
-}
 
 
 class BenchError(SealiftError):
@@ -42,38 +53,65 @@ class BenchError(SealiftError):
 @click.option(
     "--only", type=click.Choice(NAMES), multiple=True, help="Run this one (repeatable)."
 )
+@click.option("--all", "everything", is_flag=True, help="Also those that take long.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-def bench(only: tuple[str, ...], *, as_json: bool) -> None:
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Compare with what an earlier run printed with --json.",
+)
+@click.option(
+    "--from",
+    "from_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Run nothing; take what an earlier run printed with --json.",
+)
+def bench(
+    only: tuple[str, ...],
+    against: Path | None,
+    from_file: Path | None,
+    *,
+    everything: bool,
+    as_json: bool,
+) -> None:
     """Measure speed as a share of the bare work, in one run.
 
     Ratios near 1 mean that little is added to what the libraries cost. Machines
     are noisy: compare ratios, not times.
 
-    Example: sealift bench --only exec
+    Example: sealift bench --only exec --against benches/0.1.0.json
     """
-    # In a process of its own: it needs the enclave wing, which the host never
-    # imports.
-    command = [sys.executable, "-m", "sealift.testing.bench", *only]
-    done = subprocess.run(command, check=False, capture_output=True)  # noqa: S603
-    if done.returncode:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
+    if ((only or everything) and from_file is not None) or (only and everything):
         raise BenchError(
-            "the benchmark did not run to its end", got=words[-1] if words else ""
+            "--only, --all and --from exclude each other", expected="one of them"
         )
-    found: dict[str, dict[str, float | str]] = json.loads(done.stdout)
+    before = None if against is None else read_results(against)
+    if from_file is None:
+        found = _measured(["--all"] if everything else only)
+    else:
+        found = read_results(from_file)
     if as_json:
         click.echo(json.dumps(found))
         return
-    table = Table(title="Shares of the bare work", title_justify="left")
-    for name in ("benchmark", "value", "floor", "ratio", "budget"):
-        table.add_column(name, justify="left" if name == "benchmark" else "right")
-    for name, result in found.items():
-        unit = str(result["unit"])
-        table.add_row(
-            name,
-            f"{float(result['value']):,.1f} {unit}",
-            f"{float(result['floor']):,.1f} {unit}",
-            f"{float(result['ratio']):.2f}",
-            _BUDGETS.get(name, ""),
+    console = Console()
+    if before is None:
+        console.print(results_table(found))
+        return
+    console.print(comparison_table(before, found, than=str(against)))
+    broken = [name for name in found if holds(name, found[name]) is False]
+    console.print(
+        f"[red]out of budget:[/] {', '.join(broken)}" if broken else "budgets hold"
+    )
+
+
+def _measured(words: Sequence[str]) -> Results:
+    # In a process of its own: it needs the enclave wing, which the host never
+    # imports.
+    command = [sys.executable, "-m", "sealift.testing.bench", *words]
+    done = subprocess.run(command, check=False, capture_output=True)  # noqa: S603
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise BenchError(
+            "the benchmark did not run to its end", got=said[-1] if said else ""
         )
-    Console().print(table)
+    return parse_results(done.stdout, "the benchmarks")

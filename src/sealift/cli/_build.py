@@ -32,6 +32,7 @@ from sealift.transport.files import (
     write_private_key,
 )
 
+from ._app_check import require_good
 from ._application import Trust, build_application, sign_bundle, tbs_of
 from ._errors import EXIT_REFUSED
 from ._output import emit, emit_rows, json_option, say
@@ -67,6 +68,11 @@ date_option = click.option(
 @click.option("--key", type=PATH, help="Vendor key (PEM); without it, unsigned.")
 @click.option("-o", "--out", type=PATH, help="The bundle to write.")
 @click.option("--check", type=PATH, help="Build again and compare with this bundle.")
+@click.option(
+    "--previous",
+    type=PATH,
+    help="The bundle of the version before: refuse what may not follow it.",
+)
 @date_option
 @json_option
 @click.pass_context
@@ -79,13 +85,15 @@ def build(
     key: Path | None,
     out: Path | None,
     check: Path | None,
+    previous: Path | None,
     date: dt.datetime | None,
     as_json: bool,
 ) -> None:
     r"""Build the measured bundle of an application.
 
     APPLICATION is a folder with sealift.toml and app/. The same source, lock and
-    target give the same MRENCLAVE on any machine.
+    target give the same MRENCLAVE on any machine. With --previous, what
+    `sealift app check` refuses is not built.
 
     \b
     Examples:
@@ -93,10 +101,14 @@ def build(
         --root sim/root.der --key vendor.pem -o auction-v1.bundle
       sealift build examples/auction/v1 --trust-root chain/trust_root.json \
         --root sim/root.der --check auction-v1.bundle
+      sealift build examples/auction/v2 --trust-root chain/trust_root.json \
+        --root sim/root.der --previous auction-v1.bundle -o auction-v2.bundle
     """
     if (out is None) == (check is None):
         raise click.UsageError("Give -o OUT to build, or --check BUNDLE to compare.")
     trust = Trust(l1=read_trust_root(trust_root), roots=_anchors(roots))
+    if previous is not None:
+        require_good(application, parse_bundle(read_bundle_file(previous)))
     bundle = build_application(application, trust)
     if check is not None:
         _check(ctx, bundle, check, as_json=as_json)

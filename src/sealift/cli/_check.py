@@ -40,6 +40,7 @@ from sealift.worker import (
     few_witnesses,
     forecast,
     seconds_left,
+    staged_instances,
 )
 
 from ._cards import read_bundle
@@ -187,10 +188,17 @@ async def _standing(
         return [Check(name="schedule", ok=False, detail=str(error))]
     record = await _record(l1, status)
     ahead = next_upgrade(schedule, head)
-    checks = [_generation(running, ahead, mine, head)]
+    here = _Here(
+        answering=_answering(status) or mine,
+        codes=frozenset((mine, *staged_instances(config))),
+        rows=_instances(status),
+    )
+    checks = [_generation(running, ahead, here, head)]
     if ahead is not None:
-        checks.append(_upgrade(ahead, mine, head, for_upgrade=for_upgrade))
-    target = ahead if ahead is not None and _runs(ahead, mine) else running
+        checks.append(_upgrade(ahead, here, head, for_upgrade=for_upgrade))
+    target = running
+    if ahead is not None and _runs(ahead, here.answering):
+        target = ahead
     checks.append(_attestation(schedule, target, record, head))
     risks = () if record is None else forecast(record, schedule, head)
     checks += _told("ahead", risks, "nothing on L1 will drop this instance out")
@@ -247,19 +255,42 @@ async def _record(l1: L1Client, status: dict[str, object]) -> EnclaveRecord | No
     return None if entry.value is None else canonical_decode(EnclaveRecord, entry.value)
 
 
-def _runs(entry: ScheduleEntry, mine: bytes) -> bool:
-    return mine in entry.config.code.values()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Here:
+    """Which codes a home has instances of, and what the worker says of them."""
+
+    answering: bytes
+    codes: frozenset[bytes]
+    rows: dict[bytes, dict[str, object]]
+
+
+def _answering(status: dict[str, object]) -> bytes:
+    code = status.get("mrenclave")
+    return bytes.fromhex(code) if isinstance(code, str) else b""
+
+
+def _instances(status: dict[str, object]) -> dict[bytes, dict[str, object]]:
+    rows = status.get("instances")
+    return {
+        bytes.fromhex(str(row["mrenclave"])): row
+        for row in (rows if isinstance(rows, list) else [])
+        if isinstance(row, dict) and "mrenclave" in row
+    }
+
+
+def _runs(entry: ScheduleEntry, *codes: bytes) -> bool:
+    return any(code in entry.config.code.values() for code in codes)
 
 
 def _generation(
-    running: ScheduleEntry, ahead: ScheduleEntry | None, mine: bytes, head: Height
+    running: ScheduleEntry, ahead: ScheduleEntry | None, here: _Here, head: Height
 ) -> Check:
-    """Whether the schedule names this code at all, now or next."""
+    """Whether the schedule names any code of this home, now or next."""
     name = "schedule"
-    if _runs(running, mine):
+    if _runs(running, *here.codes):
         detail = f"generation {running.generation} runs this code at block {head}"
         return Check(name=name, ok=True, detail=detail)
-    if ahead is not None and _runs(ahead, mine):
+    if ahead is not None and _runs(ahead, *here.codes):
         detail = f"generation {ahead.generation} runs this code from {ahead.upgrade_at}"
         return Check(name=name, ok=True, detail=detail)
     detail = f"no generation, running or next, names this code (block {head})"
@@ -267,21 +298,27 @@ def _generation(
 
 
 def _upgrade(
-    ahead: ScheduleEntry, mine: bytes, head: Height, *, for_upgrade: bool
+    ahead: ScheduleEntry, here: _Here, head: Height, *, for_upgrade: bool
 ) -> Check:
     """Whether this worker goes on at the next upgrade."""
     left = ahead.upgrade_at - head
-    if _runs(ahead, mine):
-        return Check(
-            name="upgrade", ok=True, detail=f"this code takes over in {left} blocks"
-        )
+    staged = next((code for code in here.codes if _runs(ahead, code)), None)
+    if staged is not None:
+        row = here.rows.get(staged, {})
+        state = str(row.get("state", "not running"))
+        ready = staged == here.answering or state in ("ready", "running") or not row
+        detail = f"this code takes over in {left} blocks"
+        if row and staged != here.answering:
+            waits = row.get("waits_for")
+            detail += f"; it is {state}{f', waits for {waits}' if waits else ''}"
+        return Check(name="upgrade", ok=ready or not for_upgrade, detail=detail)
     named = (f"{code.hex()} on {kind}" for kind, code in ahead.config.code.items())
     digest = ", ".join(sorted(named))
     return Check(
         name="upgrade",
         ok=not for_upgrade,
         detail=f"this worker stops in {left} blocks, at {ahead.upgrade_at}; "
-        f"then {digest} runs",
+        f"then {digest} runs: `sealift worker stage` its bundle",
     )
 
 

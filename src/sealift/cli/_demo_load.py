@@ -35,6 +35,7 @@ from sealift.protocol import (
     Receipt,
     SealedReceipt,
     Transaction,
+    TransactionBody,
     TrustedCall,
     TrustedCallBody,
     open_receipt,
@@ -129,6 +130,9 @@ class ChainScan:
             self._news.clear()
             await self._news.wait()
 
+    def seen(self, height: int, body: TransactionBody) -> None:
+        """A transaction took effect; for whoever wants to know more of it."""
+
     async def _read(self, height: int) -> None:
         block = (await self._l1.block(Height(height))).block
         results = await self._l1.block_results(Height(height))
@@ -141,13 +145,15 @@ class ChainScan:
             if result.code:
                 continue
             body = canonical_decode(Transaction, tx).body
+            self.seen(height, body)
             if body.call != INVOKE:
                 self.acts.append((height, body.call))
             if body.call == _REGISTER:
                 self.registered.append(body.signer)
             if body.call == INVOKE:
                 args = canonical_decode(InvokeArgs, body.args)
-                self.calls[sha256(args.ciphertext)] = (height, place)
+                # Of copies the first counts: the others are answered by its receipt.
+                self.calls.setdefault(sha256(args.ciphertext), (height, place))
             elif body.call == _CONFIRM and any(
                 one.kind == _CONFIRMED for one in result.events
             ):

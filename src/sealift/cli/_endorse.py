@@ -28,6 +28,7 @@ from sealift.protocol import (
     KeyEndorsement,
     Leaf,
     Order,
+    RehearsalsOrder,
     RulesOrder,
     Schedule,
     SignedOrder,
@@ -361,7 +362,7 @@ async def _settled(
             while True:
                 now = await read_government(chain, card.shard_id)
                 if now.schedule.serial > order.serial:
-                    _require_recorded(now.schedule, order)
+                    _require_recorded(now, order)
                     return Decision(signed=signed, government=now, lacking=())
                 opened = now.opened(order)
                 if opened is not None and _holds(opened, signed):
@@ -385,13 +386,16 @@ def _holds(opened: OpenOrder, signed: SignedOrder) -> bool:
     )
 
 
-def _require_recorded(schedule: Schedule, order: Order) -> None:
-    """Return unless the schedule shows that it was another order."""
-    digest = order.digest()
+def _require_recorded(now: Government, order: Order) -> None:
+    """Return unless L1 shows that it was another order."""
+    schedule, digest = now.schedule, order.digest()
     recorded: set[Digest] = {entry.order for entry in schedule.entries}
     if schedule.change is not None:
         recorded.add(schedule.change.order)
-    if isinstance(order, UpgradeOrder | RulesOrder) and digest not in recorded:
+    if now.gate is not None and now.gate.change is not None:
+        recorded.add(now.gate.change.order)
+    told = UpgradeOrder | RulesOrder | RehearsalsOrder
+    if isinstance(order, told) and digest not in recorded:
         raise OrderOvertakenError(
             "another act was decided first",
             got=f"serial {schedule.serial}",

@@ -3,7 +3,15 @@
 import click
 
 from ._gov_files import sign, submit
-from ._gov_orders import cancel, postpone, rotate_keys, rules, schedule, withdraw
+from ._gov_orders import (
+    cancel,
+    postpone,
+    rehearsals,
+    rotate_keys,
+    rules,
+    schedule,
+    withdraw,
+)
 from ._gov_review import forecast_command, review
 from ._gov_status import history, status
 from ._gov_votes import propose, tally, vote
@@ -25,6 +33,7 @@ for _command in (
     cancel,
     postpone,
     rules,
+    rehearsals,
     withdraw,
     rotate_keys,
     status,

@@ -13,9 +13,14 @@ from sealift.bundle import parse_bundle
 from sealift.crypto import sha256
 from sealift.ledger import verify_rules
 from sealift.protocol import (
+    LEAST_POSTPONEMENT,
+    MAX_REHEARSALS,
+    MOST_POSTPONEMENT,
     CancelOrder,
     Order,
     PostponeOrder,
+    RehearsalsOrder,
+    RehearsalTerms,
     RulesOrder,
     StatusOrder,
     UpgradeOrder,
@@ -46,6 +51,7 @@ from ._orders import (
     cancel_order,
     last_standing,
     postpone_order,
+    rehearsals_order,
     rotation_order,
     rules_order,
     upgrade_order,
@@ -305,9 +311,67 @@ def rules(
 @click.command()
 @card_option
 @signing_options
+@click.option(
+    "--required",
+    type=click.IntRange(0, MAX_REHEARSALS),
+    help="Platforms that must have rehearsed an upgrade well; 0: none.",
+)
+@click.option(
+    "--postpone-by",
+    type=click.IntRange(LEAST_POSTPONEMENT, MOST_POSTPONEMENT),
+    help="Blocks that an upgrade is put off by without them.",
+)
+@click.option("--at", help="From which block on: a height, or +N from now.")
+@json_option
+def rehearsals(
+    *,
+    card: Path,
+    signing: Signing,
+    required: int | None,
+    postpone_by: int | None,
+    at: str | None,
+    as_json: bool,
+) -> None:
+    r"""Change how many good rehearsals an upgrade takes, at the longest notice.
+
+    More and fewer alike: more may keep an upgrade from running, fewer take a
+    protection away. All members of an any-of must endorse it. What is pending
+    is judged by the terms of block XYZ-1.
+
+    \b
+    Examples:
+      sealift gov rehearsals --required 2 --postpone-by 600 --at +500 \
+        --card card.json --authority boss.json
+      sealift gov rehearsals --required 0 --at +500 --card card.json \
+        --authority boss.json
+    """
+    silent = required is None and postpone_by is None and at is None
+    if silent == (signing.order is None):
+        raise click.UsageError("Say --required and --at, or give --order; not both.")
+    if not silent and (required is None or at is None):
+        raise click.UsageError("How many, from which block on? --required and --at.")
+    if required and postpone_by is None:
+        raise click.UsageError("Put off by how many blocks? Give --postpone-by.")
+    if required == 0 and postpone_by is not None:
+        raise click.UsageError("--required 0 puts nothing off: no --postpone-by.")
+
+    def make(now: Government) -> Order:
+        terms = RehearsalTerms(required=required or 0, postpone_by=postpone_by or 0)
+        return rehearsals_order(now.schedule, now.height, now.gate, terms, at or "")
+
+    found = run(decide(card, signing, make, kind=RehearsalsOrder))
+    old = found.government.schedule.rules.authority
+    if not found.decided and unanimity(old):
+        say("All members must endorse a change of terms: " + describe_authority(old))
+    show(found, None, as_json=as_json)
+
+
+@click.command()
+@card_option
+@signing_options
 @json_option
 def withdraw(*, card: Path, signing: Signing, as_json: bool) -> None:
-    r"""Withdraw a change of rules that is pending.
+    r"""Withdraw a change of rules, or of rehearsals, that is pending.
 
     \b
     Example:

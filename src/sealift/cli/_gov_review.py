@@ -32,6 +32,7 @@ from ._cards import SIM_KIND, card_option, code_of_bundle, open_chain, read_poli
 from ._endorse import read_order
 from ._errors import EXIT_REFUSED
 from ._forecast import NextCode, forecast_rows, forecast_summary, registered
+from ._gov_status import rehearsal_rows, rehearsals_standing
 from ._gramine_check import gramine_row
 from ._orders import StatusWords, last_standing, status_order
 from ._output import emit_sections, json_option
@@ -240,6 +241,7 @@ class Report:
     checks: list[dict[str, object]]
     changes: Changes | None
     rows: list[dict[str, object]]
+    rehearsals: list[dict[str, object]]
 
     def sections(self, *, as_json: bool) -> dict[str, list[dict[str, object]]]:
         """The tables; for programs with the diffs in them."""
@@ -255,7 +257,7 @@ class Report:
             ]
             for name in ("manifest", "pallets", "calls", "storage", "types", "wheels"):
                 tables[name] = getattr(self.changes, name)
-        return {**tables, "forecast": self.rows}
+        return {**tables, "forecast": self.rows, "rehearsals": self.rehearsals}
 
 
 async def _review(
@@ -310,8 +312,15 @@ async def _review(
         "isv_svn": bundle.manifest.isv_svn,
         "compared_with": str(against) if against is not None else "nothing: --against",
         **forecast_summary(rows, now.schedule.rules),
+        **rehearsals_standing(now),
     }
-    return Report(head=head, checks=checks, changes=changes, rows=rows)
+    return Report(
+        head=head,
+        checks=checks,
+        changes=changes,
+        rows=rows,
+        rehearsals=rehearsal_rows(now),
+    )
 
 
 def next_code(bundle: Bundle) -> NextCode:

@@ -8,7 +8,7 @@ import click
 
 from sealift.base import Height
 from sealift.client import ProvenChain, ShardCard, read_card
-from sealift.ledger import OpenOrder
+from sealift.ledger import OpenOrder, good_words, rehearsal_row
 from sealift.protocol import (
     EntryStatus,
     Order,
@@ -151,6 +151,7 @@ async def _show(path: Path, *, as_json: bool) -> None:
     schedule = now.schedule
     sections = {
         "pending": pending_rows(schedule, now.height),
+        "rehearsals": rehearsal_rows(now),
         "open_orders": [open_row(now, one) for one in now.orders],
         "motions": [motion_row(one, now.height) for one in now.motions],
         "votes": [row for one in now.motions for row in vote_rows(one)],
@@ -194,6 +195,7 @@ def _standing(now: Government) -> dict[str, object]:
         "rules_notice": rules.longest_notice,
         "effects_quorum": rules.effects_quorum,
         "warning": alone_pays(rules),
+        **rehearsals_standing(now),
         "rules_change": _change(schedule, height),
         "rotation_due": _rotation(schedule),
         "staged": _staged(schedule),
@@ -210,6 +212,48 @@ def pending_rows(schedule: Schedule, height: Height) -> list[dict[str, object]]:
             row["upgrade_in"] = max(0, entry.upgrade_at - height)
             rows.append(row)
     return rows
+
+
+def rehearsals_standing(now: Government) -> dict[str, object]:
+    """What the next upgrade takes, what it has, and what becomes of it.
+
+    Terms are those that count in block XYZ-1 of the next upgrade; with none ahead,
+    those that count now.
+    """
+    height, gate = now.height, now.gate
+    if gate is None:
+        return {"rehearsals_required": None, "rehearsals_good": None}
+    ahead = next_upgrade(now.schedule, height)
+    terms = gate.at(height if ahead is None else ahead.upgrade_at - 1)
+    change = gate.settled(height).change
+    good = good_words(now.rehearsals)
+    outcome = ""
+    if ahead is not None and terms.required > good:
+        outcome = (
+            f"postponed by {terms.postpone_by} blocks unless {terms.required} are good"
+            f" after block {ahead.upgrade_at - 1}"
+        )
+    return {
+        "rehearsals_required": terms.required,
+        "rehearsals_good": good,
+        "postpone_by": terms.postpone_by,
+        "rehearsals_outlook": outcome,
+        "rehearsals_change": None
+        if change is None
+        else {
+            "effective_at": change.effective_at,
+            "effective_in": max(0, change.effective_at - height),
+            "required": change.terms.required,
+            "postpone_by": change.terms.postpone_by,
+            "order": change.order,
+        },
+    }
+
+
+def rehearsal_rows(now: Government) -> list[dict[str, object]]:
+    """Every platform's word on the next generation: its verdict, no content."""
+    known = now.rehearsals
+    return [] if known is None else [rehearsal_row(one) for one in known.rehearsals]
 
 
 def open_row(now: Government, opened: OpenOrder) -> dict[str, object]:

@@ -23,6 +23,8 @@ from ._errors import (
 #: Commands, where they live, and a line on each; a module is imported when its
 #: command is used.
 COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "app": ("_app", "app", "Begin an application, and check it before a release."),
+    "dev": ("_dev", "dev", "Run an application while you edit it; upgrade it live."),
     "build": ("_build", "build", "Build the measured bundle of an application."),
     "sign": ("_build", "sign", "Sign a bundle as its vendor, here or offline."),
     "measure": ("_build", "measure_command", "Print the MRENCLAVE of a bundle."),
@@ -34,12 +36,19 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "gramine": ("_gramine", "gramine", "A bundle as Gramine starts it, on SGX."),
     "shard": ("_shard", "shard", "Shards: confidential state machines on L1."),
     "worker": ("_worker", "worker", "Run an enclave of a shard, and look after it."),
+    "snapshot": (
+        "_snapshot",
+        "snapshot",
+        "A shard's state on disk, in sealed chunks.",
+    ),
     "client": ("_client", "client", "Use a shard: sealed calls, signed reads, funds."),
     "gov": ("_gov", "gov", "Decide what code runs next, and see what was decided."),
     "attest": ("_attest", "attest", "Judge attestation evidence."),
     "relay": ("_relay", "relay", "The chain relay's verdict on single headers."),
     "evidence": ("_evidence", "evidence", "A shard's lineage, verified offline."),
+    "audit": ("_audit", "audit", "Replay all blocks by the code that ran them."),
     "demo": ("_demo", "demo", "An upgrade under load, with real processes."),
+    "chaos": ("_chaos", "chaos", "Handovers under kill -9: nothing may be lost."),
     "bench": ("_bench", "bench", "Measure the budgets, as ratios in one run."),
 }
 

@@ -20,6 +20,9 @@ from sealift.protocol import (
     CancelOrder,
     EntryStatus,
     PostponeOrder,
+    RehearsalGate,
+    RehearsalsOrder,
+    RehearsalTerms,
     RotationRequest,
     RulesOrder,
     Schedule,
@@ -51,6 +54,10 @@ _CARRIED: Final = 20
 
 class HeightWordError(SealiftError):
     """Neither a block height nor a number of blocks from now."""
+
+
+class NoRehearsalsError(SealiftError):
+    """L1's runtime is older than rehearsals."""
 
 
 class NothingToDoError(SealiftError):
@@ -345,18 +352,7 @@ def rules_order(
     """
     if rules == schedule.rules:
         raise NothingToDoError("these are the rules that act already")
-    effective = parse_height(at, height)
-    vote = voting_blocks(schedule.rules)
-    least = height + schedule.rules.longest_notice + _MARGIN
-    least += vote + _CARRIED if vote else 0
-    if effective < least:
-        raise HeightWordError(
-            "too little notice for other rules",
-            got=f"block {effective}, {effective - height} ahead",
-            expected=f"≥ {least}: the longest notice is "
-            f"{schedule.rules.longest_notice} blocks"
-            + (f", the votes take {vote}" if vote else ""),
-        )
+    effective = _at_longest_notice(schedule, height, at, what="other rules")
     return RulesOrder(
         chain_id=schedule.chain_id,
         shard=schedule.shard,
@@ -367,14 +363,72 @@ def rules_order(
     )
 
 
+def rehearsals_order(
+    schedule: Schedule,
+    height: Height,
+    gate: RehearsalGate | None,
+    terms: RehearsalTerms,
+    at: str,
+) -> RehearsalsOrder:
+    """Other terms of rehearsals from a block on.
+
+    Raises:
+        NoRehearsalsError: This L1 takes none.
+        HeightWordError: Not a block, or sooner than the longest notice.
+        NothingToDoError: They are the terms that count.
+    """
+    if gate is None:
+        raise NoRehearsalsError(
+            "this L1 takes no rehearsals yet",
+            expected="version 3 of its runtime, or a later one",
+            hint="`sealift chain status` shows which it has",
+        )
+    ahead = gate.settled(height).change
+    if gate.at(height) == terms and ahead is None:
+        raise NothingToDoError("these are the terms that count already")
+    effective = _at_longest_notice(schedule, height, at, what="other terms")
+    return RehearsalsOrder(
+        chain_id=schedule.chain_id,
+        shard=schedule.shard,
+        serial=schedule.serial,
+        required=terms.required,
+        postpone_by=terms.postpone_by,
+        effective_at=effective,
+        expiry=expiry(schedule.rules, height),
+    )
+
+
 def withdraw_order(schedule: Schedule, height: Height) -> WithdrawOrder:
-    """A change of rules that is ahead shall not act."""
+    """A change of rules, or of rehearsals, that is ahead shall not act."""
     return WithdrawOrder(
         chain_id=schedule.chain_id,
         shard=schedule.shard,
         serial=schedule.serial,
         expiry=expiry(schedule.rules, height),
     )
+
+
+def _at_longest_notice(
+    schedule: Schedule, height: Height, at: str, *, what: str
+) -> Height:
+    """The block that is named, if votes and the longest notice have time until then.
+
+    Raises:
+        HeightWordError: They have not, or it is not a block.
+    """
+    effective = parse_height(at, height)
+    vote = voting_blocks(schedule.rules)
+    least = height + schedule.rules.longest_notice + _MARGIN
+    least += vote + _CARRIED if vote else 0
+    if effective < least:
+        raise HeightWordError(
+            f"too little notice for {what}",
+            got=f"block {effective}, {effective - height} ahead",
+            expected=f"≥ {least}: the longest notice is "
+            f"{schedule.rules.longest_notice} blocks"
+            + (f", the votes take {vote}" if vote else ""),
+        )
+    return effective
 
 
 def _or(value: int | None, other: int) -> int:

@@ -4,6 +4,7 @@ from sealift.protocol import (
     CancelOrder,
     Order,
     PostponeOrder,
+    RehearsalsOrder,
     RulesOrder,
     StatusOrder,
     UpgradeOrder,
@@ -69,6 +70,13 @@ def order_view(order: Order) -> dict[str, object]:
                 "rotation_quorum": rules.rotation_quorum,
                 "grace": rules.grace,
                 "handover": rules.handover,
+            }
+        case RehearsalsOrder():
+            return {
+                **head,
+                "effective_at": order.effective_at,
+                "rehearsals": order.required,
+                "postpone_by": order.postpone_by,
             }
         case WithdrawOrder():
             return head

@@ -9,15 +9,20 @@ from sealift.client import ProvenChain
 from sealift.ledger import Motion, OpenOrder, lacking, ledger_metadata
 from sealift.protocol import (
     Authority,
+    EntryRehearsals,
     Leaf,
     NoGenerationError,
     Order,
+    RehearsalGate,
     Schedule,
     ScheduleEntry,
     ShardStatus,
     WorkersAuthority,
     config_at,
+    gate_key,
     leaves,
+    next_upgrade,
+    rehearsals_key,
 )
 
 T = TypeVar("T")
@@ -29,7 +34,9 @@ _COUNCIL: Final = "council"
 class Government:
     """The schedule of a shard and all that may still change it.
 
-    ``standing`` is the status that acts from the next block.
+    ``standing`` is the status that acts from the next block. ``gate``: which
+    rehearsals the shard asks for, ``None`` if its L1 takes none; ``rehearsals``: those
+    of the next entry.
     """
 
     height: Height
@@ -37,6 +44,8 @@ class Government:
     standing: ShardStatus
     orders: tuple[OpenOrder, ...]
     motions: tuple[Motion, ...]
+    gate: RehearsalGate | None = None
+    rehearsals: EntryRehearsals | None = None
 
     @property
     def running(self) -> ScheduleEntry:
@@ -70,8 +79,13 @@ async def read_government(chain: ProvenChain, shard: ShardId) -> Government:
         NodeUnreachableError: No node answers.
     """
     height, schedule = await chain.schedule(shard)
-    status = await _stored(chain, ShardStatus, "next_status", shard)
-    digests = await _stored(chain, tuple[Digest, ...], "opened_digests", shard)
+    ahead = next_upgrade(schedule, height)
+    status, digests, gate, words = await asyncio.gather(
+        _stored(chain, ShardStatus, "next_status", shard),
+        _stored(chain, tuple[Digest, ...], "opened_digests", shard),
+        _at(chain, RehearsalGate, gate_key(shard)),
+        _rehearsals(chain, shard, ahead),
+    )
     found = await asyncio.gather(
         *(_stored(chain, OpenOrder, "opened", (shard, one)) for one in digests or ())
     )
@@ -82,6 +96,8 @@ async def read_government(chain: ProvenChain, shard: ShardId) -> Government:
         standing=status or schedule.status,
         orders=tuple(one for one in found if one is not None),
         motions=council,
+        gate=gate,
+        rehearsals=words,
     )
 
 
@@ -135,5 +151,17 @@ async def _stored(
     *,
     pallet: str = _BRIDGE,
 ) -> T | None:
-    _, raw = await chain.read(ledger_metadata().storage_key(pallet, item, key))
+    return await _at(chain, kind, ledger_metadata().storage_key(pallet, item, key))
+
+
+async def _at(chain: ProvenChain, kind: type[T], key: bytes) -> T | None:
+    _, raw = await chain.read(key)
     return None if raw is None else canonical_decode(kind, raw)
+
+
+async def _rehearsals(
+    chain: ProvenChain, shard: ShardId, ahead: ScheduleEntry | None
+) -> EntryRehearsals | None:
+    if ahead is None:
+        return None
+    return await _at(chain, EntryRehearsals, rehearsals_key(shard, ahead.generation))

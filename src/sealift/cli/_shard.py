@@ -20,9 +20,13 @@ from sealift.crypto import account_of, sha256
 from sealift.frame import EmittedEvent
 from sealift.ledger import ledger_metadata, verify_rules
 from sealift.protocol import (
+    LEAST_POSTPONEMENT,
+    MAX_REHEARSALS,
+    MOST_POSTPONEMENT,
     AttestationPolicy,
     Authority,
     NoGenerationError,
+    RehearsalTerms,
     ShardConfig,
     ShardRules,
     SudoAuthority,
@@ -108,6 +112,17 @@ def shard() -> None:
 )
 @click.option("--mr-signer", type=HEX32, help="Whose code it must be.")
 @click.option("--prod-id", type=click.IntRange(0, 65_535), help="Which product.")
+@click.option(
+    "--rehearsals",
+    type=click.IntRange(0, MAX_REHEARSALS),
+    default=0,
+    help="Platforms that must have rehearsed an upgrade well, or it is put off.",
+)
+@click.option(
+    "--postpone-by",
+    type=click.IntRange(LEAST_POSTPONEMENT, MOST_POSTPONEMENT),
+    help="With --rehearsals: by how many blocks.",
+)
 @click.option("--page-bits", type=click.IntRange(4, 22), default=16, show_default=True)
 @click.option("--state", type=PATH, help="JSON of the genesis state, by pallet.")
 @click.option(
@@ -136,6 +151,8 @@ def create(
     operators: tuple[AccountId, ...],
     mr_signer: bytes | None,
     prod_id: int | None,
+    rehearsals: int,
+    postpone_by: int | None,
     page_bits: int,
     state: Path | None,
     genesis: Path,
@@ -155,6 +172,9 @@ def create(
         --authority-json authority.json --emergency-json pause.json \
         --effects-quorum 2 --handover shielding=pass
     """
+    if bool(rehearsals) != (postpone_by is not None):
+        raise click.UsageError("--rehearsals K and --postpone-by N go together.")
+    terms = RehearsalTerms(required=rehearsals, postpone_by=postpone_by or 0)
     who, paying = _deciders(authority, payer, words)
     sudo = sole_key(who)
     blob = _genesis_blob(state, sudo)
@@ -183,7 +203,7 @@ def create(
     )
     verify_rules(rules, config)
     _keep_genesis(genesis, blob)
-    made = run(_create(rpc, paying, rules, config))
+    made = run(_create(rpc, paying, rules, config, terms))
     write_card(card, card_of_bundle(first, shard=made, l1=rpc, workers=()))
     say(f"The first worker needs {genesis}; users need {card}.")
     if alone_pays(rules):
@@ -194,6 +214,8 @@ def create(
             "authority": sudo if authority is not None else describe_authority(who),
             "code": {kind: digest.hex() for kind, digest in config.code.items()},
             "effects_quorum": rules.effects_quorum,
+            "rehearsals": rehearsals,
+            "postpone_by": terms.postpone_by,
             "genesis": str(genesis),
             "genesis_sha256": rules.genesis,
             "card": str(card),
@@ -319,14 +341,21 @@ def _keep_genesis(path: Path, blob: bytes) -> None:
 
 
 async def _create(
-    rpc: str, secret: bytes, rules: ShardRules, config: ShardConfig
+    rpc: str,
+    secret: bytes,
+    rules: ShardRules,
+    config: ShardConfig,
+    terms: RehearsalTerms,
 ) -> ShardId:
+    call = "create_shard"
+    args: dict[str, object] = {"rules": rules, "config": config}
+    if terms.required:
+        call = "create_gated_shard"
+        args |= {"rehearsals": terms.required, "postpone_by": terms.postpone_by}
     async with open_l1(rpc) as l1:
         chain_id = (await l1.status()).node_info.network
         account = L1Account(secret, l1, chain_id)
-        outcome = await account.act(
-            "enclave_bridge.create_shard", {"rules": rules, "config": config}
-        )
+        outcome = await account.act(f"enclave_bridge.{call}", args)
         # Only the next header proves it: whoever asks next shall find it.
         while await l1.height() <= outcome.height:  # noqa: ASYNC110 - an RPC node
             await asyncio.sleep(_POLL_SECONDS)

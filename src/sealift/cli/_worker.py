@@ -36,6 +36,7 @@ from sealift.transport.process import wait_for_stop
 from sealift.worker import (
     CONFIG_FILE,
     GRAMINE_TEMPLATE,
+    INSTANCE_FIELDS,
     TEMPLATE,
     Platform,
     Ready,
@@ -49,9 +50,11 @@ from ._cards import open_chain, read_bundle
 from ._chain import stop_code
 from ._check import examine
 from ._errors import EXIT_REFUSED
-from ._output import emit, emit_rows, json_option, say
+from ._output import emit, emit_rows, emit_sections, json_option, say
 from ._params import HEX32, PATH, rpc_option, run, wall_clock
 from ._worker_http import URL_FILE, ask_status, worker_url
+from ._worker_join import join_command
+from ._worker_stage import stage
 
 _SEED = 32
 #: What an operator should have for registrations and some weeks of blocks.
@@ -237,6 +240,9 @@ def request_keys(*, home: Path, upstream: str, as_json: bool) -> None:
     emit({"home": str(home), "keys": "sealed here"}, as_json=as_json)
 
 
+worker.add_command(join_command)
+
+
 @worker.command("shielding-key")
 @home_argument
 @url_option
@@ -302,7 +308,8 @@ def status(*, home: Path, url: str | None, as_json: bool) -> None:
     found = run(ask_status(worker_url(home, url)))
     if found.get("instances_with_keys") == 1:
         say(_LONELY)
-    emit(found, as_json=as_json)
+    rows = _rows(found.pop("instances", []))
+    emit_sections(found, {"instances": rows}, as_json=as_json)
 
 
 @worker.command()
@@ -404,6 +411,15 @@ async def _serve(
         await asyncio.gather(stopped, serving, return_exceptions=True)
 
 
+def _rows(found: object) -> list[dict[str, object]]:
+    """The instances that a worker told of; nothing where it is something else."""
+    try:
+        rows = msgspec.convert(found, list[dict[str, object]])
+    except msgspec.ValidationError:
+        return []
+    return [{name: row.get(name) for name in INSTANCE_FIELDS} for row in rows]
+
+
 def _show_field(home: Path, url: str | None, name: str, *, as_json: bool) -> None:
     found = run(ask_status(worker_url(home, url)))
     value = found.get(name)
@@ -490,3 +506,6 @@ def _platform_words(
 def _toml(text: str) -> str:
     """Text as it stands between a TOML string's quotes; JSON's escapes are its."""
     return msgspec.json.encode(text).decode()[1:-1]
+
+
+worker.add_command(stage)

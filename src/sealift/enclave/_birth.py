@@ -119,10 +119,13 @@ def _rebuilt(shard: Shard, blob: bytes) -> Birth | None:
 
 
 def state_reply(shard: Shard) -> StateReply:
-    """Where the state stands."""
-    if shard.state is None:
-        return StateReply(height=None, root=None)
-    return StateReply(height=shard.state.height, root=shard.state.root)
+    """Where the state stands, and what an import still lacks."""
+    state, importing = shard.state, shard.importing
+    return StateReply(
+        height=None if state is None else state.height,
+        root=None if state is None else state.root,
+        missing=None if importing is None else importing.missing,
+    )
 
 
 def settle_candidate(keys: KeyStore, record: KeyEpochRecord | None) -> KeyStore:

@@ -20,10 +20,22 @@ from sealift.base import (
 from sealift.bundle import AttestationRoot, Manifest
 from sealift.crypto import Entropy
 from sealift.frame import Runtime
+from sealift.protocol.audit import (
+    AuditBegin,
+    AuditBegun,
+    AuditMore,
+    AuditNext,
+    AuditOpen,
+    AuditOpened,
+    AuditTake,
+    AuditWork,
+)
 from sealift.protocol.ecall import (
     ECALLS,
     MAX_FRAME_BYTES,
     Ask,
+    AuditAdmit,
+    AuditPresent,
     BornKeys,
     CloseSession,
     Confirm,
@@ -42,11 +54,15 @@ from sealift.protocol.ecall import (
     ProveSession,
     Refused,
     Register,
+    Rehearse,
     Request,
     ShowConflict,
     SkipTo,
     SnapshotBegin,
+    SnapshotCheck,
+    SnapshotCheckChunk,
     SnapshotChunk,
+    SnapshotDrop,
     SnapshotGet,
     SpeakEffects,
     StageKeys,
@@ -54,13 +70,21 @@ from sealift.protocol.ecall import (
     Started,
 )
 
+from ._audit import Auditor
+from ._auditee import Auditee
 from ._birth import born_keys, load_genesis
-from ._errors import AlreadyStartedError, NotStartedError, VersionMismatchError
+from ._errors import (
+    AlreadyStartedError,
+    AuditRoleError,
+    NotStartedError,
+    VersionMismatchError,
+)
 from ._execute import confirm, execute
 from ._follow import import_block
 from ._identity import dump_ra, register
 from ._platform import PlatformPort
 from ._reads import ask
+from ._rehearse import rehearse
 from ._rotation import hold_keys, stage_keys
 from ._sessions import Sessions
 from ._shard import Shard
@@ -68,7 +92,15 @@ from ._skip import skip_to
 from ._speak import speak_effects
 from ._start import start
 from ._status import status
-from ._transfer import diff_apply, snapshot_begin, snapshot_chunk, snapshot_get
+from ._transfer import (
+    diff_apply,
+    snapshot_begin,
+    snapshot_check,
+    snapshot_check_chunk,
+    snapshot_chunk,
+    snapshot_drop,
+    snapshot_get,
+)
 from ._witness import evidence, show_conflict
 
 M = TypeVar("M", bound=Message)
@@ -110,9 +142,12 @@ class Enclave:
         self._anchors = tuple(_anchor(root) for root in manifest.attestation_roots)
         self._me = platform.identity()
         self._shard: Shard | None = None
+        #: The role in an audit, once it has one; it has no other then.
+        self._role = ""
         self._handlers: Mapping[type[Message], _Handler] = {
             Hello: _of(Hello, self._hello),
             Start: _of(Start, self._start),
+            AuditOpen: _of(AuditOpen, self._audit_open),
         }
 
     def handle(self, frame: bytes) -> bytes:
@@ -129,6 +164,14 @@ class Enclave:
 
     def _answer(self, request: Message) -> Message:
         handler = self._handlers.get(type(request))
+        if handler is None and (self._role or self._shard is not None):
+            raise AuditRoleError(
+                f"an {self._role} does nothing but its part in an audit"
+                if self._role
+                else "an enclave that was started for a shard can't be this",
+                got=type(request).__name__,
+                hint="Start another process.",
+            )
         if handler is None:
             raise NotStartedError(
                 "the enclave was not started",
@@ -177,10 +220,41 @@ class Enclave:
         )
         self._shard = shard
         self._handlers = {
-            **self._handlers,
+            Hello: _of(Hello, self._hello),
+            Start: _of(Start, self._start),
             **_table(shard, Sessions(shard, self._anchors)),
+            AuditBegin: _of(AuditBegin, self._audit_begin),
         }
         return started
+
+    def _audit_open(self, request: AuditOpen) -> AuditOpened:
+        auditee = Auditee(
+            request,
+            manifest=self._manifest,
+            me=self._me,
+            platform=self._platform,
+            entropy=self._entropy,
+            runtime=self._runtime,
+        )
+        opened = auditee.opened()
+        self._role = "auditee"
+        self._handlers = {
+            Hello: _of(Hello, self._hello),
+            AuditWork: _of(AuditWork, auditee.work),
+            AuditMore: _of(AuditMore, auditee.more),
+        }
+        return opened
+
+    def _audit_begin(self, request: AuditBegin) -> AuditBegun:
+        if self._shard is None:
+            raise InvariantError("an audit begins in a started enclave")
+        auditor = Auditor(self._shard, self._anchors, request)
+        self._role = "auditor"
+        self._handlers = {
+            Hello: _of(Hello, self._hello),
+            **_auditor_table(self._shard, auditor),
+        }
+        return auditor.begun()
 
 
 def _anchor(root: AttestationRoot) -> TrustAnchor:
@@ -200,12 +274,18 @@ def _table(shard: Shard, sessions: Sessions) -> dict[type[Message], _Handler]:
         SnapshotBegin: _of(SnapshotBegin, lambda r: snapshot_begin(shard, r)),
         SnapshotGet: _of(SnapshotGet, lambda r: snapshot_get(shard, r)),
         SnapshotChunk: _of(SnapshotChunk, lambda r: snapshot_chunk(shard, r)),
+        SnapshotCheck: _of(SnapshotCheck, lambda r: snapshot_check(shard, r)),
+        SnapshotCheckChunk: _of(
+            SnapshotCheckChunk, lambda r: snapshot_check_chunk(shard, r)
+        ),
+        SnapshotDrop: _of(SnapshotDrop, lambda r: snapshot_drop(shard, r)),
         DiffApply: _of(DiffApply, lambda r: diff_apply(shard, r)),
         ImportBlock: _of(ImportBlock, lambda r: import_block(shard, r)),
         SkipTo: _of(SkipTo, lambda r: skip_to(shard, r)),
         ShowConflict: _of(ShowConflict, lambda r: show_conflict(shard, r)),
         GetEvidence: _of(GetEvidence, lambda _: evidence(shard)),
         Execute: _of(Execute, lambda _: execute(shard)),
+        Rehearse: _of(Rehearse, lambda _: rehearse(shard)),
         Confirm: _of(Confirm, lambda r: confirm(shard, r)),
         SpeakEffects: _of(SpeakEffects, lambda r: speak_effects(shard, r)),
         Register: _of(Register, lambda r: register(shard, operator=r.operator)),
@@ -219,6 +299,19 @@ def _table(shard: Shard, sessions: Sessions) -> dict[type[Message], _Handler]:
         FeedSession: _of(FeedSession, sessions.feed),
         ProveSession: _of(ProveSession, sessions.prove),
         CloseSession: _of(CloseSession, lambda r: sessions.close(r.session)),
+    }
+
+
+def _auditor_table(shard: Shard, auditor: Auditor) -> dict[type[Message], _Handler]:
+    return {
+        ImportBlock: _of(ImportBlock, auditor.follow),
+        ShowConflict: _of(ShowConflict, lambda r: show_conflict(shard, r)),
+        GetEvidence: _of(GetEvidence, lambda _: evidence(shard)),
+        GetStatus: _of(GetStatus, lambda _: status(shard)),
+        AuditPresent: _of(AuditPresent, auditor.present),
+        AuditNext: _of(AuditNext, auditor.next),
+        AuditAdmit: _of(AuditAdmit, auditor.admit),
+        AuditTake: _of(AuditTake, auditor.take),
     }
 
 

@@ -140,7 +140,7 @@ class WrongEpochError(EnclaveError):
 
 
 class SnapshotOrderError(EnclaveError):
-    """A chunk that is not the next one, or no snapshot was begun."""
+    """A chunk that can't come now: no such one, out of order, or none was begun."""
 
 
 class SnapshotForgedError(EnclaveError):
@@ -149,6 +149,10 @@ class SnapshotForgedError(EnclaveError):
 
 class ForeignSnapshotError(EnclaveError):
     """A snapshot or diff of another shard, chain or format."""
+
+
+class SnapshotContradictedError(EnclaveError):
+    """A snapshot of a root or a block that L1 is proven to have decided otherwise."""
 
 
 class OldSnapshotError(EnclaveError):
@@ -165,6 +169,10 @@ class DiffOrderError(EnclaveError):
 
 class DiffForgedError(EnclaveError):
     """A diff that no holder of the state key made so."""
+
+
+class DiffOfOtherCodeError(EnclaveError):
+    """A diff that begins with record migrations which are not this code's."""
 
 
 class StateUnconfirmedError(EnclaveError):
@@ -197,3 +205,23 @@ class SessionLimitError(EnclaveError):
 
 class StaleProofError(EnclaveError):
     """Proofs against another state than the newest one that was followed."""
+
+
+class AuditRoleError(EnclaveError):
+    """An enclave takes part in an audit in one role, from its start, and only so."""
+
+
+class AuditOrderError(EnclaveError):
+    """A request that has no place at this point of an audit."""
+
+
+class AuditChallengeError(EnclaveError):
+    """What is shown as L1's present may be its past: the challenge is not in it."""
+
+
+class AuditRootError(EnclaveError):
+    """The measured trust root lies above the shard's birth: genesis is not in reach."""
+
+
+class AuditRecordError(EnclaveError):
+    """A record of an audit that was altered, dropped, repeated or reordered."""

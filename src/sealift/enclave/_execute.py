@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from sealift.base import Height
+from sealift.base import Digest, Height
 from sealift.frame import MigrationCheckError, MigrationFailedError
 from sealift.protocol import (
     BlockEffects,
@@ -38,6 +38,8 @@ from ._errors import (
     StateUnconfirmedError,
 )
 from ._judge import check_confirmed, note_executed, prune, root_at
+from ._rehearse import keep_shadow
+from ._shadow import TakenOver, take_over
 from ._shard import Shard, WaitingBlock
 from ._state import ShardState, TrailEntry, effects_facts, keyed_root, receipts_root
 from ._view import names
@@ -53,7 +55,8 @@ def execute(shard: Shard) -> Executed | Idle:
        asked of the chain, whatever the disk holds. The keys of the block's epoch,
        and of those whose calls it takes, are held. A state from elsewhere waits
        until L1 covers it.
-    5. Its calls are opened, if they are not yet, and executed in block order.
+    5. Its calls are opened, if they are not yet, and executed in block order; the
+    first block of this code on the records that were migrated ahead.
     6. New root, sealed receipts, encrypted diff and this instance's word for the
        block's effects are produced.
 
@@ -72,9 +75,11 @@ def execute(shard: Shard) -> Executed | Idle:
     # 4.
     block = _next(shard, state)
     if isinstance(block, Idle):
+        keep_shadow(shard)
         return block
     entry = shard.view.entry_at(block.height)
     if entry is None or not names(entry, shard.me):
+        keep_shadow(shard)
         return Idle(reason="not-mine", detail=f"Block {block.height} is of other code.")
     missing = shard.missing(block)
     if missing:
@@ -103,14 +108,19 @@ def execute(shard: Shard) -> Executed | Idle:
         effects_done=block.effects_done,
     )
     try:
-        outcome = shard.executor.execute_block(state.store, given)
+        taken = take_over(shard.shadow, shard.executor, state)
+        outcome = shard.executor.execute_block(
+            state.store if taken is None else taken.store,
+            given,
+            before=None if taken is None else state.store,
+        )
     except (MigrationCheckError, MigrationFailedError) as error:
         # The sentence is the application's and may tell of the state; the host
         # hears the name of the check alone.
         name, _, _ = str(error.got).partition(":")
-        raise type(error)(error.what, got=name) from None
+        raise type(error)(error.what, got=name, check=error.check) from None
     # 6.
-    return _finish(shard, state, block, entry, outcome)
+    return _finish(shard, state, block, entry, outcome=outcome, taken=taken)
 
 
 def confirm(shard: Shard, request: Confirm) -> Confirmed:
@@ -177,11 +187,16 @@ def _finish(
     state: ShardState,
     block: WaitingBlock,
     entry: ScheduleEntry,
+    *,
     outcome: BlockOutcome,
+    taken: TakenOver | None,
 ) -> Executed:
+    if taken is not None:
+        state.store = taken.store
+    shard.shadow = shard.rehearsal = None
     keys = shard.keys.epoch(epoch_of(block.schedule, block.height))
     effects = _effects(shard, block, entry, outcome)
-    receipts = _receipts(block, outcome)
+    receipts = sealed_receipts(block.block_hash, outcome)
     state.store.apply(outcome.changes)
     root = keyed_root(keys, shard.shard, block.height, state.store.root())
     done = TrailEntry(
@@ -196,7 +211,12 @@ def _finish(
         effects=None if effects is None else effects.statement.effects,
     )
     diff = seal_diff(
-        shard.keys, keys.epoch, done, outcome.changes, entropy=shard.entropy
+        shard.keys,
+        keys.epoch,
+        done,
+        outcome.changes,
+        entropy=shard.entropy,
+        migrated=None if taken is None else taken.passage,
     )
     state.epoch = keys.epoch
     state.height, state.root, state.root_height = block.height, root, block.height
@@ -239,30 +259,36 @@ def _effects(
     )
 
 
-def _receipts(block: WaitingBlock, outcome: BlockOutcome) -> tuple[SealedReceipt, ...]:
+def sealed_receipts(
+    block_hash: Digest, outcome: BlockOutcome
+) -> tuple[SealedReceipt, ...]:
     """Sealed receipts; of an envelope that did not open nobody can be told."""
     return tuple(
-        _receipt(one, one.reply_key, block)
+        _receipt(one, one.reply_key, block_hash, outcome.height)
         for one in outcome.receipts
         if one.reply_key is not None
     )
 
 
-def _receipt(one: CallReceipt, reply_key: bytes, block: WaitingBlock) -> SealedReceipt:
+def _receipt(
+    one: CallReceipt, reply_key: bytes, block_hash: Digest, height: Height
+) -> SealedReceipt:
     """A sealed receipt; without its events if they fit no size class."""
     try:
         return seal_receipt(
             one.receipt,
             reply_key=reply_key,
             envelope=one.envelope,
-            block_hash=block.block_hash,
+            block_hash=block_hash,
+            height=height,
         )
     except CallTooLargeError:
         return seal_receipt(
             msgspec.structs.replace(one.receipt, events=()),
             reply_key=reply_key,
             envelope=one.envelope,
-            block_hash=block.block_hash,
+            block_hash=block_hash,
+            height=height,
         )
 
 

@@ -26,6 +26,7 @@ from ._checkpoint import ResumePoint, seal_checkpoint
 from ._epochs import settle_epochs
 from ._errors import RepeatedBlockError, SkippedBlockError
 from ._judge import judge_state, prune
+from ._rehearse import keep_shadow, note_block
 from ._shard import RawItem, Shard, WaitingBlock
 from ._view import follow_view, verify_proofs
 
@@ -96,6 +97,8 @@ def import_block(shard: Shard, request: ImportBlock) -> Followed:
     judge_state(shard)
     # 4.
     enqueue(shard, waiting)
+    note_block(shard, waiting)
+    keep_shadow(shard)
     mine = shard.is_mine(height)
     waits = bool(shard.queue) and shard.queue[-1] is waiting
     if mine and waits and not shard.missing(waiting):
@@ -145,8 +148,12 @@ def enqueue(shard: Shard, waiting: WaitingBlock) -> None:
     """Keep a block that may still have to be executed here; forget others.
 
     Kept are blocks above the state, or above the frontier while there is no
-    state: also those of other generations, since a rescue may give them to me.
+    state: also those of other generations, since a rescue may give them to me. An
+    auditor keeps all and executes none.
     """
+    if shard.audited is not None:
+        shard.audited.append(waiting)
+        return
     needed = shard.needed_from()
     if needed is not None and waiting.height >= needed:
         if shard.lost is not None and not shard.queue and waiting.height == needed:

@@ -1,12 +1,12 @@
 """What newly proven facts mean for the state and for what waits."""
 
-from sealift.base import StateRoot
+from sealift.base import Generation, Height, StateRoot
 
 from ._epochs import epoch_of
-from ._errors import StateUnconfirmedError
+from ._errors import SnapshotContradictedError, StateUnconfirmedError
 from ._shard import Shard
 from ._state import ShardState
-from ._view import names
+from ._view import ChainView, names
 
 
 def judge_state(shard: Shard) -> None:
@@ -21,18 +21,15 @@ def judge_state(shard: Shard) -> None:
     3. Where the frontier lies in or under the trail, roots must agree.
     4. What is confirmed leaves the trail.
     """
+    frontier = shard.view.frontier
+    if frontier is not None:
+        shard.remember(frontier.confirmed, frontier.root)
     state = shard.state
     if state is None:
         return
     # 1.
     for entry in state.trail:
-        runs = shard.view.entry_at(entry.height)
-        if (
-            runs is not None
-            and entry.height <= shard.view.height
-            and runs.generation != entry.generation
-            and shard.view.knows(entry.generation)
-        ):
+        if voided(shard.view, entry.height, entry.generation):
             state.diverged = (
                 f"block {entry.height} was executed by generation "
                 f"{entry.generation}, which was voided"
@@ -47,7 +44,6 @@ def judge_state(shard: Shard) -> None:
         )
         return
     # 3.
-    frontier = shard.view.frontier
     if frontier is None:
         return
     if frontier.confirmed > state.height:
@@ -61,7 +57,46 @@ def judge_state(shard: Shard) -> None:
         )
         return
     # 4.
+    state.last = state.last_block()
     state.trail = [e for e in state.trail if e.height > frontier.confirmed]
+
+
+def voided(view: ChainView, height: Height, generation: Generation) -> bool:
+    """Whether a block was executed by a generation that the schedule took it from."""
+    runs = view.entry_at(height)
+    return (
+        runs is not None
+        and height <= view.height
+        and runs.generation != generation
+        and view.knows(generation)
+    )
+
+
+def check_snapshot(shard: Shard, height: Height, root: StateRoot) -> bool:
+    """Compare a root from elsewhere with all that L1 is proven to have confirmed.
+
+    Returns:
+        Whether it is confirmed; if not, this enclave has not seen what L1
+        confirmed for that block.
+
+    Raises:
+        SnapshotContradictedError: L1 has confirmed another.
+    """
+    known = {*shard.proven.items(), *shard.confirmed.items()}
+    frontier, certificate = shard.view.frontier, shard.view.certificate
+    if frontier is not None:
+        known.add((frontier.confirmed, frontier.root))
+    if certificate is not None:
+        known.add((certificate.height, certificate.root))
+    roots = {wanted for at, wanted in known if at == height}
+    if roots - {root}:
+        raise SnapshotContradictedError(
+            f"L1 has confirmed another root after block {height}",
+            got=root,
+            expected=" or ".join(sorted(wanted.hex() for wanted in roots)),
+            hint="Fetch a snapshot of the confirmed state from another worker.",
+        )
+    return bool(roots)
 
 
 def root_at(state: ShardState, height: int) -> StateRoot | None:

@@ -5,10 +5,24 @@ from typing import TypeAlias
 
 import msgspec
 
-from sealift.base import ChainId, Digest, Epoch, Height, ShardId, UnixSeconds
+from sealift.base import (
+    ChainId,
+    Digest,
+    Epoch,
+    Height,
+    ShardId,
+    StateRoot,
+    UnixSeconds,
+)
 from sealift.crypto import Entropy, hpke_public
 from sealift.crypto import HpkeSuite as Suite
-from sealift.protocol import PublishKeyStatement, Schedule
+from sealift.frame import PageStore
+from sealift.protocol import (
+    EntryStatus,
+    PublishKeyStatement,
+    Schedule,
+    ScheduleEntry,
+)
 from sealift.protocol.platform import IdentityReply
 from sealift.relay import ChainRelay
 from sealift.stf import Executor, Item, ShieldedFunds, open_and_verify
@@ -16,14 +30,18 @@ from sealift.stf import Executor, Item, ShieldedFunds, open_and_verify
 from ._checkpoint import ResumePoint
 from ._epochs import epoch_of, missing_epochs, taken_epochs
 from ._errors import DivergedStateError, HaltedError, NoKeysError
+from ._intake import Intake
 from ._keystore import KeyStore
 from ._platform import PlatformPort
-from ._snapshot import Export, Import
+from ._shadow import Shadow
+from ._snapshot import Export
 from ._state import ShardState
 from ._view import ChainView, names
 
 #: What a block holds for the shard: sealed envelopes, and deposits.
 RawItem: TypeAlias = bytes | ShieldedFunds
+#: So many confirmed roots are remembered, for checking older snapshots.
+_MAX_PROVEN = 4096
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +78,25 @@ class Birth:
 
 
 @dataclass(slots=True, kw_only=True)
+class Rehearsal:
+    """A migration that was tried on the copy, and the blocks after it (DESIGN §11.7).
+
+    ``height`` is the copy's as it was; ``store`` what has become of it, until the
+    verdict stands. ``waiting`` are the next blocks to execute in its shadow, of which
+    ``blocks`` were. ``check`` names what failed; empty: nothing.
+    """
+
+    order: Digest
+    upgrade_at: Height
+    height: Height
+    size: int
+    store: PageStore | None
+    check: str
+    waiting: list[WaitingBlock] = field(default_factory=list)
+    blocks: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
 class Shard:
     """One shard in one enclave process; only the ECALLs' functions change it.
 
@@ -72,6 +109,14 @@ class Shard:
         lost: Where blocks stopped being queued because there were too many.
         registration: Digest of the statement that this process had quoted last.
         confirmed: Roots that were proven confirmed above the state's height.
+        proven: The newest roots that were proven confirmed, at any height.
+        exporting: A snapshot that leaves.
+        importing: A snapshot on its way in.
+        checking: A snapshot that is only looked at.
+        audited: Followed blocks that wait to be audited, ascending; ``None``: this
+            is no auditor.
+        shadow: The state's records as this code will have them from its block on.
+        rehearsal: How that went on the copy, while that block is ahead.
     """
 
     chain_id: ChainId
@@ -91,8 +136,13 @@ class Shard:
     lost: ResumePoint | None = None
     registration: Digest | None = None
     confirmed: dict[Height, bytes] = field(default_factory=dict)
+    proven: dict[Height, StateRoot] = field(default_factory=dict)
+    audited: list[WaitingBlock] | None = None
     exporting: Export | None = None
-    importing: Import | None = None
+    importing: Intake | None = None
+    checking: Intake | None = None
+    shadow: Shadow | None = None
+    rehearsal: Rehearsal | None = None
 
     def check_going(self) -> None:
         """Return unless the chain has forked.
@@ -108,9 +158,34 @@ class Shard:
                 hint="Both headers are kept as evidence.",
             )
 
+    def remember(self, height: Height, root: StateRoot) -> None:
+        """Note a root that is proven confirmed; the oldest are forgotten."""
+        self.proven.pop(height, None)
+        self.proven[height] = root
+        if len(self.proven) > _MAX_PROVEN:
+            del self.proven[next(iter(self.proven))]
+
     def is_mine(self, height: int) -> bool:
         """Whether the schedule, as proven now, has this code run ``height``."""
         return names(self.view.entry_at(height), self.me)
+
+    def ahead(self) -> ScheduleEntry | None:
+        """The entry by which this code is to run blocks above the state's, if any.
+
+        It runs none of them yet that the state has.
+        """
+        schedule, state = self.view.schedule, self.state
+        if schedule is None or state is None:
+            return None
+        live = (EntryStatus.PENDING, EntryStatus.ACTIVE)
+        for entry in schedule.entries:
+            if (
+                entry.status in live
+                and entry.since > state.height
+                and names(entry, self.me)
+            ):
+                return entry
+        return None
 
     def shielding_key(self) -> bytes | None:
         """The public key to seal to from the next block on, if its keys are held."""

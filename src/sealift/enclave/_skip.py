@@ -54,7 +54,7 @@ def skip_to(shard: Shard, request: SkipTo) -> Followed:
     """
     shard.check_going()
     # 1.
-    relay, height = _walked(shard, light_blocks(request.path))
+    relay, height = walked(shard, light_blocks(request.path))
     header, next_header = relay.header_at(height), relay.head
     # 2.
     values = verify_proofs(next_header, request.proofs)
@@ -93,7 +93,7 @@ def skip_to(shard: Shard, request: SkipTo) -> Followed:
     )
 
 
-def _walked(shard: Shard, path: list[LightBlock]) -> tuple[ChainRelay, Height]:
+def walked(shard: Shard, path: list[LightBlock]) -> tuple[ChainRelay, Height]:
     """A relay at the end of the path, and the height that is skipped to."""
     last = path[-1].header.height
     height = Height(last - 1)

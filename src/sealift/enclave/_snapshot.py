@@ -1,35 +1,45 @@
-"""Snapshots: the pages of a state in chunks, each sealed under its own key.
+"""Snapshots, format 2: a header, a head, and pages in chunks that stand alone.
 
-Header and place are part of every chunk's key and associated data: a chunk of
-another snapshot, another place, cut or altered, does not open.
+Chunk 0 is the head: the digests of all groups of pages, which lead to the root of
+the header. Every other chunk is verified against it as it comes. Each is sealed
+under a key of its own, from all that names it and fresh random bytes (DESIGN
+§10.6): a chunk of another snapshot, another place, cut or altered, does not open.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 
 from sealift.base import (
     Digest,
+    InvariantError,
+    Message,
     SealiftError,
-    canonical_decode,
     decode,
     encode,
 )
 from sealift.crypto import (
     Entropy,
-    constant_time_equal,
     hkdf,
     hmac_sha256,
     open_sealed,
     seal,
+    sha256,
 )
-from sealift.frame import PageStore
+from sealift.frame import (
+    PageStore,
+    SnapshotHead,
+    SnapshotPages,
+    SnapshotRefusedError,
+    SnapshotVerifier,
+    snapshot_head,
+    snapshot_pages,
+    snapshot_starts,
+)
 from sealift.protocol.ecall import CHUNK_BYTES, MAX_FRAME_BYTES
 
-from ._epochs import check_epoch
 from ._errors import (
-    ForeignSnapshotError,
     SnapshotForgedError,
     SnapshotOrderError,
     StateRootMismatchError,
@@ -38,26 +48,34 @@ from ._keystore import KeyStore
 from ._state import (
     SealedSnapshotHeader,
     ShardState,
-    SnapshotBody,
+    SnapshotFacts,
     keyed_root,
-    page_key,
+    loaded_state,
 )
-from ._view import BIRTH_EPOCH, ChainView
 
-_DOMAIN = b"sealift/snapshot/v1\x00"
-_FORMAT = 1
+#: The format that exports have.
+FORMAT = 2
+M = TypeVar("M", bound=Message)
+_DOMAIN = b"sealift/snapshot/v2\x00"
 _SALT = 32
-_MAX_CHUNKS = 1 << 22
-_MAX_BITS = 22
+_HEAD = 0
 
 
 @dataclass(slots=True, kw_only=True)
 class Export:
-    """A state as it was when the export was begun; later blocks don't show."""
+    """A state as it was when the export was begun; later blocks don't show.
+
+    Its pages are shared with the state until that one changes them.
+    """
 
     header: bytes
-    body: SnapshotBody
-    pages: Sequence[bytes]
+    facts: SnapshotFacts
+    store: PageStore
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks there are, the head among them."""
+        return len(self.facts.starts) + 1
 
     def chunk(self, keys: KeyStore, index: int, *, entropy: Entropy) -> bytes:
         """Seal one chunk; the same one may be asked for again.
@@ -65,36 +83,143 @@ class Export:
         Raises:
             SnapshotOrderError: There is no such chunk.
         """
-        starts = self.body.starts
-        if not 0 <= index < len(starts):
-            raise SnapshotOrderError(
-                "no such chunk", got=index, expected=f"0 … {len(starts) - 1}"
-            )
-        first, end = _range(self.body, index)
+        _check_index(index, self.chunks)
         salt = entropy(_SALT)
-        context = _context(self.header, index, salt)
-        key = hkdf(keys.epoch(self.body.epoch).state_key, info=context)
-        plain = encode(self.pages[first:end])
+        context = _context(self.facts, sha256(self.header), index, salt)
+        key = hkdf(keys.epoch(self.facts.epoch).state_key, info=context)
+        if index == _HEAD:
+            plain = encode(snapshot_head(self.store))
+        else:
+            plain = encode(snapshot_pages(self.store, *_range(self.facts, index)))
         return salt + seal(key, plain, context=context, entropy=entropy)
 
 
 @dataclass(slots=True, kw_only=True)
-class Import:
+class ChunkedIntake:
     """A snapshot on its way in; its header is authentic.
 
-    ``own``: this very instance made it.
+    Attributes:
+        header: What names it.
+        facts: What the header says.
+        own: This very instance made it.
+        store: Where the pages go; ``None``: it is only checked.
     """
 
     header: bytes
-    body: SnapshotBody
-    store: PageStore
+    facts: SnapshotFacts
     own: bool
-    index: int = 0
+    store: PageStore | None
+    _digest: Digest = field(init=False)
+    _verifier: SnapshotVerifier | None = field(init=False, default=None)
+    _missing: bytearray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._digest = sha256(self.header)
+        self._missing = bytearray(b"\x01" * (len(self.facts.starts) + 1))
 
     @property
-    def complete(self) -> bool:
-        """Whether every chunk is in."""
-        return self.index == len(self.body.starts)
+    def chunks(self) -> int:
+        """How many chunks there are, the head among them."""
+        return len(self._missing)
+
+    @property
+    def missing(self) -> int:
+        """How many chunks have not come."""
+        return self._missing.count(1)
+
+    @property
+    def next_missing(self) -> int | None:
+        """The first chunk that has not come."""
+        at = self._missing.find(1)
+        return None if at < 0 else at
+
+    def take(self, keys: KeyStore, index: int, data: bytes) -> None:
+        """Verify a chunk, and keep its pages; again and again, in any order.
+
+        1. There is such a chunk, and the head has come before it. 2. It opens,
+        bound to header and place. 3. The head leads to the header's root. 4. Pages
+        are those that the header names for this chunk, and the head's.
+
+        Raises:
+            SnapshotOrderError: 1.
+            SnapshotForgedError: 2 or 4.
+            StateRootMismatchError: 3.
+        """
+        # 1.
+        _check_index(index, self.chunks)
+        verifier = self._verifier
+        if index == _HEAD:
+            # 2. and 3.
+            head = self._open(keys, index, data, SnapshotHead)
+            self._verifier = self._verified(keys, head)
+        elif verifier is None:
+            raise SnapshotOrderError(
+                "the head of the snapshot comes first", got=index, expected=_HEAD
+            )
+        else:
+            # 2.
+            run = self._open(keys, index, data, SnapshotPages)
+            # 4.
+            self._take_pages(verifier, index, run)
+        self._missing[index] = 0
+
+    def check_whole(self) -> None:
+        """Return: every chunk was verified when it came."""
+
+    def state(self) -> ShardState:
+        """The state that all chunks together are.
+
+        Raises:
+            InvariantError: Some are missing, or they were only checked.
+        """
+        if self.missing or self.store is None:
+            raise InvariantError("no whole snapshot", got=f"{self.missing} missing")
+        return loaded_state(self.facts, self.store, last=self.facts.last, own=self.own)
+
+    def _open(self, keys: KeyStore, index: int, data: bytes, kind: type[M]) -> M:
+        salt, sealed = data[:_SALT], data[_SALT:]
+        context = _context(self.facts, self._digest, index, salt)
+        key = hkdf(keys.epoch(self.facts.epoch).state_key, info=context)
+        try:
+            plain = open_sealed(key, sealed, context=context, what=f"chunk {index}")
+            return decode(kind, plain, limit=MAX_FRAME_BYTES)
+        except SealiftError as error:
+            raise _forged(index, error) from error
+
+    def _verified(self, keys: KeyStore, head: SnapshotHead) -> SnapshotVerifier:
+        """3: what a head says, if it leads to the root of the header."""
+        facts = self.facts
+        try:
+            verifier = SnapshotVerifier(head, bits=facts.page_bits)
+        except SnapshotRefusedError as error:
+            raise _forged(_HEAD, error) from error
+        epoch = keys.epoch(facts.epoch)
+        root = keyed_root(epoch, facts.shard, facts.root_height, verifier.root)
+        if root != facts.root:
+            raise StateRootMismatchError(
+                "the head of the snapshot leads to another root",
+                got=root,
+                expected=facts.root.hex(),
+            )
+        return verifier
+
+    def _take_pages(
+        self, verifier: SnapshotVerifier, index: int, run: SnapshotPages
+    ) -> None:
+        """4: pages that are the head's, at the place of this chunk."""
+        first, end = _range(self.facts, index)
+        if (run.first, run.end) != (first, end):
+            raise SnapshotForgedError(
+                f"chunk {index} has other pages",
+                got=f"{run.first} … {run.end - 1}",
+                expected=f"{first} … {end - 1}",
+            )
+        try:
+            digests = verifier.verify(run)
+        except SnapshotRefusedError as error:
+            raise _forged(index, error) from error
+        if self.store is not None:
+            self.store.put_pages(first, run.pages, digests)
 
 
 def begin_export(keys: KeyStore, state: ShardState, *, entropy: Entropy) -> Export:
@@ -103,160 +228,68 @@ def begin_export(keys: KeyStore, state: ShardState, *, entropy: Entropy) -> Expo
     Raises:
         NoKeysError: They are not held.
     """
-    pages = list(state.store.pages())
-    starts = [0]
-    size = 0
-    for number, page in enumerate(pages):
-        if size and size + len(page) > CHUNK_BYTES:
-            starts.append(number)
-            size = 0
-        size += len(page)
-    plain = SnapshotBody(
-        format=_FORMAT,
+    store = state.store.copy()
+    plain = SnapshotFacts(
+        format=FORMAT,
         chain_id=keys.chain_id,
         shard=keys.shard,
         epoch=state.epoch,
         maker=keys.signing_key,
         height=state.height,
+        last=state.last_block(),
         root=state.root,
         root_height=state.root_height,
         time=state.time,
-        page_bits=state.store.bits,
-        starts=tuple(starts),
+        page_bits=store.bits,
+        starts=snapshot_starts(store, size=CHUNK_BYTES),
         trail=tuple(state.trail),
         trusted=state.trusted,
         salt=entropy(_SALT),
     )
-    body = msgspec.structs.replace(plain, own=_own_mac(keys, plain))
-    raw = encode(body)
-    mac = hmac_sha256(_mac_key(keys, state.epoch), _DOMAIN + raw)
-    return Export(
-        header=encode(SealedSnapshotHeader(body=raw, mac=mac)), body=body, pages=pages
-    )
+    facts = msgspec.structs.replace(plain, own=own_mac(keys, plain))
+    raw = encode(facts)
+    header = SealedSnapshotHeader(body=raw, mac=header_mac(keys, facts.epoch, raw))
+    return Export(header=encode(header), facts=facts, store=store)
 
 
-def begin_import(keys: KeyStore, header: bytes, *, view: ChainView) -> Import:
-    """Authenticate a snapshot's header.
-
-    1. It is a header of this shard, chain and format. 2. It is made under the
-    epoch of its height. 3. A holder of that epoch's state key made it. 4. Its
-    chunks cover the pages.
+def header_mac(keys: KeyStore, epoch: int, raw: bytes) -> Digest:
+    """What only holders of the epoch's state key can put beside a header.
 
     Raises:
-        DecodeError: Not a header.
-        ForeignSnapshotError: 1.
-        WrongEpochError: 2.
-        NoKeysError: Its epoch's keys are not held.
-        SnapshotForgedError: 3 or 4.
+        NoKeysError: The epoch's keys are not held.
     """
-    chain_id, shard = keys.chain_id, keys.shard
-    outer = canonical_decode(SealedSnapshotHeader, header, limit=MAX_FRAME_BYTES)
-    body = canonical_decode(SnapshotBody, outer.body, limit=MAX_FRAME_BYTES)
-    # 1.
-    if (body.format, body.chain_id, body.shard) != (_FORMAT, chain_id, shard):
-        raise ForeignSnapshotError(
-            "snapshot of another shard or format",
-            got=f"{body.chain_id} {body.shard.hex()} v{body.format}",
-            expected=f"{chain_id} {shard.hex()} v{_FORMAT}",
-        )
-    # 2.
-    check_epoch(view, body.epoch, body.height, what="snapshot")
-    # 3.
-    mac = hmac_sha256(_mac_key(keys, body.epoch), _DOMAIN + outer.body)
-    if not constant_time_equal(mac, outer.mac):
-        raise SnapshotForgedError(
-            "header of the snapshot is not authentic",
-            expected="made by a holder of the state key",
-            hint="It is kept as it is; nothing was overwritten.",
-        )
-    # 4.
-    pages = 1 << body.page_bits if 0 < body.page_bits <= _MAX_BITS else 0
-    ascending = list(body.starts) == sorted(set(body.starts))
-    covered = bool(body.starts) and body.starts[0] == 0 and body.starts[-1] < pages
-    if not (ascending and covered and len(body.starts) <= _MAX_CHUNKS):
-        raise SnapshotForgedError("chunks of the snapshot do not cover its pages")
-    store = PageStore(bits=body.page_bits, key=page_key(keys.epoch(BIRTH_EPOCH)))
-    own = body.maker == keys.signing_key and constant_time_equal(
-        _own_mac(keys, body), body.own
-    )
-    return Import(header=header, body=body, store=store, own=own)
+    key = hkdf(keys.epoch(epoch).state_key, info=_DOMAIN + b"header")
+    return hmac_sha256(key, _DOMAIN + raw)
 
 
-def take_chunk(keys: KeyStore, running: Import, index: int, data: bytes) -> None:
-    """Open the next chunk and take its pages.
-
-    1. It is the next one. 2. It opens, bound to header and place. 3. It holds
-    exactly its pages.
-
-    Raises:
-        SnapshotOrderError: 1: skipped or repeated.
-        SnapshotForgedError: 2 or 3.
-    """
-    # 1.
-    if index != running.index:
-        raise SnapshotOrderError(
-            "not the next chunk", got=index, expected=running.index
-        )
-    # 2.
-    salt, sealed = data[:_SALT], data[_SALT:]
-    context = _context(running.header, index, salt)
-    key = hkdf(keys.epoch(running.body.epoch).state_key, info=context)
-    try:
-        plain = open_sealed(key, sealed, context=context, what=f"chunk {index}")
-        pages = decode(list[bytes], plain, limit=MAX_FRAME_BYTES)
-    except SealiftError as error:
-        raise SnapshotForgedError(
-            f"chunk {index} does not open ({error.code})",
-            hint="It is kept as it is; nothing was overwritten.",
-        ) from error
-    # 3.
-    first, end = _range(running.body, index)
-    if len(pages) != end - first:
-        raise SnapshotForgedError(
-            f"chunk {index} has other pages", got=len(pages), expected=end - first
-        )
-    running.store.put_pages(first, pages)
-    running.index += 1
-
-
-def finish_import(keys: KeyStore, running: Import) -> ShardState:
-    """The imported state, if its pages lead to the root of the header.
-
-    Raises:
-        StateRootMismatchError: They do not.
-    """
-    body = running.body
-    epoch = keys.epoch(body.epoch)
-    root = keyed_root(epoch, body.shard, body.root_height, running.store.root())
-    if root != body.root:
-        raise StateRootMismatchError(
-            "the snapshot leads to another root", got=root, expected=body.root.hex()
-        )
-    return ShardState(
-        store=running.store,
-        height=body.height,
-        root=body.root,
-        root_height=body.root_height,
-        epoch=epoch.epoch,
-        time=body.time,
-        trail=list(body.trail),
-        trusted=body.trusted and running.own,
-    )
-
-
-def _range(body: SnapshotBody, index: int) -> tuple[int, int]:
-    after = body.starts[index + 1 : index + 2] or (1 << body.page_bits,)
-    return body.starts[index], after[0]
-
-
-def _mac_key(keys: KeyStore, epoch: int) -> bytes:
-    return hkdf(keys.epoch(epoch).state_key, info=_DOMAIN + b"header")
-
-
-def _own_mac(keys: KeyStore, body: SnapshotBody) -> Digest:
-    plain = msgspec.structs.replace(body, own=bytes(32))
+def own_mac(keys: KeyStore, facts: SnapshotFacts) -> Digest:
+    """What only this very instance can put into a header."""
+    plain = msgspec.structs.replace(facts, own=bytes(32))
     return hmac_sha256(keys.derived("snapshot"), _DOMAIN + encode(plain))
 
 
-def _context(header: bytes, index: int, salt: bytes) -> bytes:
-    return _DOMAIN + msgspec.msgpack.encode((header, index, salt))
+def _range(facts: SnapshotFacts, index: int) -> tuple[int, int]:
+    """First page of a chunk after the head, and the page after its last."""
+    after = facts.starts[index : index + 1] or (1 << facts.page_bits,)
+    return facts.starts[index - 1], after[0]
+
+
+def _check_index(index: int, chunks: int) -> None:
+    if not 0 <= index < chunks:
+        raise SnapshotOrderError(
+            "no such chunk", got=index, expected=f"0 … {chunks - 1}"
+        )
+
+
+def _context(facts: SnapshotFacts, header: Digest, index: int, salt: bytes) -> bytes:
+    """All that names a chunk: key and associated data are made of it."""
+    kind = "head" if index == _HEAD else "pages"
+    where = (facts.chain_id, facts.shard, facts.epoch, facts.height, facts.last)
+    return _DOMAIN + encode((kind, *where, facts.root, header, index, salt))
+
+
+def _forged(index: int, error: SealiftError) -> SnapshotForgedError:
+    return SnapshotForgedError(
+        f"chunk {index} is not of this snapshot ({error.code})",
+        hint="It is kept as it is; nothing was overwritten.",
+    )

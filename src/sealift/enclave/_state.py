@@ -45,6 +45,14 @@ class TrailEntry(Message, kw_only=True):
     effects: Digest | None = None
 
 
+class LastBlock(Message, kw_only=True):
+    """What remains known of the last executed block when it has left the trail."""
+
+    generation: Generation
+    block_hash: Digest
+    prev_root: StateRoot
+
+
 @dataclass(slots=True, kw_only=True)
 class ShardState:
     """The state after ``height``.
@@ -60,6 +68,8 @@ class ShardState:
         trail: The executed blocks above the frontier, ascending, without gaps.
         trusted: Whether this instance made it, or L1 was seen to confirm it.
         diverged: Why nothing may be built on it; empty: nothing is wrong.
+        last: The block ``height`` once it has left the trail; ``None`` at genesis, and
+            where a snapshot of format 1 did not say it.
     """
 
     store: PageStore
@@ -71,6 +81,18 @@ class ShardState:
     trail: list[TrailEntry]
     trusted: bool
     diverged: str = ""
+    last: LastBlock | None = None
+
+    def last_block(self) -> LastBlock | None:
+        """Which block ``height`` was, as far as it is known."""
+        if self.trail and self.trail[-1].height == self.height:
+            entry = self.trail[-1]
+            return LastBlock(
+                generation=entry.generation,
+                block_hash=entry.block_hash,
+                prev_root=entry.prev_root,
+            )
+        return self.last
 
 
 def page_key(first: EpochKeys) -> bytes:
@@ -127,8 +149,34 @@ class SealedDiff(Message, kw_only=True):
     sealed: bytes
 
 
+class SnapshotFacts(Message, kw_only=True):
+    """What a snapshot's header says; chunk 0 is its head, the others hold the pages.
+
+    ``last`` is the block ``height``; ``starts`` the first page of every chunk of
+    pages, the first of them 0; ``trusted`` what the maker held of the state
+    (:class:`ShardState`); ``own`` is as in a :class:`DiffHeader`.
+    """
+
+    format: int
+    chain_id: str
+    shard: ShardId
+    epoch: Epoch
+    maker: AccountId
+    height: Height
+    last: LastBlock | None
+    root: StateRoot
+    root_height: Height
+    time: UnixSeconds
+    page_bits: int
+    starts: tuple[int, ...]
+    trail: tuple[TrailEntry, ...]
+    trusted: bool
+    salt: Bytes32
+    own: Bytes32 = bytes(32)
+
+
 class SnapshotBody(Message, kw_only=True):
-    """What a snapshot's header says; its chunks hold the pages.
+    """The same in format 1, where all chunks hold pages.
 
     ``starts`` is the first page of every chunk, the first of them 0;
     ``trusted`` what the maker held of the state (:class:`ShardState`); ``own`` is
@@ -157,3 +205,24 @@ class SealedSnapshotHeader(Message, kw_only=True):
 
     body: bytes
     mac: Bytes32
+
+
+def loaded_state(
+    facts: SnapshotFacts | SnapshotBody,
+    store: PageStore,
+    *,
+    last: LastBlock | None,
+    own: bool,
+) -> ShardState:
+    """The state that a whole snapshot is; ``own``: this very instance made it."""
+    return ShardState(
+        store=store,
+        height=facts.height,
+        root=facts.root,
+        root_height=facts.root_height,
+        epoch=facts.epoch,
+        time=facts.time,
+        trail=list(facts.trail),
+        trusted=facts.trusted and own,
+        last=last,
+    )

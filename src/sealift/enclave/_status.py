@@ -31,13 +31,12 @@ def status(shard: Shard) -> EnclaveStatus:
         shielding_key=shard.shielding_key(),
         generation=None if record is None else record.generation,
         waiting=len(shard.queue),
-        accounts_bytes=0
-        if state is None
-        else sum(len(page) for page in state.store.pages()),
+        accounts_bytes=0 if state is None else state.store.size,
         halted=halted,
         staged=None if staged is None else staged.epoch,
         missing=_missing(shard),
         rotation_due=None if due is None else due.epoch,
+        shadow=None if shard.shadow is None else int(100 * shard.shadow.pages.done),
     )
 
 

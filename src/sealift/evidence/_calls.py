@@ -30,6 +30,7 @@ from sealift.protocol import (
     Order,
     PublishKeyStatement,
     RegistrationStatement,
+    RehearsalStatement,
     ShardConfig,
     ShardRules,
     SignedOrder,
@@ -45,6 +46,13 @@ class CreateShard(Message, tag=False):
 
     rules: ShardRules
     config: ShardConfig
+
+
+class CreateGatedShard(CreateShard, tag=False):
+    """``enclave_bridge.create_gated_shard``."""
+
+    rehearsals: int
+    postpone_by: int
 
 
 class SubmitOrder(Message, tag=False):
@@ -81,6 +89,14 @@ class PostEffects(Message, tag=False):
     statement: EffectsStatement
     signature: _Signature
     effects: tuple[Effect, ...]
+
+
+class PostRehearsal(Message, tag=False):
+    """``enclave_bridge.post_rehearsal``."""
+
+    statement: RehearsalStatement
+    signature: _Signature
+    milliseconds: int
 
 
 class StageKeys(Message, tag=False):
@@ -136,11 +152,13 @@ class Sudo(Message, tag=False):
 
 Call = (
     CreateShard
+    | CreateGatedShard
     | SubmitOrder
     | PublishKey
     | Confirm
     | PostCertificate
     | PostEffects
+    | PostRehearsal
     | StageKeys
     | HoldKeys
     | Propose
@@ -153,11 +171,13 @@ Call = (
 #: What is read of which call.
 CALLS: Final[dict[str, type[Call]]] = {
     "enclave_bridge.create_shard": CreateShard,
+    "enclave_bridge.create_gated_shard": CreateGatedShard,
     "enclave_bridge.submit_order": SubmitOrder,
     "enclave_bridge.publish_key": PublishKey,
     "enclave_bridge.confirm": Confirm,
     "enclave_bridge.post_certificate": PostCertificate,
     "enclave_bridge.post_effects": PostEffects,
+    "enclave_bridge.post_rehearsal": PostRehearsal,
     "enclave_bridge.stage_keys": StageKeys,
     "enclave_bridge.hold_keys": HoldKeys,
     "council.propose": Propose,

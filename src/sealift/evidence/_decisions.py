@@ -16,6 +16,7 @@ from sealift.protocol import (
     KeyEndorsement,
     Leaf,
     Order,
+    RehearsalsOrder,
     RulesOrder,
     Schedule,
     ShardStatus,
@@ -243,8 +244,8 @@ class Decisions:
         """An order that took effect, and in words who decided it.
 
         By the authority of the schedule **before** it: members that suffice. A
-        change of rules takes all members of an ``AnyOf``; the emergency authority
-        may decide what only tightens.
+        change of rules or of rehearsals takes all members of an ``AnyOf``; the
+        emergency authority may decide what only tightens.
 
         Raises:
             ActUnprovenError: Nobody's word for it is in the file, or too few's.
@@ -261,7 +262,7 @@ class Decisions:
         def given(leaf: Leaf) -> bool:
             return _given(leaf, known, schedule)
 
-        unanimous = isinstance(order, RulesOrder)
+        unanimous = isinstance(order, RulesOrder | RehearsalsOrder)
         by_emergency = (
             rules.emergency is not None
             and _tightens(order, standing)

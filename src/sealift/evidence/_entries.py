@@ -15,6 +15,7 @@ from sealift.protocol import (
     EntryStatus,
     Order,
     PostponeOrder,
+    RehearsalsOrder,
     RotationDue,
     RulesChange,
     RulesOrder,
@@ -52,11 +53,19 @@ def require(holds: object, what: str, *, got: object, expected: object) -> None:
         raise ActUnprovenError(what, got=got, expected=expected)
 
 
-def apply_order(schedule: Schedule, order: Order, *, height: Height) -> Schedule:
+def apply_order(
+    schedule: Schedule, order: Order, *, height: Height, withdrawn: bool = False
+) -> Schedule:
     """The schedule after an order that was decided in block ``height``.
 
     1. It is for this chain and shard, under the current serial, not expired.
     2. Its kind's own rules: notice, order of generations, what never changes.
+
+    Args:
+        schedule: Before it.
+        order: What was decided.
+        height: When.
+        withdrawn: Whether a change of rehearsals was ahead that it withdraws.
 
     Raises:
         ActUnprovenError: One of them fails.
@@ -73,11 +82,13 @@ def apply_order(schedule: Schedule, order: Order, *, height: Height) -> Schedule
         got=f"serial {order.serial}, expiry {order.expiry}",
         expected=f"serial {schedule.serial}, block {height} or later",
     )
-    after = _apply(schedule, order, height)  # 2
+    after = _apply(schedule, order, height, withdrawn=withdrawn)  # 2
     return msgspec.structs.replace(after, serial=schedule.serial + 1)
 
 
-def _apply(schedule: Schedule, order: Order, height: Height) -> Schedule:
+def _apply(
+    schedule: Schedule, order: Order, height: Height, *, withdrawn: bool
+) -> Schedule:
     match order:
         case UpgradeOrder():
             return _upgrade(schedule, order, height)
@@ -89,9 +100,14 @@ def _apply(schedule: Schedule, order: Order, height: Height) -> Schedule:
             return _status(schedule, order, height)
         case RulesOrder():
             return _rules(schedule, order, height)
+        case RehearsalsOrder():
+            return schedule  # it says nothing of rehearsals
         case _:
             require(
-                schedule.change, "nothing was withdrawn", got=None, expected="a change"
+                schedule.change or withdrawn,
+                "nothing was withdrawn",
+                got=None,
+                expected="a change",
             )
             return msgspec.structs.replace(schedule, change=None)
 

@@ -44,6 +44,18 @@ def _lines(lineage: VerifiedLineage) -> Iterator[str]:
     for rule in lineage.ruled:
         yield f"By rule, in block {rule.height}: {rule.words}."
     yield _roots(lineage)
+    if lineage.rehearsals_required:
+        yield (
+            f"An upgrade takes good rehearsals on "
+            f"{_count(lineage.rehearsals_required, 'machine')}, else it is postponed "
+            f"by {lineage.postpone_by} blocks."
+        )
+    if lineage.terms_ahead is not None:
+        terms = lineage.terms_ahead
+        yield (
+            f"Ahead: from block {terms.effective_at} on an upgrade takes good "
+            f"rehearsals on {_count(terms.required, 'machine')}."
+        )
     if lineage.schedule.change is not None:
         change = lineage.schedule.change
         yield f"Ahead: other rules from block {change.effective_at} on."
@@ -71,6 +83,12 @@ def _generation(one: GenerationLineage) -> str:
         text += (
             f"; {_count(len(one.instances), 'instance')} on "
             f"{_count(machines, 'machine')} attested by quote"
+        )
+    if one.rehearsals_required:
+        good = sum(each.good for each in one.rehearsals)
+        text += (
+            f"; rehearsed well on {_count(good, 'machine')}, of "
+            f"{one.rehearsals_required} asked for"
         )
     if one.predecessor is not None and one.status in _RAN and one.confirmed_to:
         text += (

@@ -64,11 +64,36 @@ class VerifiedInstance(Message):
     attested_at: Height
 
 
+class VerifiedRehearsal(Message):
+    """A machine's last word on a generation before XYZ, by an attested instance.
+
+    ``milliseconds`` is its host's word; ``check`` names what failed.
+    """
+
+    platform_id: PlatformId
+    signing_key: AccountId
+    good: bool
+    check: str
+    height: Height
+    blocks: int
+    milliseconds: int
+    size: int
+
+
+class TermsAhead(Message):
+    """Other terms of rehearsals that are decided, and from when on they count."""
+
+    effective_at: Height
+    required: int
+    postpone_by: int
+
+
 class GenerationLineage(Message):
     """One generation: what code, who decided it, when it ran, who ran it.
 
-    ``ran_to`` is its last block as the schedule stands, ``None`` if it runs or
-    never ran; ``confirmed_to`` its last block with a root.
+    ``rehearsals`` are those that counted when it was judged in block XYZ-1, if its
+    shard asked for any. ``ran_to`` is its last block as the schedule stands,
+    ``None`` if it runs or never ran; ``confirmed_to`` its last block with a root.
     """
 
     generation: Generation
@@ -86,6 +111,8 @@ class GenerationLineage(Message):
     instances: tuple[VerifiedInstance, ...]
     order: Digest
     source: str = ""
+    rehearsals: tuple[VerifiedRehearsal, ...] = ()
+    rehearsals_required: int = 0
 
 
 class EpochLineage(Message):
@@ -125,6 +152,9 @@ class VerifiedLineage:
     acts: tuple[DecidedAct, ...]
     ruled: tuple[RuledChange, ...]
     roots: int
+    rehearsals_required: int
+    postpone_by: int
+    terms_ahead: TermsAhead | None
     seal: object = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:

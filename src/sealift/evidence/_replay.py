@@ -7,12 +7,15 @@ import msgspec
 
 from sealift.base import AccountId, Generation, Height, decode, encode
 from sealift.protocol import (
+    EntryStatus,
     KeyEpochRecord,
+    RehearsalsOrder,
     Schedule,
     ShardStatus,
     StageKeysStatement,
     StatusOrder,
     UpgradeOrder,
+    WithdrawOrder,
     certificate_key,
     config_at,
     frontier_key,
@@ -33,6 +36,7 @@ from ._calls import (
     OrderRecorded,
     PostCertificate,
     PostEffects,
+    PostRehearsal,
     Propose,
     PublishKey,
     Register,
@@ -65,6 +69,7 @@ from ._keys import (
 )
 from ._lineage import DecidedAct, RuledChange
 from ._proven import ProvenCall, ProvenFile
+from ._rehearsals import Rehearsals
 from ._roots import Effects, Roots
 
 
@@ -98,6 +103,7 @@ class Replay:
     decisions: Decisions = field(init=False)
     roots: Roots = field(init=False)
     effects: Effects = field(init=False)
+    rehearsals: Rehearsals = field(init=False)
     _schedule: Schedule | None = None
     _next_status: ShardStatus | None = None
     _compared: Schedule | None = None
@@ -106,6 +112,7 @@ class Replay:
         self.decisions = Decisions(self.instances)
         self.roots = Roots(self.instances)
         self.effects = Effects(self.instances)
+        self.rehearsals = Rehearsals(self.instances)
 
     @property
     def schedule(self) -> Schedule:
@@ -142,19 +149,25 @@ class Replay:
                 self._take(call)
                 for event in call.events:
                     self._happen(call, event)
+            self._end(height)
             self._compare(height, always=height in shown)
         self._compare(self.proven.last, always=True)
         self._compare_frontier()
         self._compare_certificate(self.proven.last)
 
     def _turn(self, after: int) -> list[Height]:
-        """The next block whose beginning changes the schedule, if any ahead."""
+        """The next block whose beginning or end changes the schedule, if any ahead."""
         if self._schedule is None:
             return []
         if self._next_status is not None:
             return [Height(after + 1)]
         turn = next_turn(self._schedule, after=after, confirmed=self.roots.confirmed)
-        return [] if turn is None else [turn]
+        judged = [
+            Height(one.upgrade_at - 1)
+            for one in self._schedule.entries
+            if one.status is EntryStatus.PENDING and one.upgrade_at - 1 > after
+        ]
+        return judged if turn is None else [turn, *judged]
 
     def _begin(self, height: Height) -> None:
         if self._schedule is None:
@@ -176,6 +189,21 @@ class Replay:
         for entry in self._schedule.entries:
             if was.get(entry.generation) is not entry.status:
                 self._rule(height, words_of(entry))
+
+    def _end(self, height: Height) -> None:
+        """Block XYZ-1: an upgrade without its rehearsals is put off by rule."""
+        if self._schedule is None:
+            return
+        judged = self.rehearsals.judge(self._schedule, height=height)
+        if judged is None or judged.schedule is None:
+            return
+        self._schedule = judged.schedule
+        at = self._schedule.entry(judged.generation).upgrade_at
+        self._rule(
+            height,
+            f"generation {judged.generation} is postponed to block {at}: "
+            f"{judged.good} of {judged.required} rehearsals were good",
+        )
 
     def _rule(self, height: Height, words: str) -> None:
         self.ruled.append(RuledChange(height=height, words=words))
@@ -218,6 +246,8 @@ class Replay:
                 self.effects.say(given, schedule, confirmed=confirmed, height=height)
             case Confirm():
                 self.roots.say(given, schedule, height=height)
+            case PostRehearsal():
+                self.rehearsals.say(call, given, schedule)
             case PostCertificate():
                 if self.roots.posted is None or self.roots.posted[0] < height:
                     self._compare_certificate(Height(height - 1))
@@ -243,6 +273,7 @@ class Replay:
         self._schedule = first_schedule(
             self.proven.chain_id, shard, given, height=call.height
         )
+        self.rehearsals.begin(given)
         self.creator, self.created_at = call.signer, call.height
 
     def _publish(self, call: ProvenCall, given: PublishKey) -> None:
@@ -381,7 +412,12 @@ class Replay:
                 expected="floors that only rise",
             )
             self._next_status = order.status
-        after = apply_order(before, order, height=call.height)
+        withdrawn = False
+        if isinstance(order, RehearsalsOrder):
+            self.rehearsals.change(order, before, height=call.height)
+        elif isinstance(order, WithdrawOrder):
+            withdrawn = self.rehearsals.withdraw(call.height)
+        after = apply_order(before, order, height=call.height, withdrawn=withdrawn)
         self._schedule = after
         made = after.entries[-1].generation if isinstance(order, UpgradeOrder) else None
         self.acts.append(

@@ -39,7 +39,8 @@ def verify_evidence(
     3. Acts: each was decided by the authority of the schedule before it, by
        signatures, hosts' votes or holders' votes that are verified here. The
        schedule re-derived from acts and rules is L1's, wherever it changed and
-       after the last block; no serial is left out.
+       after the last block; no serial is left out. Where a shard asks for
+       rehearsals, who rehearsed is verified too, and a postponement follows.
     4. Instances: each that spoke has a quote, genuine under ``roots`` at block
        time by the ledger's collateral of then; its MRENCLAVE is the scheduled
        one, and it quoted its own statement.
@@ -119,6 +120,9 @@ def _lineage(proven: ProvenFile, replay: Replay) -> VerifiedLineage:
         acts=tuple(replay.acts),
         ruled=tuple(replay.ruled),
         roots=len(replay.roots.links),
+        rehearsals_required=replay.rehearsals.at(proven.last).required,
+        postpone_by=replay.rehearsals.at(proven.last).postpone_by,
+        terms_ahead=replay.rehearsals.ahead_of(proven.last),
     )
 
 
@@ -138,6 +142,7 @@ def _generation(
         e.since for e in schedule.entries if e.generation > number and e.status in RAN
     ]
     ran = entry.status is EntryStatus.RETIRED and later
+    judged = replay.rehearsals.judged.get(number)
     return GenerationLineage(
         generation=number,
         predecessor=entry.predecessor,
@@ -165,4 +170,6 @@ def _generation(
         ),
         order=entry.order,
         source=entry.source,
+        rehearsals=() if judged is None else judged.words,
+        rehearsals_required=0 if judged is None else judged.required,
     )

@@ -56,7 +56,23 @@ class GenesisError(SealiftError):
 
 
 class MigrationRefusedError(SealiftError):
-    """The root of refusals to take a stored state over; nothing was written."""
+    """The root of refusals to take a stored state over; nothing was written.
+
+    ``check`` names what refused, by pallet and hook or item (``notes.post_upgrade``,
+    ``record:notes.notes``), fit for everybody's ears; it is empty where no pallet did.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        hint: str = "",
+        check: str = "",
+    ) -> None:
+        super().__init__(what, got=got, expected=expected, hint=hint)
+        self.check = check
 
 
 class MigrationGapError(MigrationRefusedError):
@@ -77,6 +93,22 @@ class MigrationCheckError(MigrationRefusedError):
 
 class MigrationFailedError(MigrationRefusedError):
     """A pallet's ``on_runtime_upgrade`` raised."""
+
+
+class RecordMigrationError(MigrationRefusedError):
+    """A declared record migration raised, or made what cannot be stored."""
+
+
+class MigrationUnfinishedError(MigrationRefusedError):
+    """A stepped migration has not come to its end, and this code would not end it."""
+
+
+class RecordCollisionError(PalletError):
+    """A renamed item's records would come where there are records already."""
+
+
+class RecordTooLargeError(PalletError):
+    """A record migration made a record that is longer than any may be."""
 
 
 class ProofFormatError(DecodeError):
@@ -101,7 +133,3 @@ class ValueMismatchError(SealiftError):
 
 class SnapshotRefusedError(SealiftError):
     """A head or chunk that does not belong to the wanted state."""
-
-
-class SnapshotIncompleteError(SealiftError):
-    """A snapshot was finished before all of its pages had come."""

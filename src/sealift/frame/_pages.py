@@ -8,11 +8,11 @@ over the groups. It is unkeyed: what leaves the enclave as root is keyed above.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from sealift.base import Digest
+from sealift.base import Digest, InvariantError
 
 from ._errors import RuntimeDefinitionError
 from ._state import Changes
@@ -39,6 +39,17 @@ def group_bits(bits: int) -> int:
 def root_of_groups(groups: Sequence[bytes]) -> Digest:
     """The root over the digests of all groups."""
     return Digest(hashlib.sha256(b"".join(groups)).digest())
+
+
+def root_of_pages(digests: Sequence[bytes]) -> Digest:
+    """The root over the digests of all pages; of a store, ``root()`` is cheaper."""
+    size = 1 << group_bits(len(digests).bit_length() - 1)
+    return root_of_groups(
+        [
+            hashlib.sha256(b"".join(digests[at : at + size])).digest()
+            for at in range(0, len(digests), size)
+        ]
+    )
 
 
 class PageStore:
@@ -100,6 +111,25 @@ class PageStore:
         twin._dirty = self._dirty.copy()
         return twin
 
+    def empty_twin(self) -> "PageStore":
+        """A store without entries, of the same shape and key."""
+        twin = object.__new__(PageStore)
+        twin.bits = self.bits
+        twin._mask = self._mask
+        twin._hasher = self._hasher
+        twin._group_bits = self._group_bits
+        empty = hashlib.sha256(_EMPTY).digest()
+        twin._pages = [_EMPTY] * (1 << self.bits)
+        twin._digests = [empty] * (1 << self.bits)
+        twin._groups = [b""] * len(self._groups)
+        twin._dirty = set(range(len(self._groups)))
+        return twin
+
+    @property
+    def page_count(self) -> int:
+        """How many pages there are."""
+        return 1 << self.bits
+
     def page_of(self, key: bytes) -> int:
         """The number of the page that holds a key."""
         hasher = self._hasher.copy()
@@ -120,6 +150,27 @@ class PageStore:
             for key, value in _decode(page).items()
             if key.startswith(prefix)
         )
+
+    def page_items(self, number: int, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """The entries of one page under a prefix, in key order."""
+        page = self._pages[number]
+        if page == _EMPTY or prefix not in page:
+            return []
+        return [
+            (key, value)
+            for key, value in _decode(page).items()
+            if key.startswith(prefix)
+        ]
+
+    def share_page(self, number: int, other: "PageStore") -> None:
+        """Have the very page that another store of this shape has there."""
+        self._pages[number] = other.pages()[number]
+        self._digests[number] = other.digests()[number]
+        self._dirty.add(number >> self._group_bits)
+
+    def fill_page(self, number: int, entries: Mapping[bytes, bytes]) -> None:
+        """Replace one page by entries that all belong there, in key order."""
+        self._put_page(number, _encode(entries))
 
     def apply(self, changes: Changes) -> None:
         """Write and delete entries; untouched pages stay shared with copies."""
@@ -157,10 +208,31 @@ class PageStore:
         """SHA-256 of every page in order; do not change them."""
         return self._digests
 
-    def put_pages(self, first: int, pages: Sequence[bytes]) -> None:
-        """Replace whole pages, as a verified snapshot has them."""
-        for number, page in enumerate(pages, first):
-            self._put_page(number, page)
+    @property
+    def size(self) -> int:
+        """Bytes of all pages; looks at each (1 ms for 2^16)."""
+        return sum(map(len, self._pages))
+
+    def put_pages(
+        self, first: int, pages: Sequence[bytes], digests: Sequence[bytes]
+    ) -> None:
+        """Replace whole pages, as a snapshot has them.
+
+        Args:
+            first: Number of the first page.
+            pages: All pages of the run.
+            digests: SHA-256 of each, which the caller has computed.
+
+        Raises:
+            InvariantError: There are not so many pages, or digests.
+        """
+        end = first + len(pages)
+        if not 0 <= first < end <= len(self._pages) or len(digests) != len(pages):
+            raise InvariantError("pages do not fit", got=f"{first} … {end - 1}")
+        self._pages[first:end] = pages
+        self._digests[first:end] = digests
+        shift = self._group_bits
+        self._dirty.update(range(first >> shift, (end - 1 >> shift) + 1))
 
     def _put_page(self, number: int, page: bytes) -> None:
         self._pages[number] = page

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from ._errors import PalletError, RuntimeDefinitionError
 from ._event import Event
+from ._records import RecordMigration, check_records
 from ._storage import StorageMap, StorageValue, check_name
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class Pallet:
     #: Oldest stored version that ``on_runtime_upgrade`` accepts; ``None``
     #: means the one just before ``storage_version``.
     migrates_from: ClassVar[int | None] = None
+    #: What becomes of single records of older layouts, before
+    #: ``on_runtime_upgrade`` runs; of any size, for it is done ahead of the upgrade.
+    record_migrations: ClassVar[tuple[RecordMigration, ...]] = ()
     #: Every event class this pallet emits.
     events: ClassVar[tuple[type[Event], ...]] = ()
     #: The errors callers may see, for the metadata.
@@ -79,6 +83,12 @@ class Pallet:
                 setattr(cls, attribute, item.of(name))
             else:
                 item.bind(name)
+        check_records(
+            name,
+            cls.storage_version,
+            cls.record_migrations,
+            {item.name: item for _, item in storage_items(cls)},
+        )
 
     def on_initialize(self, ctx: "Context") -> None:
         """Run first in every block, as root."""
@@ -87,15 +97,39 @@ class Pallet:
         """Run last in every block, as root."""
 
     def pre_upgrade(self, ctx: "Context") -> bytes:
-        """Check the old layout; what it returns is given to ``post_upgrade``."""
+        """Check the old layout; what it returns is given to ``post_upgrade``.
+
+        It reads; what it writes or emits is dropped.
+        """
         del ctx
         return b""
 
     def on_runtime_upgrade(self, ctx: "Context", from_version: int) -> None:
-        """Migrate the storage from ``from_version`` (0: pallet is new)."""
+        """Migrate the storage from ``from_version`` (0: pallet is new).
+
+        What ``record_migrations`` declare is done already.
+        """
 
     def post_upgrade(self, ctx: "Context", before: bytes) -> None:
         """Check the new layout; raise to refuse the upgrade."""
+
+    def migrate_step(
+        self, ctx: "Context", from_version: int, cursor: bytes | None
+    ) -> bytes | None:
+        """Do a bounded part of a migration that takes many blocks, as root.
+
+        A pallet that overrides this is asked first in every block, beginning with
+        that of the upgrade, until it returns ``None``; meanwhile its reads must be
+        right in both layouts (:class:`sealift.frame.MigratingMap` sees to it). Its
+        next version must wait until it is done.
+
+        Args:
+            ctx: The block's; it may weigh as much as the hooks of one phase.
+            from_version: The layout that the upgrade found.
+            cursor: What the step before returned; ``None``: this is the first.
+        """
+        del ctx, from_version, cursor
+        return None
 
 
 def storage_items(
@@ -119,6 +153,11 @@ def storage_items(
             f"pallet {cls.__name__} has two storage items of one name", got=names
         )
     return list(found.items())
+
+
+def steps(pallet: Pallet) -> bool:
+    """Whether a pallet migrates step by step."""
+    return type(pallet).migrate_step is not Pallet.migrate_step
 
 
 def declared_calls(pallet: Pallet) -> dict[str, tuple[Callable[..., None], int]]:

@@ -21,12 +21,16 @@ from ._event import Event
 from ._metadata import RuntimeMetadata
 from ._migration import (
     STORAGE_VERSIONS,
+    MigrationPlan,
     MigrationReport,
+    StepsOutcome,
     migrate_pallets,
+    plan_migration,
     record_runtime,
+    step_pallets,
 )
 from ._origin import NOBODY, ROOT, BlockInfo, Origin
-from ._pallet import RESERVED_PALLET, Pallet, declared_calls
+from ._pallet import RESERVED_PALLET, Pallet, declared_calls, steps
 from ._state import Overlay, StateStore
 from ._types import TypeRegistry
 from ._values import Values
@@ -218,32 +222,96 @@ class Runtime:
             raise UnknownCallError("no such call", got=name)
         return bound.encode(arguments)
 
+    def plan(self, overlay: Overlay, block: BlockInfo) -> MigrationPlan:
+        """What :meth:`migrate` would do to a state, and to its records first.
+
+        Raises:
+            MigrationRefusedError: This runtime does not take the state over.
+        """
+        ctx = self.context(overlay, block)
+        return plan_migration(ctx, self.name, self.version, self.pallets)
+
     def migrate(
-        self, overlay: Overlay, block: BlockInfo, meter: WeightMeter | None = None
+        self,
+        overlay: Overlay,
+        block: BlockInfo,
+        meter: WeightMeter | None = None,
+        *,
+        before: Overlay | None = None,
+        access_weight: int = 0,
     ) -> MigrationReport:
         """Take over a state written by an earlier version of this runtime.
 
-        Runs ``pre_upgrade``, ``on_runtime_upgrade`` and ``post_upgrade`` of
-        every pallet whose stored version is older. On any refusal the overlay
-        is untouched. Storage of pallets that are gone is kept.
+        Runs ``pre_upgrade``, the declared record migrations, ``on_runtime_upgrade``
+        and ``post_upgrade`` of every pallet whose stored version is older. On any
+        refusal the overlay is untouched. Storage of pallets that are gone is kept.
 
         Args:
             overlay: Over the state of the earlier version.
             block: The block in which it happens.
-            meter: What all of it may weigh; a migration that wants more fails.
+            meter: What all of it may weigh; a migration that wants more fails. The
+                declared record migrations weigh nothing.
+            before: Over the state of the earlier version, if ``overlay`` is over
+                what the records of :meth:`plan` make of it already.
+            access_weight: What every access to the state weighs.
 
         Raises:
             ForeignStateError: State of another runtime.
             StateTooNewError: A stored version newer than the code's.
             MigrationGapError: A stored version older than the pallet accepts.
+            MigrationUnfinishedError: A stepped migration is not done.
             MigrationCheckError: A check before or after failed.
+            RecordMigrationError: A declared record migration failed.
             MigrationFailedError: A migration raised.
         """
-        layer = overlay.child()
-        ctx = self.context(layer, block, ROOT, meter)
-        report = migrate_pallets(ctx, self.name, self.version, self.pallets)
-        layer.commit_to(overlay)
+        meter = meter or WeightMeter(UNLIMITED)
+
+        def layer(over: Overlay) -> Overlay:
+            return over.metered(meter, access_weight) if access_weight else over.child()
+
+        records = overlay.child()
+        work = layer(records)
+        report = migrate_pallets(
+            self.context(work, block, ROOT, meter),
+            self.name,
+            self.version,
+            self.pallets,
+            before=self.context(layer(before or overlay), block, ROOT, meter),
+            records=None if before is not None else records,
+        )
+        work.commit_to(records)
+        records.commit_to(overlay)
         return report
+
+    def run_steps(
+        self,
+        overlay: Overlay,
+        block: BlockInfo,
+        meter: WeightMeter | None = None,
+        *,
+        access_weight: int = 0,
+    ) -> StepsOutcome:
+        """Run the next step of every migration that takes many blocks, as root.
+
+        A step that fails is rolled back by itself, reported, and tried again in the
+        next block. Runs first in every block, after :meth:`migrate`.
+
+        Args:
+            overlay: The block's.
+            block: The block.
+            meter: What all steps of the block may weigh.
+            access_weight: What every access to the state weighs.
+        """
+        stepping = [pallet for pallet in self.pallets if steps(pallet)]
+        if not stepping:
+            return StepsOutcome(events=(), failures=())
+        meter = meter or WeightMeter(UNLIMITED)
+
+        def enter() -> Context:
+            layer = overlay.metered(meter, access_weight)
+            return self.context(layer, block, ROOT, meter)
+
+        return step_pallets(self.context(overlay, block, ROOT), stepping, enter)
 
     def _bound(self, call: RuntimeCall) -> BoundCall:
         bound = self._calls.get(call.name)

@@ -7,11 +7,13 @@ again and again.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 
-from sealift.base import Message
+from sealift.base import Digest, Message
 
-from ._errors import SnapshotIncompleteError, SnapshotRefusedError
+from ._errors import SnapshotRefusedError
 from ._pages import MAX_PAGE_BITS, MIN_PAGE_BITS, PageStore, group_bits, root_of_groups
 
 #: A chunk holds about so many bytes of pages: 1 MiB.
@@ -27,7 +29,7 @@ class SnapshotHead(Message, kw_only=True):
     groups: bytes
 
 
-class SnapshotChunk(Message, kw_only=True):
+class SnapshotPages(Message, kw_only=True):
     """A run of pages.
 
     ``before`` and ``after`` are digests of the pages of the first and last
@@ -50,32 +52,43 @@ def snapshot_head(store: PageStore) -> SnapshotHead:
     return SnapshotHead(bits=store.bits, groups=b"".join(store.groups()))
 
 
-def export_chunk(
-    store: PageStore, first: int, *, size: int = CHUNK_BYTES
-) -> SnapshotChunk:
-    """The chunk that begins with page ``first``.
+def snapshot_starts(store: PageStore, *, size: int = CHUNK_BYTES) -> tuple[int, ...]:
+    """The first page of every chunk, the first of them 0.
+
+    Args:
+        store: What is to be exported.
+        size: Bytes of pages after which a chunk ends; it has at least one page.
+    """
+    ends = list(accumulate(map(len, store.pages())))
+    starts = [0]
+    held = 0
+    while (end := max(bisect_right(ends, held + size), starts[-1] + 1)) < len(ends):
+        starts.append(end)
+        held = ends[end - 1]
+    return tuple(starts)
+
+
+def snapshot_pages(store: PageStore, first: int, end: int) -> SnapshotPages:
+    """The chunk of the pages ``first`` … ``end - 1``.
 
     Args:
         store: A store that does not change meanwhile: use ``copy()``.
-        first: Number of the first page; 0, then ``end`` of the chunk before.
-        size: Bytes of pages after which the chunk ends; at least one page.
+        first: Its first page.
+        end: The page after its last.
 
     Raises:
-        SnapshotRefusedError: There is no such page.
+        SnapshotRefusedError: There are no such pages.
     """
     pages = store.pages()
-    if not 0 <= first < len(pages):
+    if not 0 <= first < end <= len(pages):
         raise SnapshotRefusedError(
-            "no such page", got=first, expected=f"0 … {len(pages) - 1}"
+            "no such pages",
+            got=f"{first} … {end - 1}",
+            expected=f"0 … {len(pages) - 1}",
         )
-    end = first
-    held = 0
-    while end < len(pages) and (end == first or held + len(pages[end]) <= size):
-        held += len(pages[end])
-        end += 1
     start_group, end_group = _group_edges(store.bits, first, end)
     digests = store.digests()
-    return SnapshotChunk(
+    return SnapshotPages(
         first=first,
         pages=tuple(pages[first:end]),
         before=b"".join(digests[start_group:first]),
@@ -83,39 +96,24 @@ def export_chunk(
     )
 
 
-def export_chunks(
-    store: PageStore, *, size: int = CHUNK_BYTES
-) -> Iterator[SnapshotChunk]:
-    """All chunks in order; the store must not change meanwhile."""
-    first = 0
-    while first < len(store.pages()):
-        chunk = export_chunk(store, first, size=size)
-        first = chunk.end
-        yield chunk
+class SnapshotVerifier:
+    """What a verified head says of every chunk; it holds no pages.
 
-
-class SnapshotImport:
-    """Collects verified chunks into a store; any order, repeats are harmless.
-
-    1. The head has this shard's number of pages and leads to the root.
+    1. The head has this shard's number of pages, and a digest for each group.
     2. A chunk's pages, with the digests it carries, give the head's groups.
-    3. The store is handed out when every page has come.
 
-    The root vouches for what is on the pages.
+    The caller owes that :attr:`root` is the one that is wanted: it vouches for
+    all that is on the pages.
 
     Args:
         head: Head of the snapshot.
-        root: Unkeyed root that was confirmed for the wanted height.
         bits: Page bits of the shard's genesis.
-        key: Page key of the shard.
 
     Raises:
         SnapshotRefusedError: Step 1.
     """
 
-    def __init__(
-        self, *, head: SnapshotHead, root: bytes, bits: int, key: bytes
-    ) -> None:
+    def __init__(self, head: SnapshotHead, *, bits: int) -> None:
         # 1.
         self._groups = _split(head.groups)
         if head.bits != bits or not MIN_PAGE_BITS <= bits <= MAX_PAGE_BITS:
@@ -126,31 +124,26 @@ class SnapshotImport:
             raise SnapshotRefusedError(
                 "snapshot head is of the wrong length", got=len(self._groups)
             )
-        if root_of_groups(self._groups) != root:
-            raise SnapshotRefusedError(
-                "snapshot is of another root",
-                got=root_of_groups(self._groups),
-                expected=root,
-            )
-        self._store = PageStore(bits=bits, key=key)
-        self._missing = bytearray(b"\x01" * (1 << bits))
+        self._bits = bits
 
-    def add(self, chunk: SnapshotChunk) -> None:
-        """Verify a chunk and take its pages.
+    @property
+    def root(self) -> Digest:
+        """The unkeyed root that the head leads to."""
+        return root_of_groups(self._groups)
+
+    def verify(self, chunk: SnapshotPages) -> Sequence[bytes]:
+        """The digests of a chunk's pages, which are the snapshot's.
 
         Raises:
-            SnapshotRefusedError: Step 2; nothing was taken.
+            SnapshotRefusedError: Step 2.
         """
         # 2.
-        bits = self._store.bits
+        bits = self._bits
         if not chunk.pages or not 0 <= chunk.first < chunk.end <= 1 << bits:
             raise SnapshotRefusedError("chunk has no pages, or no such pages")
         start, end = _group_edges(bits, chunk.first, chunk.end)
-        digests = [
-            *_split(chunk.before),
-            *(hashlib.sha256(page).digest() for page in chunk.pages),
-            *_split(chunk.after),
-        ]
+        own = [hashlib.sha256(page).digest() for page in chunk.pages]
+        digests = [*_split(chunk.before), *own, *_split(chunk.after)]
         if len(digests) != end - start or len(chunk.before) != _DIGEST_BYTES * (
             chunk.first - start
         ):
@@ -162,25 +155,7 @@ class SnapshotImport:
                 raise SnapshotRefusedError(
                     "chunk is not of this snapshot", got=f"pages from {start + at}"
                 )
-        self._store.put_pages(chunk.first, chunk.pages)
-        self._missing[chunk.first : chunk.end] = bytes(len(chunk.pages))
-
-    def next_missing(self) -> int | None:
-        """The first page that has not come, or ``None`` if all have."""
-        at = self._missing.find(1)
-        return None if at < 0 else at
-
-    def finish(self) -> PageStore:
-        """The whole store.
-
-        Raises:
-            SnapshotIncompleteError: Step 3: pages are missing.
-        """
-        # 3.
-        missing = self.next_missing()
-        if missing is not None:
-            raise SnapshotIncompleteError("snapshot is not whole", got=f"no {missing}")
-        return self._store
+        return own
 
 
 def _group_edges(bits: int, first: int, end: int) -> tuple[int, int]:

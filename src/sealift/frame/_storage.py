@@ -122,7 +122,7 @@ def _plain(kind: object) -> object:
             return kind
 
 
-def _key_reader(kind: object) -> Callable[[bytes], object]:
+def key_reader(kind: object) -> Callable[[bytes], object]:
     """The inverse of :func:`encode_key` for one key type."""
     plain = _plain(kind)
     if plain is bytes:
@@ -133,7 +133,7 @@ def _key_reader(kind: object) -> Callable[[bytes], object]:
         return bytes.decode
     args = typing.get_args(plain)
     if typing.get_origin(plain) is tuple and args and Ellipsis not in args:
-        readers = tuple(_key_reader(arg) for arg in args)
+        readers = tuple(key_reader(arg) for arg in args)
         return lambda raw: _read_tuple(raw, readers)
     raise RuntimeDefinitionError(
         "type cannot be a storage key",
@@ -183,7 +183,7 @@ def _read_tuple(
     return tuple(parts)
 
 
-class _Codec(Generic[T]):
+class Codec(Generic[T]):
     """Encodes and decodes one type, refusing what could not be read again."""
 
     __slots__ = ("_decode", "kind", "label")
@@ -254,7 +254,7 @@ class StorageValue(StorageItem, Generic[T]):
         self, name: str, kind: object, *, default: T | _Unset = _UNSET
     ) -> None:
         super().__init__(name)
-        self._codec: _Codec[T] = _Codec(kind, name)
+        self._codec: Codec[T] = Codec(kind, name)
         self._default = (
             None if isinstance(default, _Unset) else self._codec.encode(default)
         )
@@ -338,9 +338,9 @@ class StorageMap(StorageItem, Generic[K, V]):
     ) -> None:
         super().__init__(name)
         self.key_kind = key
-        self._read_key = _key_reader(key)
+        self._read_key = key_reader(key)
         self._key_shape = _key_shape(key)
-        self._codec: _Codec[V] = _Codec(value, name)
+        self._codec: Codec[V] = Codec(value, name)
         self._default = (
             None if isinstance(default, _Unset) else self._codec.encode(default)
         )
@@ -441,7 +441,7 @@ class StorageMap(StorageItem, Generic[K, V]):
             StorageValueError: An entry is no ``old`` value, or the new value
                 does not fit.
         """
-        codec: _Codec[Old] = _Codec(old, self.name)
+        codec: Codec[Old] = Codec(old, self.name)
         entries = ctx.storage.items(self.prefix)
         for key, raw in entries:
             value = change(codec.decode(raw))

@@ -24,6 +24,7 @@ from ._ledger import Ledger
 from ._orders import verify_order
 from ._outcomes import FinalizedBlock, LedgerTxResult, TxCheck
 from ._ports import CollateralVerdict, Evidence, QuoteVerifier
+from ._rehearsed import good_words, rehearsal_row, rehearsal_words
 from ._roots import RootConflict, SignedConfirmation
 from ._rules import verify_rules
 from ._runtime import RUNTIME_NAME
@@ -89,11 +90,14 @@ __all__ = [
     "code_of_error",
     "collect",
     "forecast",
+    "good_words",
     "is_eligible",
     "lacking",
     "ledger_call",
     "ledger_metadata",
     "parse_genesis",
+    "rehearsal_row",
+    "rehearsal_words",
     "render_genesis",
     "require_eligible",
     "shard_id_of",

@@ -11,12 +11,12 @@ from sealift.crypto import SignatureInvalidError
 from sealift.protocol import (
     MAX_DEPTH,
     MAX_MEMBERS,
+    UNANIMOUS,
     Authority,
     CancelOrder,
     KeyEndorsement,
     Leaf,
     Order,
-    RulesOrder,
     Schedule,
     ShardRules,
     ShardStatus,
@@ -135,8 +135,8 @@ def collect(schedule: Schedule, signed: SignedOrder, known: OpenOrder) -> OpenOr
 def decides(schedule: Schedule, opened: OpenOrder, *, standing: ShardStatus) -> bool:
     """Whether those that endorsed an order may decide it.
 
-    The authority may decide everything; a change of rules takes all members of
-    its ``AnyOf``. The emergency authority may decide what only tightens.
+    The authority may decide everything; a change of rules or of rehearsals takes all
+    members of its ``AnyOf``. The emergency authority may decide what only tightens.
 
     Args:
         schedule: As it is.
@@ -159,7 +159,7 @@ def lacking(
         and satisfied(emergency, given)
     ):
         return ()
-    return missing(rules.authority, given, unanimous=isinstance(order, RulesOrder))
+    return missing(rules.authority, given, unanimous=isinstance(order, UNANIMOUS))
 
 
 def tightens(order: Order, standing: ShardStatus) -> bool:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from sealift.base import AccountId, Amount, Epoch, ShardId
 from sealift.crypto import sha256
-from sealift.frame import Context, PalletError, call, ensure_signed
+from sealift.frame import Context, Event, PalletError, call, ensure_signed
 from sealift.protocol import SIZE_CLASSES, Schedule
 
 from ._bridge_keys import EpochKeeper
@@ -105,7 +105,7 @@ class EnclaveBridge(EpochKeeper):
     """The one pallet that enclaves watch."""
 
     name = "enclave_bridge"
-    events = (
+    events: ClassVar[tuple[type[Event], ...]] = (
         RulesScheduled,
         GenerationPostponed,
         RulesChanged,

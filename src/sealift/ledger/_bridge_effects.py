@@ -95,6 +95,9 @@ class EffectKeeper(RootKeeper):
         8. Not executed already; one platform counts once; there is room.
         9. Executed as soon as it may be.
         """
+        for one in effects:
+            if isinstance(one, StakeDecision):
+                self.require_known(one.order)
         ensure_signed(ctx.origin)
         schedule = self._schedule_for(ctx, statement)  # 1
         shard = schedule.shard

@@ -1,11 +1,12 @@
 """`enclave_bridge`: orders of a shard's authority, and endorsements of them."""
 
 from sealift.base import Digest, Height, ShardId
-from sealift.frame import Context, Event, call, ensure_signed
+from sealift.frame import CallArgumentsError, Context, Event, call, ensure_signed
 from sealift.protocol import (
     CancelOrder,
     Order,
     PostponeOrder,
+    RehearsalsOrder,
     RulesOrder,
     Schedule,
     SignedOrder,
@@ -62,6 +63,7 @@ class OrderKeeper(ScheduleKeeper):
            and all other open orders end.
         3. Else it waits, if there is anything new.
         """
+        self.require_known(order.order)
         ensure_signed(ctx.origin)
         schedule = self.schedule_of(ctx, order.order.shard)
         known = self._known(ctx, schedule, order.order)
@@ -79,6 +81,21 @@ class OrderKeeper(ScheduleKeeper):
             self._keep_open(ctx, schedule, opened)
             return
         self._carry_out(ctx, schedule, order.order)  # 2
+
+    def require_known(self, order: Order) -> None:
+        """Return if this version of the runtime has such orders.
+
+        Programs of before refused others as no arguments of any call; so do the
+        versions that they had, whatever the program.
+
+        Raises:
+            CallArgumentsError: It hasn't.
+        """
+        if isinstance(order, RehearsalsOrder):
+            raise CallArgumentsError(
+                "this version of the L1 runtime has no such orders",
+                got=type(order).__name__,
+            )
 
     def note_vote(
         self, ctx: Context, order: Order, voted: StakeAuthority | WorkersAuthority

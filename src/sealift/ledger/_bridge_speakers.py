@@ -13,6 +13,7 @@ from sealift.protocol import (
     HandoverCertificate,
     HoldKeysStatement,
     PublishKeyStatement,
+    RehearsalStatement,
     Schedule,
     ScheduleEntry,
     ShardStatus,
@@ -31,6 +32,7 @@ Stated: TypeAlias = (
     | HandoverCertificate
     | HoldKeysStatement
     | PublishKeyStatement
+    | RehearsalStatement
     | StageKeysStatement
 )
 

@@ -35,6 +35,8 @@ _FRAME = (
     "StorageValueError",
     "UndeclaredEventError",
     "CallPanickedError",
+    "RecordCollisionError",
+    "RecordTooLargeError",
 )
 _SYSTEM = (
     "RuntimeUpgradeError",
@@ -125,6 +127,12 @@ _BRIDGE = (
     "EffectsRefutedError",
     "RotationAttestationError",
     "AttestationAgeError",
+    "RehearsalTermsError",
+    "RehearsalClosedError",
+    "RehearsalForeignError",
+    "RehearsalFormError",
+    "RehearsalStaleError",
+    "RehearsalsFullError",
 )
 _COUNCIL = (
     "NoCouncilError",

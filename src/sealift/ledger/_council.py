@@ -133,6 +133,7 @@ class Council(Pallet):
            are over make some.
         3. The signer's instance has a seat.
         """
+        self._orders.require_known(order)
         operator = ensure_signed(ctx.origin)
         schedule = self._orders.schedule_of(ctx, order.shard)
         terms = _terms(schedule)  # 1

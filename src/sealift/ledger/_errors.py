@@ -384,6 +384,30 @@ class EpochHeldError(PalletError):
     """The instance said before that it holds these keys; nothing happened."""
 
 
+class RehearsalTermsError(PalletError):
+    """Terms of rehearsals by which a shard would stand still."""
+
+
+class RehearsalClosedError(PalletError):
+    """No rehearsals are taken of this generation: not yet, or no more."""
+
+
+class RehearsalForeignError(PalletError):
+    """A rehearsal for another order, or for another upgrade block."""
+
+
+class RehearsalFormError(PalletError):
+    """A rehearsal that tells finer than it may, or contradicts itself."""
+
+
+class RehearsalStaleError(PalletError):
+    """The platform's last rehearsal is as new: a replay, or an older one."""
+
+
+class RehearsalsFullError(PalletError):
+    """So many platforms have rehearsed well that no more are kept."""
+
+
 class ValidatorsFixedError(PalletError):
     """The genesis says that the validators of this chain never change."""
 

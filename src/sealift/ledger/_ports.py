@@ -180,6 +180,13 @@ class Orders(Protocol):
             UnknownShardError: No such shard.
         """
 
+    def require_known(self, order: Order) -> None:
+        """Return if this version of the runtime has such orders.
+
+        Raises:
+            CallArgumentsError: It hasn't.
+        """
+
     def note_vote(
         self, ctx: Context, order: Order, voted: StakeAuthority | WorkersAuthority
     ) -> None:

@@ -18,6 +18,8 @@ from ._ports import QuoteVerifier
 from ._runtime import LedgerPallets, compose, genesis_config
 from .v2 import SECOND_RUNTIME
 from .v2 import compose as compose_v2
+from .v3 import THIRD_RUNTIME
+from .v3 import compose as compose_v3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ def version_table(*versions: RuntimeVersion) -> Mapping[int, RuntimeVersion]:
 RUNTIME_VERSIONS: Final = version_table(
     RuntimeVersion(number=FIRST_RUNTIME, compose=compose),
     RuntimeVersion(number=SECOND_RUNTIME, compose=compose_v2),
+    RuntimeVersion(number=THIRD_RUNTIME, compose=compose_v3),
 )
 #: The newest of them; its metadata has the calls of all.
 NEWEST_RUNTIME: Final = max(RUNTIME_VERSIONS)

@@ -1,11 +1,12 @@
 """Every message that crosses a trust boundary, with its limits and versions.
 
 ``docs/spec/statements.md`` lists what is signed or quoted. The ECALL table is
-:mod:`sealift.protocol.ecall`, the platform's is
+:mod:`sealift.protocol.ecall` (with :mod:`sealift.protocol.audit`), the platform's is
 :mod:`sealift.protocol.platform`; import those as modules.
 """
 
 from ._statement import Statement, parse_statement
+from .audit import AuditStatement
 from .authority import (
     MAX_DEPTH,
     MAX_MEMBERS,
@@ -37,7 +38,9 @@ from .calls import (
     TrustedCall,
     TrustedCallBody,
     call_info,
+    call_of,
     open_call,
+    open_call_bytes,
     open_getter,
     open_receipt,
     open_reply,
@@ -88,11 +91,13 @@ from .effects import (
 )
 from .orders import (
     MAX_ENDORSEMENTS,
+    UNANIMOUS,
     CancelOrder,
     Endorsement,
     KeyEndorsement,
     Order,
     PostponeOrder,
+    RehearsalsOrder,
     RulesOrder,
     SignedOrder,
     StatusOrder,
@@ -115,6 +120,21 @@ from .provisioning import (
     SealedKeyPackage,
     SessionBinding,
     key_commitment,
+)
+from .rehearsals import (
+    LEAST_POSTPONEMENT,
+    MAX_REHEARSALS,
+    MOST_POSTPONEMENT,
+    EntryRehearsals,
+    Rehearsal,
+    RehearsalGate,
+    RehearsalTerms,
+    TermsChange,
+    gate_key,
+    is_rounded,
+    newness,
+    rehearsals_key,
+    rounded_up,
 )
 from .schedule import (
     PLATFORM_KINDS,
@@ -145,21 +165,26 @@ from .schedule import (
 
 __all__ = [
     "INVOKE",
+    "LEAST_POSTPONEMENT",
     "MAX_DEPTH",
     "MAX_EFFECTS",
     "MAX_EFFECTS_BYTES",
     "MAX_ENDORSEMENTS",
     "MAX_MEMBERS",
     "MAX_RANGE_EFFECTS",
+    "MAX_REHEARSALS",
     "MAX_TX_BYTES",
     "MAX_VALIDITY",
+    "MOST_POSTPONEMENT",
     "MU_RA_VERSIONS",
     "PLATFORM_KINDS",
     "SHIELD_FUNDS",
     "SIZE_CLASSES",
+    "UNANIMOUS",
     "AllOf",
     "AnyOf",
     "AttestationPolicy",
+    "AuditStatement",
     "Authority",
     "BlockEffects",
     "CallTooLargeError",
@@ -171,6 +196,7 @@ __all__ = [
     "EffectsStatement",
     "EnclaveRecord",
     "Endorsement",
+    "EntryRehearsals",
     "EntryStatus",
     "Envelope",
     "EpochKeys",
@@ -204,7 +230,11 @@ __all__ = [
     "Ratio",
     "Receipt",
     "RegistrationStatement",
+    "Rehearsal",
+    "RehearsalGate",
     "RehearsalStatement",
+    "RehearsalTerms",
+    "RehearsalsOrder",
     "Role",
     "RotationDue",
     "RotationRequest",
@@ -230,6 +260,7 @@ __all__ = [
     "StatusOrder",
     "SudoAuthority",
     "Tally",
+    "TermsChange",
     "Transaction",
     "TransactionBody",
     "TrustedCall",
@@ -241,6 +272,7 @@ __all__ = [
     "WorkersAuthority",
     "accepted_epochs",
     "call_info",
+    "call_of",
     "certificate_key",
     "collateral_key",
     "config_at",
@@ -250,18 +282,24 @@ __all__ = [
     "enclave_key",
     "epoch_at",
     "frontier_key",
+    "gate_key",
+    "is_rounded",
     "key_commitment",
     "keys_key",
     "leaves",
     "missing",
+    "newness",
     "next_upgrade",
     "open_call",
+    "open_call_bytes",
     "open_getter",
     "open_receipt",
     "open_reply",
     "parse_statement",
     "record_key",
+    "rehearsals_key",
     "rotation_demand",
+    "rounded_up",
     "satisfied",
     "schedule_key",
     "seal_message",

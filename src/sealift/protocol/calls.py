@@ -1,6 +1,6 @@
 """Trusted calls, getters, receipts: what users and enclaves say to each other."""
 
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -130,7 +130,8 @@ class SealedReceipt(Message):
 
     ``envelope`` is the SHA-256 of the envelope bytes on L1. The same call in
     the same block seals to the same bytes on every instance, so that their
-    receipts roots agree.
+    receipts roots agree. ``height`` is that of the block it was given in: of a copy,
+    a later one than the receipt names, whose ``index`` is the first one's.
     """
 
     envelope: Digest
@@ -186,7 +187,33 @@ def open_call(
         PaddingError: Padded otherwise than :func:`seal_message` does.
         DecodeError: Not the canonical encoding of a call.
     """
-    return _open(TrustedCall, envelope, secret, (chain_id, shard), "the call")
+    return call_of(
+        open_call_bytes(envelope, secret=secret, chain_id=chain_id, shard=shard)
+    )
+
+
+def open_call_bytes(
+    envelope: Envelope, *, secret: bytes, chain_id: str, shard: bytes
+) -> bytes:
+    """What is in an envelope sealed as a call, whatever it is; for an audit.
+
+    Raises:
+        HpkeError: Not sealed to this key, chain, shard and epoch.
+    """
+    info = call_info(TrustedCall.__name__, chain_id, shard, envelope.epoch)
+    return hpke_open(
+        HpkeSuite.X25519, secret, envelope.ciphertext, info=info, what="the call"
+    )
+
+
+def call_of(plain: bytes) -> TrustedCall:
+    """The call that opened bytes are; the second half of :func:`open_call`.
+
+    Raises:
+        PaddingError: Padded otherwise than :func:`seal_message` does.
+        DecodeError: Not the canonical encoding of a call.
+    """
+    return canonical_decode(TrustedCall, _unpad(plain))
 
 
 def open_getter(
@@ -199,30 +226,30 @@ def open_getter(
         PaddingError: Padded otherwise than :func:`seal_message` does.
         DecodeError: Not the canonical encoding of a getter.
     """
-    return _open(Getter, envelope, secret, (chain_id, shard), "the getter")
-
-
-_Sealed = TypeVar("_Sealed", TrustedCall, Getter)
-
-
-def _open(
-    kind: type[_Sealed],
-    envelope: Envelope,
-    secret: bytes,
-    place: tuple[str, bytes],
-    what: str,
-) -> _Sealed:
-    info = call_info(kind.__name__, *place, envelope.epoch)
+    info = call_info(Getter.__name__, chain_id, shard, envelope.epoch)
     plain = hpke_open(
-        HpkeSuite.X25519, secret, envelope.ciphertext, info=info, what=what
+        HpkeSuite.X25519, secret, envelope.ciphertext, info=info, what="the getter"
     )
-    return canonical_decode(kind, _unpad(plain))
+    return canonical_decode(Getter, _unpad(plain))
 
 
 def seal_receipt(
-    receipt: Receipt, *, reply_key: bytes, envelope: Digest, block_hash: Digest
+    receipt: Receipt,
+    *,
+    reply_key: bytes,
+    envelope: Digest,
+    block_hash: Digest,
+    height: Height | None = None,
 ) -> SealedReceipt:
     """Seal a receipt for its caller, the same way on every instance.
+
+    Args:
+        receipt: The receipt; that of a copy is the first one's, of an earlier block.
+        reply_key: The call's.
+        envelope: The digest of the envelope that it answers.
+        block_hash: Of the block in which it is given.
+        height: Of that block, by which the caller finds the hash that opens it; by
+            default the receipt's own: it is no copy's.
 
     The key is HKDF(reply key; block hash, envelope, index). It may serve two
     plaintexts: a generation and, after a rescue, its predecessor execute the same
@@ -239,7 +266,10 @@ def seal_receipt(
         entropy=lambda size: nonce[:size],
     )
     return SealedReceipt(
-        envelope=envelope, height=receipt.height, index=receipt.index, sealed=sealed
+        envelope=envelope,
+        height=receipt.height if height is None else height,
+        index=receipt.index,
+        sealed=sealed,
     )
 
 

@@ -21,6 +21,20 @@ from sealift.base import (
     StateRoot,
 )
 
+from . import audit
+from ._ecall_state import (
+    DiffApply,
+    Genesis,
+    SnapshotBegin,
+    SnapshotCheck,
+    SnapshotCheckChunk,
+    SnapshotChecked,
+    SnapshotChunk,
+    SnapshotDrop,
+    SnapshotGet,
+    SnapshotHeader,
+    StateReply,
+)
 from .calls import SealedReceipt
 from .chain import (
     Confirmation,
@@ -102,55 +116,6 @@ class Started(Message):
     signing_key: AccountId
     key_store: bytes
     head: Height
-
-
-# --- state in and out ---
-
-
-class Genesis(Message):
-    """The shard's genesis blob, public data (map of pallet to genesis config)."""
-
-    blob: bytes
-
-
-class SnapshotBegin(Message):
-    """Start exporting the state as it is now, or offer one for import."""
-
-    header: bytes | None = None
-
-
-class SnapshotHeader(Message):
-    """An authenticated header: height, root, number of chunks (opaque bytes)."""
-
-    header: bytes
-    height: Height
-    chunks: int
-
-
-class SnapshotGet(Message):
-    """Ask for chunk ``index`` of the snapshot that was begun."""
-
-    index: int
-
-
-class SnapshotChunk(Message):
-    """One encrypted chunk; to the enclave on import, from it on export."""
-
-    index: int
-    data: bytes
-
-
-class DiffApply(Message):
-    """An encrypted diff of the block after the state's height."""
-
-    diff: bytes
-
-
-class StateReply(Message):
-    """Where the state stands now (``None``: there is no state yet)."""
-
-    height: Height | None
-    root: StateRoot | None
 
 
 # --- the chain ---
@@ -375,7 +340,8 @@ class EnclaveStatus(Message):
     ``epochs`` are those whose keys are held and that act or have acted;
     ``staged`` is one that is held for later. ``missing`` are acting ones that
     are not held: they are to be requested. ``rotation_due`` is the epoch that
-    L1 wants staged or held next.
+    L1 wants staged or held next. ``shadow`` says how much of the copy's records is
+    migrated ahead, in percent; ``None``: there is nothing to migrate ahead.
     """
 
     shard: ShardId
@@ -392,6 +358,7 @@ class EnclaveStatus(Message):
     staged: Epoch | None = None
     missing: tuple[Epoch, ...] = ()
     rotation_due: Epoch | None = None
+    shadow: int | None = None
 
 
 class DumpRa(Message):
@@ -472,6 +439,33 @@ class SessionReply(Message):
     error: tuple[str, str] | None = None
 
 
+# --- audit by replay; the rest is in :mod:`sealift.protocol.audit` ---
+
+
+class AuditPresent(Message):
+    """What L1 says now, for an auditor that has drawn its challenge.
+
+    ``path`` are light blocks from the relay's head to *h* and *h*+1, ``txs`` those
+    of *h*, of which one holds the challenge; ``proofs`` (schedule, frontier, first
+    keys) are against the state after *h*. Since version 2 of the table.
+    """
+
+    path: tuple[bytes, ...]
+    txs: tuple[bytes, ...]
+    proofs: tuple[StateProof, ...]
+
+
+class AuditAdmit(Message):
+    """Let an auditee in: its quote, and its platform's collateral.
+
+    ``proofs`` are against the state that the present is of. Since version 2.
+    """
+
+    statement: audit.AuditStatement
+    quote: bytes
+    proofs: tuple[StateProof, ...]
+
+
 class Refused(Message):
     """A typed refusal; the enclave goes on."""
 
@@ -486,6 +480,9 @@ Request = (
     | SnapshotBegin
     | SnapshotGet
     | SnapshotChunk
+    | SnapshotCheck
+    | SnapshotCheckChunk
+    | SnapshotDrop
     | DiffApply
     | ImportBlock
     | SkipTo
@@ -506,6 +503,9 @@ Request = (
     | FeedSession
     | ProveSession
     | CloseSession
+    | AuditPresent
+    | AuditAdmit
+    | audit.AuditRequest
 )
 
 Reply = (
@@ -514,6 +514,7 @@ Reply = (
     | StateReply
     | SnapshotHeader
     | SnapshotChunk
+    | SnapshotChecked
     | Followed
     | ChainEvidence
     | Executed
@@ -529,6 +530,7 @@ Reply = (
     | RaDump
     | Answer
     | SessionReply
+    | audit.AuditReply
     | Refused
 )
 
@@ -540,6 +542,9 @@ ECALLS: dict[type[Message], tuple[type[Message], ...]] = {
     SnapshotBegin: (SnapshotHeader,),
     SnapshotGet: (SnapshotChunk,),
     SnapshotChunk: (StateReply,),
+    SnapshotCheck: (SnapshotChecked,),
+    SnapshotCheckChunk: (SnapshotChecked,),
+    SnapshotDrop: (StateReply,),
     DiffApply: (StateReply,),
     ImportBlock: (Followed,),
     SkipTo: (Followed,),
@@ -560,4 +565,7 @@ ECALLS: dict[type[Message], tuple[type[Message], ...]] = {
     FeedSession: (SessionReply,),
     ProveSession: (SessionReply,),
     CloseSession: (SessionReply,),
+    AuditPresent: (audit.AuditStands,),
+    AuditAdmit: (audit.AuditSealed,),
+    **audit.AUDIT_ECALLS,
 }

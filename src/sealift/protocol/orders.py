@@ -111,12 +111,30 @@ class RulesOrder(Statement):
 
 
 class WithdrawOrder(Statement):
-    """A change of rules that is pending shall not take effect."""
+    """A change of rules, or of rehearsals, that is pending shall not take effect."""
 
     DOMAIN: ClassVar[str] = "sealift/order/withdraw/v1"
     chain_id: ChainId
     shard: ShardId
     serial: _Count
+    expiry: Height
+
+
+class RehearsalsOrder(Statement):
+    """Upgrades shall take so many good rehearsals from ``effective_at`` on.
+
+    Each by another platform; without them an upgrade is put off by ``postpone_by``
+    blocks. Endorsed as other rules are, and at the longest notice, whether more are
+    asked for or fewer. L1 has it since version 3 of its runtime.
+    """
+
+    DOMAIN: ClassVar[str] = "sealift/order/rehearsals/v1"
+    chain_id: ChainId
+    shard: ShardId
+    serial: _Count
+    required: _Count
+    postpone_by: _Count
+    effective_at: Height
     expiry: Height
 
 
@@ -127,7 +145,11 @@ Order: TypeAlias = (
     | StatusOrder
     | RulesOrder
     | WithdrawOrder
+    | RehearsalsOrder
 )
+
+#: Orders that take all members of an ``AnyOf``, so that no member removes the others.
+UNANIMOUS = (RulesOrder, RehearsalsOrder)
 
 
 class KeyEndorsement(Message):

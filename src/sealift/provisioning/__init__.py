@@ -4,10 +4,18 @@ A state table, two generators of steps, and a driver that turns bytes and
 proofs into bytes and wishes. Keys leave a provider only in step 7.
 """
 
-from ._entitled import Standing, judge_instance, provider_entry, requester_entry
+from ._audit import verify_auditee
+from ._entitled import (
+    Standing,
+    judge_auditee,
+    judge_instance,
+    provider_entry,
+    requester_entry,
+)
 from ._epochs import EntitledEpochs, entitled_epochs, epoch_public
 from ._errors import (
     AttestedTooEarlyError,
+    AuditNonceError,
     ChallengeMismatchError,
     CheckpointMismatchError,
     CommitmentMismatchError,
@@ -24,6 +32,7 @@ from ._errors import (
     ProvisioningError,
     RefusedByPeerError,
     SessionOrderError,
+    VendorRevokedError,
     WrongShardError,
     WrongVendorError,
 )
@@ -34,6 +43,7 @@ from ._table import TABLE, Event, Row, State, next_state
 __all__ = [
     "TABLE",
     "AttestedTooEarlyError",
+    "AuditNonceError",
     "ChallengeMismatchError",
     "CheckpointMismatchError",
     "CommitmentMismatchError",
@@ -59,12 +69,15 @@ __all__ = [
     "SessionOrderError",
     "Standing",
     "State",
+    "VendorRevokedError",
     "WrongShardError",
     "WrongVendorError",
     "entitled_epochs",
     "epoch_public",
+    "judge_auditee",
     "judge_instance",
     "next_state",
     "provider_entry",
     "requester_entry",
+    "verify_auditee",
 ]

@@ -25,6 +25,7 @@ from ._errors import (
     NotScheduledError,
     OperatorNotListedError,
     ProviderNotEntitledError,
+    VendorRevokedError,
     WrongVendorError,
 )
 
@@ -152,15 +153,69 @@ def judge_instance(
             got=quote.mrenclave,
             expected=record.fingerprint.hex(),
         )
+    heights = AttestedHeights(attested_at=record.attested_at, judged_at=standing.height)
+    _judge(quote, entry, standing.schedule.status, heights)
+
+
+def judge_auditee(
+    quote: VerifiedQuote,
+    entry: ScheduleEntry,
+    *,
+    platform: str,
+    status: ShardStatus,
+    height: Height,
+) -> None:
+    """Return only if former code may be shown the calls of its own range again.
+
+    1. The entry names it on this platform, and its vendor. 2. That vendor's word
+    still counts. 3. It meets the entry's policy and every floor that acts **now**:
+    code that a floor withdrew as vulnerable is not started for an audit either.
+
+    Args:
+        quote: Fresh: made for this audit.
+        entry: Of the generation whose range is audited.
+        platform: The kind that the quote's root vouches for.
+        status: The shard's, as proven now.
+        height: The block that the status was proven after.
+
+    Raises:
+        NotScheduledError: 1: another MRENCLAVE.
+        WrongVendorError: 1: another MRSIGNER or product.
+        VendorRevokedError: 2.
+        IsvSvnTooLowError: 3.
+        PolicyRefusedError: 3, with every rule.
+    """
+    # 1.
+    wanted = entry.config.code.get(platform)
+    if entry.status in _DEAD or quote.mrenclave != wanted:
+        raise NotScheduledError(
+            f"not the code of generation {entry.generation}",
+            got=quote.mrenclave,
+            expected="none on this platform" if wanted is None else wanted.hex(),
+        )
+    # 2.
+    if quote.mrsigner in status.revoked_signers:
+        raise VendorRevokedError(
+            "code of a vendor whose word counts no more", got=quote.mrsigner
+        )
+    # 3.
+    _judge(quote, entry, status, AttestedHeights(attested_at=height, judged_at=height))
+
+
+def _judge(
+    quote: VerifiedQuote,
+    entry: ScheduleEntry,
+    status: ShardStatus,
+    heights: AttestedHeights,
+) -> None:
+    """Vendor, ISV_SVN and policy of an entry, narrowed by the floors."""
     config = entry.config
     _check_vendor(quote, config)
-    status = standing.schedule.status
     floor = max(config.min_isv_svn, status.min_isv_svn)
     if quote.isv_svn < floor:
         raise IsvSvnTooLowError(
             "ISV_SVN is too low", got=quote.isv_svn, expected=f"≥ {floor}"
         )
-    heights = AttestedHeights(attested_at=record.attested_at, judged_at=standing.height)
     judge(quote, _raised(config.attestation, status), heights=heights)
 
 

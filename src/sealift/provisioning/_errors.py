@@ -77,3 +77,11 @@ class CheckpointMismatchError(ProvisioningError):
 
 class RefusedByPeerError(ProvisioningError):
     """The other end refused, by name."""
+
+
+class VendorRevokedError(ProvisioningError):
+    """The code's vendor is revoked: it is not started for an audit either."""
+
+
+class AuditNonceError(ProvisioningError):
+    """An auditee's statement that was not made for this invitation."""

@@ -53,6 +53,7 @@ from sealift.protocol import (
 )
 from sealift.protocol.ecall import Registration
 
+from ._audit import PLATFORM_ANCHOR
 from ._checks import check_checkpoint, check_registration
 from ._entitled import (
     Standing,
@@ -365,7 +366,7 @@ def _verify_peer(
     held = decode(CollateralRecord, _value(state, collateral_key(fmspc), "collateral"))
     statement = record.statement
     anchor = next(
-        (a for a in me.anchors if _PLATFORM_ANCHOR.get(record.platform) == a.kind), None
+        (a for a in me.anchors if PLATFORM_ANCHOR.get(record.platform) == a.kind), None
     )
     if anchor is None:
         raise KeyBindingError(
@@ -381,9 +382,6 @@ def _verify_peer(
         nonce=challenge.challenge,
         binding=_binding(role, me, statement.signing_key, statement.hpke_key),
     )
-
-
-_PLATFORM_ANCHOR = {"insecure-sim": "insecure-sim", "gramine-sgx": "intel"}
 
 
 def _package_info(

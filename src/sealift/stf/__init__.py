@@ -28,6 +28,7 @@ from ._block import (
     DepositOutcome,
     Item,
     Limits,
+    MigrationRehearsal,
     ShardBlock,
     ShieldedFunds,
 )
@@ -88,6 +89,8 @@ from ._opening import (
     VerifiedGetter,
     open_and_verify,
     open_and_verify_getter,
+    open_for_audit,
+    verify_opened,
 )
 from ._orders import (
     OrderElsewhereError,
@@ -156,6 +159,7 @@ __all__ = [
     "KeyEpochExpiredError",
     "Limits",
     "MaintenanceError",
+    "MigrationRehearsal",
     "Moment",
     "MyVote",
     "NegativeAmountError",
@@ -209,4 +213,6 @@ __all__ = [
     "getter",
     "open_and_verify",
     "open_and_verify_getter",
+    "open_for_audit",
+    "verify_opened",
 ]

@@ -32,6 +32,10 @@ class Limits:
         base_weight: What opening and booking a call costs beside its own.
         hook_weight: Most weight that the hooks of one phase spend together.
         getter_weight: Most weight that one getter spends.
+        migration_weight: Most weight that an upgrade's checks and hooks spend
+            together: that of 20 full blocks. Declared record migrations weigh nothing.
+        access_weight: What every access to the state weighs for them, and for the
+            steps of migrations that take many blocks.
         told_bytes: Most bytes of events that the receipts of a block hold together;
             receipts beyond have none. Padded, they fit a frame to the host.
     """
@@ -41,6 +45,8 @@ class Limits:
     base_weight: int = 100
     hook_weight: int = 500_000
     getter_weight: int = 500_000
+    migration_weight: int = 20 * 2_000_000
+    access_weight: int = 1
     told_bytes: int = 4 * 1024 * 1024
 
 
@@ -138,6 +144,7 @@ class BlockOutcome:
         events: Events of hooks and deposits: for tests and operators.
         hook_failures: Hooks that failed and were rolled back.
         migration: What was migrated first, if anything was.
+        step_failures: Steps of migrations that failed and were rolled back.
     """
 
     height: Height
@@ -152,3 +159,12 @@ class BlockOutcome:
     events: tuple[EmittedEvent, ...]
     hook_failures: tuple[tuple[str, CallFailure], ...]
     migration: MigrationReport | None
+    step_failures: tuple[tuple[str, CallFailure], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationRehearsal:
+    """What a migration would do: told and changed."""
+
+    report: MigrationReport
+    changes: dict[bytes, bytes | None]

@@ -21,7 +21,7 @@ from sealift.frame import (
     call,
     ensure_signed,
 )
-from sealift.protocol import Order, Schedule, StakeDecision, Tally
+from sealift.protocol import Order, RehearsalsOrder, Schedule, StakeDecision, Tally
 
 from ._balances import Issuance
 from ._effects import EffectsPort
@@ -329,7 +329,10 @@ class Democracy(Pallet):
         effect = StakeDecision(
             order=order, passed=decision.passed, tally=decision.tally
         )
-        self._effects.issue(ctx, effect, from_hook=True)
+        # an L1 of before its version 3 can't read such an order, nor what waits behind
+        # it: whoever may propose must not stop the shard's effects
+        if decision.passed or not isinstance(order, RehearsalsOrder):
+            self._effects.issue(ctx, effect, from_hook=True)
         self._end(
             ctx, poll, "passed" if decision.passed else "rejected", decision.tally
         )

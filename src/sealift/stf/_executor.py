@@ -18,6 +18,7 @@ from sealift.frame import (
     STORAGE_VERSIONS,
     BlockInfo,
     CallGuard,
+    MigrationPlan,
     MigrationReport,
     Overlay,
     Pallet,
@@ -31,7 +32,7 @@ from sealift.frame import (
 from sealift.protocol import MAX_VALIDITY, GetterBody
 
 from ._balances import Balances
-from ._block import BlockOutcome, Limits, ShardBlock
+from ._block import BlockOutcome, Limits, MigrationRehearsal, ShardBlock
 from ._democracy import Democracy
 from ._effects import Effects, OutstandingEffects
 from ._enclave_update import EnclaveUpdate
@@ -118,10 +119,17 @@ class Executor:
         config = decode(dict[str, object], blob, limit=MAX_GENESIS_BYTES)
         self.runtime.apply_genesis(store, self._info(height, time), config)
 
-    def execute_block(self, state: StateReader, block: ShardBlock) -> BlockOutcome:
+    def execute_block(
+        self,
+        state: StateReader,
+        block: ShardBlock,
+        *,
+        before: StateReader | None = None,
+    ) -> BlockOutcome:
         """Execute one block; no call in it is skipped, doubled or reordered.
 
-        1. If an earlier version wrote the state, it is migrated first.
+        1. If an earlier version wrote the state, it is migrated first. Then the next
+           step of every migration that takes many blocks is done.
         2. Time and schedule are noted, effects that L1 has executed are forgotten;
            pallets' ``on_initialize`` run.
         3. Calls and deposits take effect in order.
@@ -131,6 +139,9 @@ class Executor:
         Args:
             state: The state after the block before; stays untouched.
             block: The block.
+            before: The state after the block before, if ``state`` is what
+                the records of :meth:`plan` make of it already; the outcome is the same
+                but for these changes.
 
         Raises:
             MigrationRefusedError: Step 1: this code must not take the state
@@ -139,7 +150,13 @@ class Executor:
         overlay = Overlay.over(state)
         info = self._info(block.height, block.time)
         bench = self._bench
-        migration = self._migrate(overlay, info)  # 1
+        migration = self._migrate(overlay, info, before)  # 1
+        stepped = bench.runtime.run_steps(
+            overlay,
+            info,
+            WeightMeter(bench.limits.hook_weight),
+            access_weight=bench.limits.access_weight,
+        )
         ctx = bench.runtime.context(overlay, info)
         if block.schedule is not None:  # 2
             bench.enclave_update.observe(ctx, block.schedule)
@@ -169,9 +186,10 @@ class Executor:
             effects_before=effects_before,
             counts=run.counts,
             weight=run.meter.used,
-            events=tuple(run.events),
+            events=(*stepped.events, *run.events),
             hook_failures=tuple(run.hook_failures),
             migration=migration,
+            step_failures=stepped.failures,
         )
 
     def outstanding(
@@ -184,10 +202,37 @@ class Executor:
             effects.outstanding.get(ctx, one) for one in effects.waiting.get(ctx)
         )
 
-    def rehearse(
+    def plan(
         self, state: StateReader, *, height: Height, time: UnixSeconds
-    ) -> MigrationReport | None:
-        """Migrate a state and throw the result away (DESIGN §11.7).
+    ) -> MigrationPlan | None:
+        """What becomes of a state before this code executes on it, records first.
+
+        Returns:
+            ``None`` if this very version wrote it.
+
+        Raises:
+            MigrationRefusedError: This code would refuse the state.
+        """
+        overlay, info = Overlay.over(state), self._info(height, time)
+        if self._is_current(overlay, info):
+            return None
+        return self.runtime.plan(overlay, info)
+
+    def rehearse(
+        self,
+        state: StateReader,
+        *,
+        height: Height,
+        time: UnixSeconds,
+        before: StateReader | None = None,
+    ) -> MigrationRehearsal | None:
+        """Migrate a state and write nothing (DESIGN §11.7).
+
+        Args:
+            state: The state; stays untouched.
+            height: The block in which it would happen.
+            time: Its time.
+            before: As for :meth:`execute_block`.
 
         Returns:
             What the migration would do; ``None`` if there is nothing to migrate.
@@ -195,7 +240,13 @@ class Executor:
         Raises:
             MigrationRefusedError: This code would refuse the state.
         """
-        return self._migrate(Overlay.over(state), self._info(height, time))
+        overlay = Overlay.over(state)
+        report = self._migrate(overlay, self._info(height, time), before)
+        if report is None:
+            return None
+        return MigrationRehearsal(
+            report=report, changes=dict(sorted(overlay.changes.items()))
+        )
 
     def answer(
         self,
@@ -255,20 +306,33 @@ class Executor:
             chain_id=self._chain_id, height=height, time=time, shard=self._shard
         )
 
-    def _migrate(self, overlay: Overlay, info: BlockInfo) -> MigrationReport | None:
+    def _is_current(self, overlay: Overlay, info: BlockInfo) -> bool:
+        """Whether this very version wrote the state."""
         runtime = self.runtime
         ctx = runtime.context(overlay, info)
         record = RUNTIME_RECORD.find(ctx)
-        if (
+        return (
             record is not None
             and (record.name, record.version) == (runtime.name, runtime.version)
             and all(
                 STORAGE_VERSIONS.find(ctx, pallet.name) == pallet.storage_version
                 for pallet in runtime.pallets
             )
-        ):
+        )
+
+    def _migrate(
+        self, overlay: Overlay, info: BlockInfo, before: StateReader | None
+    ) -> MigrationReport | None:
+        if self._is_current(overlay, info):
             return None
-        return runtime.migrate(overlay, info)
+        limits = self._bench.limits
+        return self.runtime.migrate(
+            overlay,
+            info,
+            WeightMeter(limits.migration_weight),
+            before=None if before is None else Overlay.over(before),
+            access_weight=limits.access_weight,
+        )
 
 
 def _check_bounds(body: GetterBody, *, height: Height, head: Height) -> None:

@@ -5,8 +5,9 @@ one function and no pool; an enclave hides its latency by calling it while it
 waits for the header that commits to the results.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
 from sealift.base import (
     AccountId,
@@ -29,7 +30,8 @@ from sealift.protocol import (
     PaddingError,
     TrustedCall,
     TrustedCallBody,
-    open_call,
+    call_of,
+    open_call_bytes,
     open_getter,
 )
 
@@ -45,6 +47,9 @@ from ._errors import (
 MAX_ENVELOPE_BYTES = SIZE_CLASSES[-1] + 256
 
 _MADE_HERE = object()
+#: Gives what is in an envelope; ``None``: the key of its epoch is not held.
+_Opener: TypeAlias = Callable[[Envelope], bytes | None]
+_NOT_OPENED: Final = "the call does not open"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,41 +144,94 @@ def open_and_verify(
     Raises:
         InvariantError: The key of an accepted epoch is not held.
     """
-    ring = _ring(keys, accepted)
-    return [_open_one(raw, ring, chain_id, shard) for raw in envelopes]
+    taken = _taken(keys, accepted)
+
+    def opener(envelope: Envelope) -> bytes | None:
+        secret = keys.get(envelope.epoch)
+        if secret is None:
+            return None
+        return open_call_bytes(envelope, secret=secret, chain_id=chain_id, shard=shard)
+
+    return [_open_one(raw, taken, opener, (chain_id, shard)) for raw in envelopes]
+
+
+def open_for_audit(
+    raw: bytes, *, keys: Mapping[int, bytes], chain_id: str, shard: ShardId
+) -> bytes | None:
+    """What is in an envelope, unread; ``None`` if it opens by none of the keys.
+
+    The keys' holder says only this to the code that judges it
+    (:func:`verify_opened`): what the bytes mean is that code's to say.
+    """
+    try:
+        envelope = _parse_envelope(raw)
+        secret = keys.get(envelope.epoch)
+        if secret is None:
+            return None
+        return open_call_bytes(envelope, secret=secret, chain_id=chain_id, shard=shard)
+    except (EnvelopeError, HpkeError):
+        return None
+
+
+def verify_opened(
+    envelopes: Sequence[tuple[bytes, bytes | None]],
+    *,
+    chain_id: str,
+    shard: ShardId,
+    accepted: Collection[int],
+) -> list[OpenedCall | RefusedCall]:
+    """:func:`open_and_verify`, by somebody who holds no key (DESIGN §13).
+
+    The same steps with the same outcome, except that step 3 is given: beside each
+    envelope stands what :func:`open_for_audit` found in it.
+    """
+    taken = _Taken(accepted=accepted, current=max(accepted, default=None))
+    return [
+        _open_one(raw, taken, _given(plain), (chain_id, shard))
+        for raw, plain in envelopes
+    ]
+
+
+def _given(plain: bytes | None) -> _Opener:
+    def opener(_: Envelope) -> bytes:
+        if plain is None:
+            raise HpkeError(_NOT_OPENED)
+        return plain
+
+    return opener
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Ring:
-    """Keys, and which of them open calls that are taken."""
+class _Taken:
+    """The epochs whose calls are taken, and the current one of them."""
 
-    keys: Mapping[int, bytes]
     accepted: Collection[int]
     current: int | None
 
 
-def _ring(keys: Mapping[int, bytes], accepted: Collection[int] | None) -> _Ring:
+def _taken(keys: Mapping[int, bytes], accepted: Collection[int] | None) -> _Taken:
     if accepted is None:
-        return _Ring(keys=keys, accepted=keys.keys(), current=None)
+        return _Taken(accepted=keys.keys(), current=None)
     lacking = sorted(set(accepted) - set(keys))
     if lacking:
         raise InvariantError("the key of an accepted epoch is not held", got=lacking)
-    return _Ring(keys=keys, accepted=accepted, current=max(accepted, default=None))
+    return _Taken(accepted=accepted, current=max(accepted, default=None))
 
 
 def _open_one(
-    raw: bytes, ring: _Ring, chain_id: str, shard: ShardId
+    raw: bytes, taken: _Taken, opener: _Opener, place: tuple[str, ShardId]
 ) -> OpenedCall | RefusedCall:
     digest = sha256(raw)
+    chain_id, shard = place
     body: TrustedCallBody | None = None
     try:
         envelope = _parse_envelope(raw)  # 1
         try:
-            secret = _secret(envelope, ring)  # 2
+            _check_taken(envelope, taken)  # 2
         except KeyEpochExpiredError:
-            body = _peek(envelope, ring, chain_id, shard)
+            body = _peek(envelope, opener)
             raise
-        call = _open_call(envelope, secret, chain_id, shard)  # 3
+        call = _open_call(envelope, opener)  # 3
         body = call.body
         preimage = body.preimage()
         _check_place(body, chain_id, shard)  # 4
@@ -196,24 +254,20 @@ def _open_one(
     )
 
 
-def _open_call(
-    envelope: Envelope, secret: bytes, chain_id: str, shard: ShardId
-) -> TrustedCall:
+def _open_call(envelope: Envelope, opener: _Opener) -> TrustedCall:
+    plain = opener(envelope)
+    if plain is None:
+        raise HpkeError(_NOT_OPENED)
     try:
-        return open_call(envelope, secret=secret, chain_id=chain_id, shard=shard)
+        return call_of(plain)
     except (DecodeError, PaddingError) as error:
         raise _unreadable("call") from error
 
 
-def _peek(
-    envelope: Envelope, ring: _Ring, chain_id: str, shard: ShardId
-) -> TrustedCallBody | None:
+def _peek(envelope: Envelope, opener: _Opener) -> TrustedCallBody | None:
     """Of a call that is refused already: what it says, if it opens."""
-    secret = ring.keys.get(envelope.epoch)
-    if secret is None:
-        return None
     try:
-        return _open_call(envelope, secret, chain_id, shard).body
+        return _open_call(envelope, opener).body
     except (HpkeError, UnreadableCallError):
         return None
 
@@ -239,7 +293,8 @@ def open_and_verify_getter(
         InvariantError: The key of an accepted epoch is not held.
     """
     envelope = _parse_envelope(raw)  # 1
-    secret = _secret(envelope, _ring(keys, accepted))  # 2
+    _check_taken(envelope, _taken(keys, accepted))  # 2
+    secret = keys[envelope.epoch]
     try:
         getter = open_getter(envelope, secret=secret, chain_id=chain_id, shard=shard)
     except (DecodeError, PaddingError) as error:  # 3
@@ -261,19 +316,19 @@ def _parse_envelope(raw: bytes) -> Envelope:
     return envelope
 
 
-def _secret(envelope: Envelope, ring: _Ring) -> bytes:
-    if envelope.epoch in ring.accepted:
-        return ring.keys[envelope.epoch]
+def _check_taken(envelope: Envelope, taken: _Taken) -> None:
+    if envelope.epoch in taken.accepted:
+        return
     hint = "Seal to the shard's current shielding key"
-    if ring.current is not None and envelope.epoch < ring.current:
+    if taken.current is not None and envelope.epoch < taken.current:
         raise KeyEpochExpiredError(
-            f"sealed to key epoch {envelope.epoch}; the current one is {ring.current}",
+            f"sealed to key epoch {envelope.epoch}; the current one is {taken.current}",
             hint=hint,
         )
     raise UnknownEpochError(
         "key epoch is not accepted",
         got=envelope.epoch,
-        expected=f"one of {sorted(ring.accepted)}",
+        expected=f"one of {sorted(taken.accepted)}",
         hint=hint,
     )
 

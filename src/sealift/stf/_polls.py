@@ -11,6 +11,7 @@ from sealift.protocol import (
     EntryStatus,
     Order,
     PostponeOrder,
+    RehearsalsOrder,
     RulesOrder,
     Schedule,
     StakeAuthority,
@@ -157,7 +158,7 @@ def check_timetable(order: Order, schedule: Schedule, *, closes_at: int) -> None
 
     1. It does not expire before it is there.
     2. Its notice can still run: an upgrade's to its release, that of other rules
-       to their block.
+       or terms to their block.
     3. An entry that it cancels or puts off is still pending then.
 
     Raises:
@@ -182,7 +183,7 @@ def check_timetable(order: Order, schedule: Schedule, *, closes_at: int) -> None
                 got=f"release {order.release_from}, upgrade {order.upgrade_at}",
                 expected=f"{there + notice} ≤ release_from < upgrade_at",
             )
-    elif isinstance(order, RulesOrder):
+    elif isinstance(order, RulesOrder | RehearsalsOrder):
         if order.effective_at < there + rules.longest_notice:
             raise OrderHeightsError(
                 "no room for the vote and the longest notice",

@@ -338,6 +338,7 @@ class WorldWorker:
             return
         if refused is not None:
             self.refusals.append(refused)
+            self._signed_to = None  # from L1's frontier, as the real worker does
 
     def _begin_after(self) -> list[Height]:
         if self._signed_to is not None:

@@ -25,6 +25,7 @@ from sealift.crypto import Entropy, account_of, hkdf, sha256
 from sealift.frame import Runtime, storage_key
 from sealift.insecure_sim import PLATFORM_KIND, SimIntel, SimMachine
 from sealift.ledger import (
+    FIRST_RUNTIME,
     RUNTIME_VERSIONS,
     LedgerGenesis,
     LedgerParams,
@@ -55,6 +56,7 @@ from sealift.protocol import (
 )
 
 from ._chain import Sent, WorldChain
+from ._creation import creation, genesis_blob
 from ._disk import WorldDisk
 from ._errors import CrashError, WorldError
 from ._release import Release, make_release
@@ -93,6 +95,8 @@ class World:
         confirm_every: Blocks without calls that are confirmed together.
         block_seconds: From one block to the next.
         versions: The versions of the L1 runtime that L1's program has.
+        runtime: The one that L1 begins with.
+        rehearsals: Since version 3: how many, and how far to postpone without.
     """
 
     def __init__(
@@ -108,6 +112,8 @@ class World:
         confirm_every: int = 4,
         block_seconds: int = 2,
         versions: Mapping[int, RuntimeVersion] = RUNTIME_VERSIONS,
+        runtime: int = FIRST_RUNTIME,
+        rehearsals: tuple[int, int] | None = None,
     ) -> None:
         self.confirm_every = confirm_every
         self.workers: dict[str, WorldWorker] = {}
@@ -118,6 +124,7 @@ class World:
         self._seed = seed
         self._rules = (page_bits, min_notice, rescue_after, root_quorum)
         self._more_rules = dict(rules or {})
+        self._rehearsals = rehearsals
         self._users: dict[str, WorldUser] = {}
         self._shards: list[ShardId] = []
         self._clones = 0
@@ -130,6 +137,7 @@ class World:
                 sudo=self.account("root"),
                 anchors=(parse_trust_anchor(self.intel.root_der),),
                 params=LedgerParams(),
+                runtime=runtime,
             ),
             block_seconds=block_seconds,
             versions=versions,
@@ -309,11 +317,13 @@ class World:
             genesis: Of the application's own pallets.
             config: Instead of the default one.
         """
-        self.genesis = self._genesis(funds, genesis)
+        self.genesis = genesis_blob(self.account, funds, genesis)
         page_bits, min_notice, rescue_after, root_quorum = self._rules
+        call, gate = creation(self._rehearsals)
         self.act(
             "authority",
-            "enclave_bridge.create_shard",
+            call,
+            **gate,
             rules=msgspec.structs.replace(
                 ShardRules(
                     authority=SudoAuthority(key=self.account("authority")),
@@ -579,20 +589,3 @@ class World:
             if entry.config.code.get(PLATFORM_KIND) == release.fingerprint:
                 return release.runtime
         raise WorldError(f"no release of generation {entry.generation} is known")
-
-    def _genesis(
-        self, funds: Mapping[str, int] | None, own: Mapping[str, object] | None
-    ) -> bytes:
-        given = {"alice": 1000, "bob": 1000, "carol": 1000} if funds is None else funds
-        return encode(
-            {
-                "balances": {
-                    "endowments": [
-                        {"account": self.account(name), "free": amount}
-                        for name, amount in given.items()
-                    ]
-                },
-                "sudo": {"key": self.account("authority").hex()},
-                **(own or {}),
-            }
-        )

@@ -35,6 +35,19 @@ cost           bytes on L1 of a call alone in its       the signed call itself,
 abci           a transaction by CheckTx, a proposal,    the same server and client
                FinalizeBlock and Commit over the        with an application that
                socket: µs                               does nothing
+catchup        blocks a worker comes back by, after     the same blocks,
+               it was away, by diffs: blocks/s          followed and executed
+gap_1k, _100k, the longest from one block's receipts    submit to receipt in
+_1m            to the next around XYZ, less the usual,  ordinary blocks, by the
+               in block intervals, under load           worst around XYZ
+gap_ratio      submit to receipt, the worst around XYZ  1: ``ratio`` is many by
+               at a million accounts, by that at 1,000  few, not floor by ours
+snapshot       export, fsynced files, read, import of   AEAD and the same disk
+               a million accounts: MiB/s                alone
+memory         growth of a process by the state of a    the bytes of its entries
+               million accounts: B an account
+join_ratio     a newcomer's time in both enclaves by    1: ``ratio`` is long by
+               10,000 blocks of history, by that at 10  short, not floor by ours
 invoke_1, _4   sealed calls through CometBFT with 1     the ledger alone, on the
                or 4 validators into an enclave: calls/s same blocks
 =============  =======================================  ==========================
@@ -45,7 +58,6 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -64,7 +76,6 @@ from sealift.attestation import (
 from sealift.base import (
     AccountId,
     Height,
-    Message,
     UnixSeconds,
 )
 from sealift.cli.invoke_bench import bench_invoke
@@ -113,6 +124,9 @@ from sealift.transport.clock import WallClock, unix_seconds
 from ._bench_abci import bench_abci
 from ._bench_bisection import bench_bisection
 from ._bench_cost import bench_cost
+from ._bench_crowd import Meter
+from ._bench_gap import bench_gap, bench_gap_ratio
+from ._bench_join import bench_catchup, bench_join_ratio
 from ._bench_shard import (
     CHAIN,
     ROUNDS,
@@ -122,12 +136,15 @@ from ._bench_shard import (
     compared,
     timed,
 )
+from ._bench_snapshot import bench_memory, bench_snapshot
 from ._bench_tally import bench_tally, bench_votes
 from ._release import Release
 from ._worker import WorldWorker
 from ._world import World
 
 _PATIENCE_BLOCKS = 8
+#: Instead of names: those that take long, too.
+ALL = "--all"
 
 # --- exec ---
 
@@ -261,30 +278,6 @@ def bench_quote(*, times: int = 20) -> Result:
     )
 
 
-class _Meter:
-    """Seconds spent inside enclaves, by wrapping their one door."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def watch(self, worker: WorldWorker) -> None:
-        inner = worker.ask_enclave
-
-        def ask(request: Message) -> Message:
-            began = time.perf_counter()
-            try:
-                return inner(request)
-            finally:
-                self.seconds += time.perf_counter() - began
-
-        setattr(worker, "ask_enclave", ask)  # noqa: B010 - a method, replaced
-
-    def take(self) -> float:
-        """What has passed since the last time."""
-        seconds, self.seconds = self.seconds, 0.0
-        return seconds
-
-
 def bench_provisioning(*, rounds: int = 5) -> Result:
     """Both ends of mu-ra inside their enclaves, L1's blocks not counted."""
     with tempfile.TemporaryDirectory() as name:
@@ -295,7 +288,7 @@ def bench_provisioning(*, rounds: int = 5) -> Result:
         spent, floors = [], []
         for number in range(rounds):
             requester = world.worker(f"requester-{number}", release)
-            meter = _Meter()
+            meter = Meter()
             meter.watch(first)
             meter.watch(requester)
             requester.request_keys(first)
@@ -374,7 +367,7 @@ def _one_handover(folder: Path, accounts: int, calls: int) -> tuple[float, float
     world.run_until(entry.release_from)
     new = world.worker("new", new_release, upstream=old)
     new.request_keys(old)
-    meter = _Meter()
+    meter = Meter()
     meter.watch(old)
     meter.watch(new)
 
@@ -409,7 +402,7 @@ def bench_rotation(*, rounds: int = 5) -> Result:
         first = world.begin(release)
         second = world.worker("second", release, operator="operator-2", upstream=first)
         second.request_keys(first)
-        meter = _Meter()
+        meter = Meter()
         meter.watch(first)
         meter.watch(second)
         spent, floors = [], []
@@ -463,25 +456,42 @@ BENCHMARKS: dict[str, Callable[[], Result]] = {
     "tally": bench_tally,
     "cost": bench_cost,
     "abci": bench_abci,
+    "catchup": bench_catchup,
+    "gap_1k": partial(bench_gap, 1000),
+    "gap_100k": partial(bench_gap, 100_000),
+    "gap_1m": partial(bench_gap, 1_000_000),
+    "gap_ratio": bench_gap_ratio,
+    "snapshot": bench_snapshot,
+    "memory": bench_memory,
+    "join_ratio": bench_join_ratio,
     "invoke_1": partial(_invoke, 1),
     "invoke_4": partial(_invoke, 4),
 }
+#: They take a minute or more each: run if named, or with ``--all``.
+LARGE = frozenset({"gap_100k", "gap_1m", "gap_ratio", "snapshot", "join_ratio"})
 #: They need CometBFT; without it, they are run only if named.
 _NETWORKS = frozenset({"invoke_1", "invoke_4"})
 
 
-def _runnable() -> list[str]:
-    """All, but for those that need an engine that is not there."""
+def _runnable(*, large: bool) -> list[str]:
+    """All, but for those that need an engine that is not there, or long."""
+    left_out = frozenset[str]() if large else LARGE
     try:
         find_engine(os.environ)
     except (EngineMissingError, EngineVersionError):
-        return [name for name in BENCHMARKS if name not in _NETWORKS]
-    return list(BENCHMARKS)
+        left_out |= _NETWORKS
+    return [name for name in BENCHMARKS if name not in left_out]
 
 
 def main(names: list[str]) -> None:
-    """Run the named benchmarks (all, if none is named); JSON on stdout."""
-    found = {name: BENCHMARKS[name]() for name in names or _runnable()}
+    """Run the named benchmarks; JSON on stdout.
+
+    Args:
+        names: None: those that take some minutes together; ``--all``: all.
+    """
+    if names in ([], [ALL]):
+        names = _runnable(large=bool(names))
+    found = {name: BENCHMARKS[name]() for name in names}
     sys.stdout.write(json.dumps(found) + "\n")
 
 

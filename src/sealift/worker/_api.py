@@ -7,9 +7,10 @@ sealed for somebody else. Binary bodies are canonical MessagePack.
 import asyncio
 import math
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from aiohttp import web
 
@@ -25,7 +26,13 @@ from sealift.base import (
 from sealift.protocol import Envelope
 from sealift.protocol.ecall import Answer, Ask, DumpRa, EnclaveStatus, GetStatus, RaDump
 from sealift.transport.account import L1RefusedError
-from sealift.transport.http import BASE_ERRORS, ErrorTable, RetryTable, make_app
+from sealift.transport.http import (
+    BASE_ERRORS,
+    ErrorTable,
+    Handler,
+    RetryTable,
+    make_app,
+)
 from sealift.transport.rpc import NodeUnreachableError, TxNotIncludedError
 
 from ._carry import CarryGate, network_of
@@ -41,9 +48,13 @@ from ._errors import (
     EnclaveRefusedError,
     EnvelopeSizeError,
     SessionsOfPeerError,
+    SnapshotDamagedError,
+    SnapshotManifestError,
+    SnapshotNotKeptError,
     SnapshotTooSoonError,
     StalledError,
     StoreError,
+    SwitchingError,
     UpstreamError,
     WorkerError,
     WrongChainError,
@@ -51,6 +62,8 @@ from ._errors import (
 from ._follower import Executions, Follower
 from ._metrics import Metrics
 from ._mura import serve_session
+from ._rate import Bandwidth
+from ._state_api import STATE_ERRORS, StateRoutes
 from ._store import StoredSnapshot, WorkerStore
 from ._upstream import WebSocketWire
 
@@ -66,11 +79,12 @@ _SESSIONS_OF_PEER = 4
 _HEARTBEAT_SECONDS = 20.0
 #: Between two snapshots for peers; the last two are there to be downloaded.
 _SNAPSHOT_SECONDS = 120.0
-_BINARY = "application/octet-stream"
+BINARY = "application/octet-stream"
 
 #: The one table from a worker's errors to HTTP.
 API_ERRORS: ErrorTable = {
     **BASE_ERRORS,
+    **STATE_ERRORS,
     WorkerError: HTTPStatus.INTERNAL_SERVER_ERROR,
     EnclaveRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     EnclaveGoneError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -83,7 +97,11 @@ API_ERRORS: ErrorTable = {
     CrowdOfPeerError: HTTPStatus.TOO_MANY_REQUESTS,
     EnvelopeSizeError: HTTPStatus.BAD_REQUEST,
     SessionsOfPeerError: HTTPStatus.TOO_MANY_REQUESTS,
+    SnapshotDamagedError: HTTPStatus.INSUFFICIENT_STORAGE,
+    SnapshotManifestError: HTTPStatus.INSUFFICIENT_STORAGE,
+    SnapshotNotKeptError: HTTPStatus.INSUFFICIENT_STORAGE,
     SnapshotTooSoonError: HTTPStatus.TOO_MANY_REQUESTS,
+    SwitchingError: HTTPStatus.SERVICE_UNAVAILABLE,
     UpstreamError: HTTPStatus.BAD_GATEWAY,
     WrongChainError: HTTPStatus.BAD_GATEWAY,
     L1RefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -91,7 +109,12 @@ API_ERRORS: ErrorTable = {
     TxNotIncludedError: HTTPStatus.GATEWAY_TIMEOUT,
 }
 #: What passes soon: seconds after which to ask again.
-RETRY_AFTER: RetryTable = {CrowdedError: 1, CrowdOfPeerError: 1, SessionsOfPeerError: 5}
+RETRY_AFTER: RetryTable = {
+    CrowdedError: 1,
+    CrowdOfPeerError: 1,
+    SessionsOfPeerError: 5,
+    SwitchingError: 2,
+}
 #: Getters: each is the enclave's work, before the blocks that wait.
 _ASKS = Places(together=32, per_address=16)
 #: Status and metrics: the enclave is asked too. Nothing else crowds these out, by
@@ -100,7 +123,13 @@ _LOOKS = Places(together=16, per_address=8)
 #: Certificates and snapshots, which cost the enclave more.
 _FETCHES = Places(together=16, per_address=8)
 #: Those that wait for news: they cost memory.
-_WAITS = Places(together=1024, per_address=256)
+WAITS = Places(together=1024, per_address=256)
+
+
+#: What answers which method and path.
+Handlers: TypeAlias = Mapping[tuple[str, str], Handler]
+#: Has somebody hear of executed blocks; what it returns stops that.
+Listen: TypeAlias = Callable[[Callable[[Executions], None]], Callable[[], None]]
 
 
 class Submitter(Protocol):
@@ -128,8 +157,18 @@ class HealthSource(Protocol):
         """Everything that ``worker status`` shows."""
 
 
+def api_app(handlers: Handlers) -> web.Application:
+    """An application of these handlers, with a worker's errors and bounds."""
+    return make_app(
+        [web.route(method, path, one) for (method, path), one in handlers.items()],
+        errors=API_ERRORS,
+        retry_after=RETRY_AFTER,
+        body_limit=_MAX_ENVELOPE,
+    )
+
+
 class Api:
-    """The worker's HTTP surface.
+    """The HTTP surface of one instance.
 
     Args:
         channel: The enclave.
@@ -139,6 +178,7 @@ class Api:
         gate: Which of them it carries.
         source: Health and status.
         metrics: What ``/metrics`` shows.
+        serve: How fast snapshots go out; ``None``: without a limit.
     """
 
     def __init__(
@@ -151,7 +191,10 @@ class Api:
         gate: CarryGate,
         source: HealthSource,
         metrics: Metrics,
+        serve: Bandwidth | None = None,
     ) -> None:
+        self._serve = serve or Bandwidth(0)
+        self._state = StateRoutes(store, self._serve)
         self._channel = channel
         self._follower = follower
         self._store = store
@@ -164,31 +207,59 @@ class Api:
         self._asks = Door(_ASKS, what="getters")
         self._looks = Door(_LOOKS, what="looks at the worker")
         self._fetches = Door(_FETCHES, what="requests for certificates and snapshots")
-        self._waits = Door(_WAITS, what="waiting requests")
+        self._waits = Door(WAITS, what="waiting requests")
         #: Open mu-ra sessions by address.
         self._sessions: Counter[str] = Counter()
 
+    def handlers(self) -> Handlers:
+        """What answers which request."""
+        return {
+            ("GET", "/healthz"): self._healthz,
+            ("GET", "/metrics"): self._show_metrics,
+            ("GET", "/v1/status"): self._status,
+            ("GET", "/v1/dump-ra"): self._dump_ra,
+            ("POST", "/v1/submit"): self._submit,
+            ("POST", "/v1/ask"): self._ask,
+            ("GET", "/v1/receipts/{envelope}"): self._receipt,
+            ("GET", "/v1/executions"): self._executions,
+            ("GET", "/v1/mu-ra"): self._mura,
+            ("GET", "/v1/state/snapshot"): self._snapshot,
+            ("GET", "/v1/state/snapshot/{height}/{number}"): self._chunk,
+            ("GET", "/v1/state/diffs"): self._diffs,
+            **self._state.handlers(),
+        }
+
     def application(self) -> web.Application:
-        """The routes."""
-        return make_app(
-            [
-                web.get("/healthz", self._healthz),
-                web.get("/metrics", self._show_metrics),
-                web.get("/v1/status", self._status),
-                web.get("/v1/dump-ra", self._dump_ra),
-                web.post("/v1/submit", self._submit),
-                web.post("/v1/ask", self._ask),
-                web.get("/v1/receipts/{envelope}", self._receipt),
-                web.get("/v1/executions", self._executions),
-                web.get("/v1/mu-ra", self._mura),
-                web.get("/v1/state/snapshot", self._snapshot),
-                web.get("/v1/state/snapshot/{height}/{number}", self._chunk),
-                web.get("/v1/state/diffs", self._diffs),
-            ],
-            errors=API_ERRORS,
-            retry_after=RETRY_AFTER,
-            body_limit=_MAX_ENVELOPE,
-        )
+        """All of it, of this one instance."""
+        return api_app(self.handlers())
+
+    async def answer(self, raw: bytes, *, peer: str) -> bytes:
+        """The enclave's sealed answer to a sealed getter.
+
+        Raises:
+            CrowdedError, CrowdOfPeerError: No place is free.
+            EnclaveRefusedError: It refuses, by name.
+        """
+        with self._asks.entered(peer):
+            return (await self._channel.call(Ask(envelope=raw), Answer)).sealed
+
+    async def render_metrics(self, *, peer: str) -> bytes:
+        """This instance's metrics.
+
+        Raises:
+            CrowdedError, CrowdOfPeerError: No place is free.
+        """
+        with self._looks.entered(peer):
+            return await self._metrics.render()
+
+    async def described(self, *, peer: str) -> dict[str, object]:
+        """This instance's status.
+
+        Raises:
+            CrowdedError, CrowdOfPeerError: No place is free.
+        """
+        with self._looks.entered(peer):
+            return await self._source.describe()
 
     async def _healthz(self, _: web.Request) -> web.Response:
         health = self._source.health()
@@ -197,83 +268,43 @@ class Api:
         return web.json_response(body, status=status)
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
-        with self._looks.entered(request.remote or ""):
-            text = await self._metrics.render()
+        text = await self.render_metrics(peer=request.remote or "")
         return web.Response(body=text, content_type="text/plain", charset="utf-8")
 
     async def _status(self, request: web.Request) -> web.Response:
-        with self._looks.entered(request.remote or ""):
-            return web.json_response(await self._source.describe())
+        return web.json_response(await self.described(peer=request.remote or ""))
 
     async def _dump_ra(self, request: web.Request) -> web.Response:
         with self._fetches.entered(request.remote or ""):
             dump = await self._channel.call(DumpRa(), RaDump)
-        return web.Response(body=dump.certificate, content_type=_BINARY)
+        return web.Response(body=dump.certificate, content_type=BINARY)
 
     async def _submit(self, request: web.Request) -> web.Response:
-        raw, envelope = await _envelope(request)
+        raw, envelope = await read_envelope(request)
         await self._gate.admit(envelope, len(raw), peer=request.remote or "")
         tx_hash = await self._submitter.submit(raw)
         return web.json_response({"tx": tx_hash.hex().upper()})
 
     async def _ask(self, request: web.Request) -> web.Response:
-        raw, _ = await _envelope(request)  # who sends slowly has no place yet
-        with self._asks.entered(request.remote or ""):
-            answer = await self._channel.call(Ask(envelope=raw), Answer)
-        return web.Response(body=answer.sealed, content_type=_BINARY)
+        raw, _ = await read_envelope(request)  # who sends slowly has no place yet
+        sealed = await self.answer(raw, peer=request.remote or "")
+        return web.Response(body=sealed, content_type=BINARY)
 
     async def _receipt(self, request: web.Request) -> web.Response:
         name = Digest(parse_hex(request.match_info["envelope"]))
         found = self._store.receipt(name)
-        if found is None and (seconds := _wait(request)):
+        if found is None and (seconds := seconds_of(request)):
             with self._waits.entered(request.remote or ""):
-                await self._until_receipt(name, seconds)
+                await until_receipt(self._follower.listen, name, seconds)
             found = self._store.receipt(name)
         if found is None:
             raise web.HTTPNotFound(reason="no receipt yet")
-        return web.Response(body=encode(found), content_type=_BINARY)
-
-    async def _until_receipt(self, name: Digest, seconds: float) -> None:
-        heard = asyncio.Event()
-
-        def listener(event: Executions) -> None:
-            if any(receipt.envelope == name for receipt in event.receipts):
-                heard.set()
-
-        stop = self._follower.listen(listener)
-        try:
-            async with asyncio.timeout(seconds):
-                await heard.wait()
-        except TimeoutError:
-            return
-        finally:
-            stop()
+        return web.Response(body=encode(found), content_type=BINARY)
 
     async def _executions(self, request: web.Request) -> web.WebSocketResponse:
         """A stream of ``[height, [sealed receipt, …]]``, one message a block."""
         with self._waits.entered(request.remote or ""):
-            return await self._stream_executions(request)
-
-    async def _stream_executions(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(
-            max_msg_size=_MAX_HEARD, heartbeat=_HEARTBEAT_SECONDS
-        )
-        await socket.prepare(request)
-        queue: asyncio.Queue[Executions] = asyncio.Queue(maxsize=1000)
-
-        def listener(event: Executions) -> None:
-            if not queue.full():  # a reader that is too slow asks for receipts
-                queue.put_nowait(event)
-
-        stop = self._follower.listen(listener)
-        sender = asyncio.create_task(_stream(queue, socket))
-        try:
-            async for _ in socket:
-                continue
-        finally:
-            stop()
-            sender.cancel()
-        return socket
+            return await stream_executions(request, self._follower.listen)
 
     async def _mura(self, request: web.Request) -> web.WebSocketResponse:
         peer = network_of(request.remote or "")
@@ -308,8 +339,10 @@ class Api:
             found = await self._snapshot_of(fresh_at)
         if found is None:
             raise web.HTTPNotFound(reason="no snapshot here")
-        body = encode((found.height, found.header, found.chunks))
-        return web.Response(body=body, content_type=_BINARY)
+        header = await self._state.read(found.name, -1)
+        chunks = len(self._store.snapshots.manifest(found.name).chunks)
+        body = encode((found.height, header, chunks))
+        return web.Response(body=body, content_type=BINARY)
 
     async def _snapshot_of(self, fresh_at: int) -> StoredSnapshot | None:
         async with self._snapshotting:
@@ -342,19 +375,20 @@ class Api:
         height = _number(request.match_info["height"])
         number = _number(request.match_info["number"])
         found = self._store.snapshot_at(height)
-        if found is None or number >= found.chunks:
+        if found is None:
             raise web.HTTPNotFound(reason="no such chunk here")
-        data = self._store.chunk(height, number)
-        return web.Response(body=data, content_type=_BINARY)
+        data = await self._state.read(found.name, number)
+        await self._serve.take(len(data))
+        return web.Response(body=data, content_type=BINARY)
 
     async def _diffs(self, request: web.Request) -> web.Response:
         after = _number(request.query.get("after", "0"))
         found = self._some_diffs(after)
-        if not found and (seconds := _wait(request)):
+        if not found and (seconds := seconds_of(request)):
             with self._waits.entered(request.remote or ""):
                 await self._until_news(seconds)
             found = self._some_diffs(after)
-        return web.Response(body=encode(found), content_type=_BINARY)
+        return web.Response(body=encode(found), content_type=BINARY)
 
     async def _until_news(self, seconds: float) -> None:
         heard = asyncio.Event()
@@ -373,6 +407,49 @@ class Api:
         )
 
 
+async def until_receipt(listen: Listen, name: Digest, seconds: float) -> None:
+    """Until the receipt of an envelope was made, at most so long."""
+    heard = asyncio.Event()
+
+    def listener(event: Executions) -> None:
+        if any(receipt.envelope == name for receipt in event.receipts):
+            heard.set()
+
+    stop = listen(listener)
+    try:
+        async with asyncio.timeout(seconds):
+            await heard.wait()
+    except TimeoutError:
+        return
+    finally:
+        stop()
+
+
+async def stream_executions(
+    request: web.Request, listen: Listen
+) -> web.WebSocketResponse:
+    """A stream of ``[height, [sealed receipt, …]]``, one message a block."""
+    socket = web.WebSocketResponse(
+        max_msg_size=_MAX_HEARD, heartbeat=_HEARTBEAT_SECONDS
+    )
+    await socket.prepare(request)
+    queue: asyncio.Queue[Executions] = asyncio.Queue(maxsize=1000)
+
+    def listener(event: Executions) -> None:
+        if not queue.full():  # a reader that is too slow asks for receipts
+            queue.put_nowait(event)
+
+    stop = listen(listener)
+    sender = asyncio.create_task(_stream(queue, socket))
+    try:
+        async for _ in socket:
+            continue
+    finally:
+        stop()
+        sender.cancel()
+    return socket
+
+
 async def _stream(
     queue: asyncio.Queue[Executions], socket: web.WebSocketResponse
 ) -> None:
@@ -381,7 +458,13 @@ async def _stream(
         await socket.send_bytes(encode((event.height, event.receipts)))
 
 
-async def _envelope(request: web.Request) -> tuple[bytes, Envelope]:
+async def read_envelope(request: web.Request) -> tuple[bytes, Envelope]:
+    """A sealed call or getter that somebody sends, and its bytes.
+
+    Raises:
+        TooLargeError: No sealed call is that long.
+        DecodeError: It is none.
+    """
     try:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge as error:
@@ -400,7 +483,8 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _wait(request: web.Request) -> float:
+def seconds_of(request: web.Request) -> float:
+    """For how long a request may wait for news."""
     try:
         seconds = float(request.query.get("wait", "0"))
     except ValueError as error:

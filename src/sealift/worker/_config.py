@@ -16,6 +16,8 @@ from ._errors import ConfigError
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 CONFIG_FILE = "worker.toml"
+#: In a home: a folder for each code that was staged there, by fingerprint.
+INSTANCES: Final = "instances"
 Platform: TypeAlias = Literal["insecure-sim", "gramine-sgx"]
 #: Per platform, what its section must name.
 _NEEDED: Final = {"insecure-sim": ("sim", "machine"), "gramine-sgx": ("gramine",)}
@@ -92,6 +94,27 @@ class SnapshotSection(_Section, frozen=True, kw_only=True):
     every: Annotated[int, msgspec.Meta(ge=1)] = 2000
 
 
+class StateSection(_Section, frozen=True, kw_only=True):
+    """How many snapshots stay on disk, and how fast they go out and come in.
+
+    Rates are bytes a second of all downloads together; 0: no limit.
+    """
+
+    keep_snapshots: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 2
+    serve_rate: Annotated[int, msgspec.Meta(ge=0)] = 32 * 1024 * 1024
+    fetch_rate: Annotated[int, msgspec.Meta(ge=0)] = 64 * 1024 * 1024
+
+
+class BundlesSection(_Section, frozen=True, kw_only=True):
+    """Where bundles are looked for that an upgrade names; whether one is fetched.
+
+    Nothing is fetched for an order that does not name the SHA-256 of the file.
+    """
+
+    folder: str = "bundles"
+    fetch: bool = True
+
+
 class _File(_Section, frozen=True, kw_only=True):
     l1: L1Section
     shard: ShardSection
@@ -99,6 +122,8 @@ class _File(_Section, frozen=True, kw_only=True):
     api: ApiSection = ApiSection()
     upstream: UpstreamSection = UpstreamSection()
     snapshot: SnapshotSection = SnapshotSection()
+    state: StateSection = StateSection()
+    bundles: BundlesSection = BundlesSection()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +147,27 @@ class WorkerConfig:
     api: ApiSection
     upstream: str
     snapshot_every: int
+    state: StateSection
+    #: Where bundles are put for upgrades; whether they are fetched.
+    bundles: Path
+    fetch: bool = True
+    #: The code of an instance that was staged in this home, hex (:mod:`._instances`);
+    #: empty for the one that ``[enclave] bundle`` names.
+    instance: str = ""
     #: Which of the instances that lived in this home: see :mod:`._lives`.
     life: int = 0
 
     @property
+    def base(self) -> Path:
+        """Where the lives of this code are."""
+        if not self.instance:
+            return self.home
+        return self.home / INSTANCES / self.instance
+
+    @property
     def folder(self) -> Path:
         """Where this instance's key store and database are."""
-        return self.home / "lives" / str(self.life) if self.life else self.home
+        return self.base / "lives" / str(self.life) if self.life else self.base
 
     @property
     def operator_key(self) -> Path:
@@ -206,6 +245,9 @@ def load_config(
         api=file.api,
         upstream=file.upstream.url,
         snapshot_every=file.snapshot.every,
+        state=file.state,
+        bundles=home / file.bundles.folder,
+        fetch=file.bundles.fetch,
     )
 
 
@@ -275,6 +317,20 @@ url = "{upstream}"
 [snapshot]
 # Blocks between two snapshots on disk.
 every = 2000
+
+[state]
+# So many snapshots stay on disk, with the diffs after the oldest of them.
+keep_snapshots = 2
+# Most bytes a second of snapshots that other workers download here, and that this
+# one downloads: blocks come first. 0 is no limit.
+serve_rate = 33554432
+fetch_rate = 67108864
+
+[bundles]
+# Where this worker looks for the bundle that an upgrade names, and stages it.
+folder = "bundles"
+# Whether it fetches one from where the order says, if the order has its hash.
+fetch = true
 """
 #: A worker on the simulator.
 TEMPLATE = _HEAD + _SIM + _TAIL

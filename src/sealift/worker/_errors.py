@@ -46,6 +46,10 @@ class UpstreamError(WorkerError):
     """The worker that keys or state were asked of answers otherwise."""
 
 
+class UpstreamBusyError(UpstreamError):
+    """The other worker serves as many as it can: it is to be asked again."""
+
+
 class SessionSilentError(UpstreamError):
     """The other end of a mu-ra session says nothing that leads on."""
 
@@ -70,6 +74,22 @@ class SnapshotTooSoonError(WorkerError):
     """The newest snapshot is too young for another to be made for a peer."""
 
 
+class SnapshotManifestError(WorkerError):
+    """What should describe a snapshot does not, or describes another one."""
+
+
+class SnapshotDamagedError(WorkerError):
+    """A piece of a snapshot is missing or altered; it is kept as it is."""
+
+
+class SnapshotNotKeptError(WorkerError):
+    """The disk did not take a snapshot; the older ones and the worker go on."""
+
+
+class NoSnapshotError(WorkerError):
+    """There is no such snapshot here."""
+
+
 class CarryOffError(WorkerError):
     """This worker carries nobody's calls to L1."""
 
@@ -90,6 +110,38 @@ class WrongChainError(WorkerError):
     """The L1 node follows another chain than the one the bundle was built for."""
 
 
+class SwitchingError(WorkerError):
+    """The next enclave does not answer yet, and the one before does not any more."""
+
+
+class BundleRefusedError(WorkerError):
+    """A bundle that this worker does not stage."""
+
+
+class BundleChainError(BundleRefusedError):
+    """The bundle was built for another chain."""
+
+
+class BundleHashError(BundleRefusedError):
+    """The file is not the one whose hash the order names."""
+
+
+class BundleNotScheduledError(BundleRefusedError):
+    """The shard's schedule does not name this code."""
+
+
+class BundleVersionError(BundleRefusedError):
+    """The bundle speaks no version of the ECALL table that this host speaks."""
+
+
+class BundleFetchError(BundleRefusedError):
+    """The bundle cannot be had from where the order says."""
+
+
+class ControlError(WorkerError):
+    """The running worker cannot be told anything, or answers otherwise."""
+
+
 #: What ends a worker. Anything else is waited out, and said in its health.
 FATAL: Final[tuple[type[SealiftError], ...]] = (
     EnclaveGoneError,
@@ -97,3 +149,37 @@ FATAL: Final[tuple[type[SealiftError], ...]] = (
     FileError,
     InvariantError,
 )
+
+
+class AuditError(WorkerError):
+    """The root of what ends an audit without a verdict."""
+
+
+class AuditRangeError(AuditError):
+    """A proven frontier to which no confirmations lead."""
+
+
+class AuditBundleMissingError(AuditError):
+    """The bundle of a former generation is not among those at hand."""
+
+
+class AuditBundleTooOldError(AuditError):
+    """A bundle of a release whose enclaves can't be audited."""
+
+
+class AuditKeysError(AuditError):
+    """This home has no sealed keys that an auditor could start with."""
+
+
+class AuditUnfinishedError(AuditError):
+    """The enclaves came to an end before all that is confirmed was compared."""
+
+
+def first_of(errors: BaseExceptionGroup[SealiftError]) -> SealiftError:
+    """The first error of a group of tasks, by which the group ended."""
+    found: BaseException = errors
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    if isinstance(found, SealiftError):
+        return found
+    return WorkerError(f"the worker ended by {type(found).__name__}: {found}")

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from sealift.base import AccountId, SealiftError, ShardId, canonical_decode
+from sealift.base import AccountId, Height, SealiftError, ShardId, canonical_decode
 from sealift.protocol import EnclaveRecord, KeyEpochRecord, enclave_key, keys_key
 from sealift.protocol.ecall import EnclaveStatus, GetStatus
 
 from ._channel import EnclaveChannel
+from ._download import Downloads
 from ._errors import FATAL, EnclaveRefusedError, StalledError, UpstreamError
 from ._feed import L1Source
 from ._follower import Follower
@@ -17,6 +18,12 @@ from ._upstream import Upstream
 
 #: Seconds between two tries.
 RETRY_SECONDS: Final = 0.5
+#: Seconds between two looks for somebody to ask, where none is named.
+_LOOK_SECONDS: Final = 5.0
+#: So far behind, in blocks, it is weighed whether a snapshot is cheaper than diffs.
+FAR_BEHIND: Final = 64
+#: Why an enclave executes nothing where others than a named peer may be asked.
+_LOST: Final = ("behind", "no-state")
 #: The name of this topic in the worker's health.
 STATE: Final = "state"
 
@@ -41,6 +48,8 @@ class Fetcher:
         upstream: Whom to ask; ``None``: nobody.
         genesis: The shard's genesis blob, if it is here.
         troubles: Where it says what is in the way.
+        peer: Another worker, by its URL.
+        me: This instance, which is not asked.
     """
 
     def __init__(
@@ -54,7 +63,12 @@ class Fetcher:
         upstream: Upstream | None,
         genesis: Callable[[], bytes | None],
         troubles: dict[str, str],
+        peer: Callable[[str], Upstream],
+        me: AccountId,
     ) -> None:
+        self._peer = peer
+        self._me = me
+        self._downloads = Downloads(follower, store)
         self._channel = channel
         self._follower = follower
         self._store = store
@@ -63,6 +77,9 @@ class Fetcher:
         self._upstream = upstream
         self._genesis = genesis
         self._troubles = troubles
+        #: The last block whose state this code has a use for: what a later generation
+        #: makes of it would take the place of what a rescue needs.
+        self.last: Height | None = None
 
     async def ask(self, step: Callable[[Upstream], Awaitable[None]]) -> None:
         """Ask the upstream worker; where it is gone, look up where it is now.
@@ -103,14 +120,27 @@ class Fetcher:
         here = urls.index(upstream.url) if upstream.url in urls else -1
         upstream.url = urls[(here + 1) % len(urls)]
 
+    def may_skip(self) -> bool:
+        """Whether what is skipped is not lost here: others can be asked for it."""
+        return (
+            self._upstream is not None
+            or any(key != self._me for key in self._store.holder_keys())
+            or not self._store.is_used()
+        )
+
     async def run(self) -> None:
-        """Fetch state and diffs from upstream while it is not ours to make."""
-        if self._upstream is None:
-            return
+        """Fetch state and diffs while they are not ours to make.
+
+        From the upstream worker; where none is named, from another one that is
+        known to hold the keys, if this one has fallen behind.
+        """
         while True:
             if not self._follower.progress.needs_state:
                 self._troubles.pop(STATE, None)
                 await self._follower.next_block()
+                continue
+            if self._upstream is None and not await self._find_somebody():
+                await asyncio.sleep(_LOOK_SECONDS)
                 continue
             try:
                 await self.ask(self._fetch_some)
@@ -122,6 +152,24 @@ class Fetcher:
             else:
                 self._troubles.pop(STATE, None)
 
+    async def _find_somebody(self) -> bool:
+        """Take one who holds the keys as upstream, if this worker is behind."""
+        progress = self._follower.progress
+        if not progress.idle.startswith(_LOST):
+            return False
+        for key in self._store.holder_keys():
+            if key == self._me:
+                continue
+            try:
+                record = await record_of(self._l1, key, progress.imported)
+            except SealiftError as error:
+                self._troubles[STATE] = f"nobody to ask is found: {error}"
+                return False
+            if record is not None and record.url:
+                self._upstream = self._peer(record.url)
+                return True
+        return False
+
     async def _fetch_some(self, upstream: Upstream) -> None:
         status = await self._channel.call(GetStatus(), EnclaveStatus)
         self._follower.progress.halted = status.halted
@@ -129,8 +177,13 @@ class Fetcher:
             await self._follower.execute_ready()
         elif status.state_height is None or status.halted:
             await self._fetch_snapshot(upstream, fresh_at=0)
+        elif self._is_over(status.state_height + 1):
+            await asyncio.sleep(RETRY_SECONDS)
         else:
             await self._fetch_diffs(upstream, status.state_height)
+
+    def _is_over(self, height: int) -> bool:
+        return self.last is not None and height > self.last
 
     async def _begin_at_genesis(self) -> bool:
         """Make the state from the genesis blob, while L1 has confirmed no block.
@@ -153,18 +206,56 @@ class Fetcher:
         return await self._follower.begin_at_genesis(blob)
 
     async def _fetch_snapshot(self, upstream: Upstream, *, fresh_at: int) -> None:
-        offered = await upstream.snapshot(fresh_at=fresh_at)
+        """Take a snapshot over: one that is offered, else one that is made for us."""
+        offers = await upstream.offers(max(fresh_at - 1, 0))
+        offered = None
+        if offers is not None:
+            offered = await self._downloads.choose(upstream, offers, fresh_at=fresh_at)
         if offered is None:
+            offered = await upstream.snapshot(fresh_at=fresh_at)
+            if offered is None:
+                await asyncio.sleep(RETRY_SECONDS)
+                return
+            if offered.name in self._downloads.refused:
+                raise UpstreamError(
+                    f"{upstream.url} has only snapshots that the enclave has refused",
+                    got=offered.name,
+                    hint="Name another worker as upstream.",
+                )
+            if offers is not None:
+                offered = await upstream.offered(offered.name, header=offered.header)
+        if self._is_over(offered.height):  # a rescue would go on from the one before
             await asyncio.sleep(RETRY_SECONDS)
             return
-        chunks = [chunk async for chunk in upstream.chunks(offered)]
-        await self._follower.take_over(offered.header, chunks)
+        await self._downloads.take(upstream, offered)
         await self._follower.execute_ready()
+
+    async def _is_snapshot_cheaper(self, upstream: Upstream, after: int) -> bool:
+        """Whether a snapshot and what follows it is less than all diffs (a hint)."""
+        if self._follower.progress.imported - after <= FAR_BEHIND:
+            return False
+        offers = await upstream.offers(after)
+        if offers is None:
+            return False
+        least = min(
+            (
+                one.size + one.diffs.size
+                for one in offers.snapshots
+                if one.height > after and one.name not in self._downloads.refused
+            ),
+            default=None,
+        )
+        if least is None:
+            return False
+        return not offers.diffs.without_gap(after) or least < offers.diffs.size
 
     async def _fetch_diffs(self, upstream: Upstream, after: int) -> None:
         wanted = after + 1
+        if await self._is_snapshot_cheaper(upstream, after):
+            await self._fetch_snapshot(upstream, fresh_at=wanted)
+            return
         for height, diff in await upstream.diffs(after):
-            if not self._follower.progress.needs_state:
+            if not self._follower.progress.needs_state or self._is_over(height):
                 return
             if height > wanted:  # the peer keeps no diff of a block in between
                 await self._fetch_snapshot(upstream, fresh_at=wanted)

@@ -7,8 +7,9 @@ silently while blocks keep coming (facts/peers, W #1674).
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from sealift.base import AccountId, Digest, Height, SealiftError, ShardId
 from sealift.protocol import SealedReceipt
@@ -20,19 +21,29 @@ from sealift.protocol.ecall import (
     Followed,
     GetStatus,
     Idle,
+    SnapshotBegin,
+    SnapshotChunk,
+    SnapshotHeader,
     StateProof,
     StateReply,
 )
+from sealift.transport.files import FileError
 
 from ._channel import EnclaveChannel
 from ._confirm import CONFIRM_EVERY, Confirmer
 from ._effects import EffectsCarrier
-from ._errors import EnclaveGoneError, EnclaveRefusedError
+from ._errors import (
+    EnclaveGoneError,
+    EnclaveRefusedError,
+    SnapshotNotKeptError,
+    StoreError,
+)
 from ._feed import BlockFeed, L1Source
 from ._outbox import Outbox
-from ._skip import SkipPlanner
-from ._state import begin_export, export_chunks, import_snapshot, load_genesis
-from ._store import WorkerStore
+from ._skip import LONG_GAP, SkipPlanner
+from ._snapshots import Draft
+from ._state import about, begin_export, load_genesis, write_export
+from ._store import StoredSnapshot, WorkerStore
 
 #: What an enclave says that has seen two chains; it stays so.
 HALTED_BY_FORK = "fork"
@@ -42,6 +53,8 @@ VERIFIED_KEPT = 1024
 _FETCHED = frozenset({"not-mine", "behind", "no-state"})
 _UNCONFIRMED = "StateUnconfirmedError"
 _RETRY_SECONDS = 0.3
+#: Snapshots that remain on disk, if nobody says otherwise.
+KEEP_SNAPSHOTS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +80,8 @@ class Progress:
     idle: str = ""
     #: The block to which this run skipped a long gap.
     skipped_to: Height | None = None
+    #: Of the snapshot that is being fetched, how many chunks are in, and of how many.
+    fetched_chunks: tuple[int, int] | None = None
     #: Whether only another worker's state or diffs lead on.
     needs_state: bool = False
 
@@ -84,6 +99,7 @@ class Follower:
         me: The enclave's signing key.
         skips: Finds ways over long gaps; without it every block is followed.
         forked: Called once the enclave has seen two chains, before it ends.
+        keep_snapshots: So many remain on disk.
     """
 
     def __init__(
@@ -98,8 +114,12 @@ class Follower:
         me: AccountId,
         skips: SkipPlanner | None = None,
         forked: Callable[[], Awaitable[None]] | None = None,
+        keep_snapshots: int = KEEP_SNAPSHOTS,
     ) -> None:
         self.channel = channel
+        self.keep_snapshots = keep_snapshots
+        #: Whether the state of blocks that are skipped can be had from elsewhere.
+        self.may_skip: Callable[[], bool] = _always
         self.progress = Progress()
         #: Hashes of the headers that the enclave verified last, by height.
         self.verified: dict[Height, Digest] = {}
@@ -158,9 +178,15 @@ class Follower:
         """
         self.progress.imported = max(head - 1, 0)
         height = await self._skip(head)
+        look_again = height + LONG_GAP
         while True:
             try:
                 await self._wait_for_header(height + 1)
+                if self.progress.l1_head - height > LONG_GAP and height >= look_again:
+                    # Suspended, perhaps; or the node was away for long.
+                    height = await self._skip(height)
+                    look_again = height + LONG_GAP
+                    continue
                 block = await self._feed.import_block(height)
                 async with self._still:
                     followed = await self.channel.call(block, Followed)
@@ -188,7 +214,7 @@ class Follower:
         Whatever stands in the way, a node or the enclave's own rules, is no
         reason to stop: the blocks can always be followed one by one.
         """
-        if self._skips is None:
+        if self._skips is None or not self.may_skip():
             return head
         try:
             tip = await self._l1.wait_for_height(head)
@@ -264,19 +290,43 @@ class Follower:
         """Write the state as it is to disk as a snapshot; its height.
 
         Blocks are executed meanwhile: only its beginning waits for the one that
-        is being executed, so that all it holds is durable already.
+        is being executed, so that all it holds is durable already. Of older ones
+        so many remain as are to be kept.
 
         Raises:
             EnclaveRefusedError: There is no state.
-            StoreError: The disk does not take it.
+            SnapshotNotKeptError: The disk does not take it; it has what it had.
+            StoreError: The disk does not take its name.
         """
         async with contextlib.AsyncExitStack() as exporting:
             async with self._executing:
                 await exporting.enter_async_context(self._exporting)
                 begun = await begin_export(self.channel)
-            snapshot = await export_chunks(self.channel, begun)
-        self._store.put_snapshot(snapshot)
-        return snapshot.height
+            try:
+                made = await write_export(self.channel, self._store, begun)
+            except FileError as error:
+                raise SnapshotNotKeptError(
+                    f"a snapshot after block {begun.height} was not kept ({error})",
+                    expected="room on the disk",
+                    hint="Those before are as they were, and blocks go on.",
+                ) from error
+        before = self._named()
+        self._store.put_snapshot(made)
+        await self._retain(before)
+        return made.height
+
+    def _named(self) -> set[str]:
+        return {one.name for one in self._store.stored_snapshots()}
+
+    async def _retain(self, before: set[str]) -> None:
+        """Drop the oldest snapshots, until as many are left as are to be kept."""
+        self._store.retain_snapshots(self.keep_snapshots)
+        await self._remove(before - self._named())
+
+    async def _remove(self, names: set[str]) -> None:
+        for name in sorted(names):
+            with contextlib.suppress(FileError):
+                await asyncio.to_thread(self._store.snapshots.remove, name)
 
     async def apply_diff(self, height: Height, diff: bytes) -> None:
         """Advance the state by a block that another worker executed; durable.
@@ -289,18 +339,55 @@ class Follower:
             await self.channel.call(DiffApply(diff=diff), StateReply)
             self._store.commit_diff(height, diff)
 
-    async def take_over(self, header: bytes, chunks: Sequence[bytes]) -> Height:
-        """Take the state of another worker over; durable. Its height.
+    async def begin_import(self, header: bytes) -> SnapshotHeader:
+        """Offer the enclave the snapshot of another worker.
 
         Raises:
-            EnclaveRefusedError: It is not of this shard, or cut, swapped,
-                altered, older.
-            StoreError: The disk does not take it.
+            EnclaveRefusedError: It is not of this shard, forged, or older.
         """
+        return await self.channel.call(SnapshotBegin(header=header), SnapshotHeader)
+
+    async def import_chunk(self, number: int, data: bytes) -> None:
+        """Give the enclave a chunk of it, not the last one.
+
+        Raises:
+            EnclaveRefusedError: It is not that chunk; the others stand.
+        """
+        await self.channel.call(SnapshotChunk(index=number, data=data), StateReply)
+
+    async def take_over(
+        self, draft: Draft, begun: SnapshotHeader, last: bytes
+    ) -> Height:
+        """Take the state of another worker over, by its last chunk; its height.
+
+        All of it is on disk before the enclave takes it, and named after.
+
+        Raises:
+            EnclaveRefusedError: As :meth:`import_chunk`, or all of it together
+                leads elsewhere; it is no snapshot here.
+            SnapshotNotKeptError: The disk does not take it.
+            StoreError: The disk does not take its name.
+        """
+        number = begun.chunks - 1
+        try:
+            await asyncio.to_thread(draft.put, number, last)
+            said = about(self._store, begun)
+            await asyncio.to_thread(draft.finish, begun.chunks, said)
+        except FileError as error:
+            raise not_kept(draft.name, error) from error
         async with self._executing:
-            snapshot = await import_snapshot(self.channel, header=header, chunks=chunks)
-            self._store.replace_state(snapshot)
-        return snapshot.height
+            try:
+                await self.import_chunk(number, last)
+            except EnclaveRefusedError:
+                draft.drop(number)
+                raise
+            before = self._named()
+            self._store.replace_state(
+                StoredSnapshot(height=begun.height, name=draft.name)
+            )
+        draft.settled()
+        await self._remove(before - self._named())
+        return begun.height
 
     async def begin_at_genesis(self, blob: bytes) -> bool:
         """Make the genesis state; whether it was made, and then it is noted durably.
@@ -349,9 +436,20 @@ class Follower:
         if not reply.diff:  # too large for a frame: the whole state instead
             async with self._exporting:
                 begun = await begin_export(self.channel)
-                snapshot = await export_chunks(self.channel, begun)
+                try:
+                    snapshot = await write_export(self.channel, self._store, begun)
+                except FileError as error:
+                    raise StoreError(
+                        f"block {reply.height} was not written ({error})",
+                        expected="room for the whole state on the disk",
+                        hint="What was written before is whole; make room, then start "
+                        "again.",
+                    ) from error
         # durable before it is confirmed (§10.7)
+        before = self._named()
         self._store.commit_block(reply, snapshot)
+        if snapshot is not None:
+            await self._retain(before)
         self.progress.idle = ""
         self.progress.executed = reply.height
         self.progress.calls += reply.calls
@@ -364,3 +462,16 @@ class Follower:
         event = Executions(height=block.height, receipts=block.receipts)
         for listener in tuple(self._listeners):
             listener(event)
+
+
+def not_kept(name: str, error: FileError) -> SnapshotNotKeptError:
+    """What is said of a snapshot from elsewhere that the disk does not take."""
+    return SnapshotNotKeptError(
+        f"the snapshot {name} of another worker was not kept ({error})",
+        expected="room on the disk",
+        hint="What came of it is gone on with when there is room.",
+    )
+
+
+def _always() -> bool:
+    return True

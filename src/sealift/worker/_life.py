@@ -37,7 +37,7 @@ from ._errors import (
     FATAL,
     StalledError,
     UpstreamError,
-    WorkerError,
+    first_of,
 )
 from ._fetch import Fetcher, record_of
 from ._follower import Follower
@@ -45,6 +45,7 @@ from ._metrics import Reading
 from ._mura import request_session
 from ._outbox import Included, Outbox
 from ._patience import Pauses
+from ._rehearsal import Rehearsing
 from ._report import KEYS, Report
 from ._rotation import Acts, Instance, Rotation
 from ._store import WorkerStore
@@ -56,6 +57,8 @@ _ATTESTATION_EVERY = 20
 #: of it, and its caller may have been away for a while.
 RECEIPTS_KEPT = MAX_VALIDITY + 512
 _PRUNE_EVERY = 64
+#: So many blocks behind L1's head, an enclave's quotes are still recent.
+_NEAR = 16
 _IN_TURN = frozenset({EntryStatus.ACTIVE, EntryStatus.PENDING})
 #: What a worker may wait for, in its health.
 L1, ANNOUNCEMENT = "the chain", "announcement"
@@ -72,6 +75,8 @@ class Life:
         outbox: The operator's L1 acts.
         around: L1, disk, peers.
         hello: Who the enclave is.
+        started: What it said when it was started.
+        monotonic: Seconds of a clock that is never set back.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Life:
         around: Surroundings,
         hello: HelloReply,
         started: Started,
+        monotonic: Callable[[], float],
     ) -> None:
         self.channel = channel
         self.follower = follower
@@ -106,7 +112,10 @@ class Life:
             upstream=around.upstream,
             genesis=around.disk.genesis,
             troubles=self._troubles,
+            peer=around.peer,
+            me=started.signing_key,
         )
+        follower.may_skip = self._fetcher.may_skip
         self._rotation = Rotation(
             channel=channel,
             follower=follower,
@@ -121,6 +130,15 @@ class Life:
             ),
             troubles=self._troubles,
         )
+        self._rehearsing = Rehearsing(
+            channel=channel,
+            follower=follower,
+            outbox=outbox,
+            around=around,
+            me=Instance(code=hello.fingerprint, signing_key=started.signing_key),
+            monotonic=monotonic,
+            troubles=self._troubles,
+        )
         self._report = Report(
             channel=channel,
             follower=follower,
@@ -130,8 +148,13 @@ class Life:
             hello=hello,
             me=started.signing_key,
             standing=lambda: self._rotation.standing,
+            rehearsal=lambda: self._rehearsing.standing,
             troubles=self._troubles,
         )
+
+    def fetch_until(self, last: Height | None) -> None:
+        """No state above this block is fetched; ``None``: whatever is behind."""
+        self._fetcher.last = last
 
     # --- what runs beside the follower ---
 
@@ -147,7 +170,28 @@ class Life:
                 group.create_task(self.follower.run(self.started.head), name="follower")
                 group.create_task(self._settle(), name="keys and state")
         except* SealiftError as errors:
-            raise _first(errors) from None
+            raise first_of(errors) from None
+
+    async def join(self) -> None:
+        """Follow, get keys, then state; nobody is served. Ends only by an error.
+
+        Raises:
+            SealiftError: Whatever stopped one of the tasks.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._outbox.run(), name="outbox")
+                group.create_task(self.follower.run(self.started.head), name="follower")
+                group.create_task(self._join(), name="keys and state")
+        except* SealiftError as errors:
+            raise first_of(errors) from None
+
+    async def _join(self) -> None:
+        if not await self._has_keys():  # else it was cut off after them
+            await self._patiently(L1, self._catch_up)
+            await self._patiently(KEYS, self._get_keys)
+        self._store.add_holders(self.started.signing_key)
+        await self._fetcher.run()
 
     async def request_keys_only(self) -> None:
         """Follow until one try at provisioning is over.
@@ -187,6 +231,7 @@ class Life:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fetcher.run(), name="state")
             group.create_task(self._rotation.run(), name="rotation")
+            group.create_task(self._rehearsing.run(), name="rehearsal")
             group.create_task(self._keep_attested(), name="attestation")
             group.create_task(self._keep_snapshots(), name="snapshots")
 
@@ -211,9 +256,13 @@ class Life:
                 return
 
     async def _catch_up(self) -> None:
-        """Until the enclave has verified what L1 had when we looked."""
-        head = await self._around.l1.wait_for_height(1)
-        await self.follower.reach(max(head - 1, 1))
+        """Until the enclave has verified about what L1 has: quotes name that block."""
+        while True:
+            head = await self._around.l1.wait_for_height(1)
+            await self.follower.reach(max(head - 1, 1))
+            head = await self._around.l1.wait_for_height(1)
+            if head - self.follower.progress.imported <= _NEAR:
+                return
 
     async def _has_keys(self) -> bool:
         status = await self.channel.call(GetStatus(), EnclaveStatus)
@@ -226,6 +275,7 @@ class Life:
         upstream = self._around.upstream
         if upstream is not None:
             await self._until_named()
+            await self._catch_up()
             await self._fetcher.ask(self.request_keys)
             return
         value, _ = await self._around.l1.prove(
@@ -394,12 +444,29 @@ class Life:
             if self._snapshot_at is None:
                 self._snapshot_at = executed
             elif executed - self._snapshot_at >= self._around.snapshot_every:
-                await self._patiently(SNAPSHOT, self._renew_snapshot)
+                await self._snapshot_or_later(executed)
+
+    async def _snapshot_or_later(self, executed: Height) -> None:
+        """Blocks go on without one; a whole export is not tried at each of them."""
+        every = self._around.snapshot_every
+        try:
+            await self._renew_snapshot()
+        except FATAL:
+            raise
+        except SealiftError as error:
+            self._troubles[SNAPSHOT] = str(error)
+            self._snapshot_at = executed - every + min(_PRUNE_EVERY, every)
+        else:
+            self._troubles.pop(SNAPSHOT, None)
 
     async def _renew_snapshot(self) -> None:
         height = await self.follower.keep_snapshot()
-        # Diffs that a peer may be applying just now stay for one more period.
-        self._store.drop_diffs_below(height - self._around.snapshot_every)
+        # Diffs that a peer may be applying just now stay for one more period, and
+        # those that lead on from the oldest snapshot that is kept.
+        kept = self._store.stored_snapshots()
+        oldest = kept[-1].height if kept else height
+        below = min(height - self._around.snapshot_every, oldest + 1)
+        self._store.drop_diffs_below(below)
         self._snapshot_at = height
 
     # --- what others ask ---
@@ -422,12 +489,3 @@ def _require(outcome: Included, what: str) -> None:
         raise StalledError(
             what, got=f"code {outcome.code}: {outcome.log}", expected="code 0"
         )
-
-
-def _first(errors: BaseExceptionGroup[SealiftError]) -> SealiftError:
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    if isinstance(found, SealiftError):
-        return found
-    return WorkerError(f"the worker ended by {type(found).__name__}: {found}")

@@ -1,8 +1,8 @@
 """Metrics for Prometheus, with the names that operators know."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
@@ -13,6 +13,7 @@ WAITS: Final = (
     "chain",
     "keys",
     "l1-node",
+    "rehearsal",
     "rotation",
     "snapshot",
     "state",
@@ -44,6 +45,8 @@ class Reading:
     staged_holders: int = 0
     rotation_due_blocks: int = 0
     policy_warnings: int | None = None
+    rehearsal_good: int | None = None
+    rehearsals_missing: int | None = None
     confirmed_height: int | None = None
     attestation_remaining: int | None = None
     collateral_seconds_left: int | None = None
@@ -85,6 +88,8 @@ class Metrics:
                 ("staged_epoch_holders", "Instances that hold the staged epoch"),
                 ("rotation_due_blocks", "Blocks since a rotation is due"),
                 ("policy_warnings", "Rules that will drop this worker out, or do"),
+                ("rehearsal_good", "1 if this enclave's rehearsal is good, 0 if bad"),
+                ("rehearsals_missing", "Good ones that the next upgrade lacks on L1"),
                 ("witnesses", "Nodes that L1's headers are compared with"),
                 ("witnesses_agreeing", "Of them, those that show the same chain"),
                 ("enclave_halted", "1 if the enclave has stopped for good"),
@@ -140,6 +145,8 @@ class Metrics:
         self._set("staged_epoch_holders", now.staged_holders)
         self._set("rotation_due_blocks", now.rotation_due_blocks)
         self._set("policy_warnings", now.policy_warnings)
+        self._set("rehearsal_good", now.rehearsal_good)
+        self._set("rehearsals_missing", now.rehearsals_missing)
         agreeing = sum(state in _AGREEING for state in now.witnesses.values())
         self._set("witnesses", len(now.witnesses))
         self._set("witnesses_agreeing", agreeing)
@@ -162,9 +169,73 @@ class Metrics:
 
     def _set(self, name: str, value: int | None) -> None:
         # A gauge without a reading is NaN, not a lie.
-        self._gauges[name].labels(self._shard).set(
-            float("nan") if value is None else value
+        self._gauges[name].labels(self._shard).set(_number(value))
+
+
+class InstanceRow(Protocol):
+    """What is shown of an instance."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Its code, hex."""
+
+    @property
+    def role(self) -> str:
+        """Current, staged, previous or retired."""
+
+    @property
+    def state_height(self) -> int | None:
+        """After which block its state stands."""
+
+    @property
+    def lag(self) -> int | None:
+        """Blocks of L1 that it has not verified."""
+
+
+class InstanceMetrics:
+    """Renders the instances of a worker, each by its code and role.
+
+    Args:
+        shard: Label of every metric, hex.
+    """
+
+    def __init__(self, shard: str) -> None:
+        self._shard = shard
+        self._registry = CollectorRegistry()
+        labels = ["shard", "fingerprint", "role"]
+        self._state = Gauge(
+            "sealift_instance_state_height",
+            "Last block of an instance's state",
+            labels,
+            registry=self._registry,
         )
+        self._lag = Gauge(
+            "sealift_instance_lag",
+            "Blocks between the L1 head and an instance's enclave",
+            labels,
+            registry=self._registry,
+        )
+        self._switches = Gauge(
+            "sealift_instance_switches",
+            "How often another instance began to answer, since the start",
+            ["shard"],
+            registry=self._registry,
+        )
+
+    def render(self, rows: Iterable[InstanceRow], *, switches: int) -> bytes:
+        """Prometheus' text format."""
+        self._state.clear()
+        self._lag.clear()
+        self._switches.labels(self._shard).set(switches)
+        for row in rows:
+            labels = (self._shard, row.fingerprint, row.role)
+            self._state.labels(*labels).set(_number(row.state_height))
+            self._lag.labels(*labels).set(_number(row.lag))
+        return generate_latest(self._registry)
+
+
+def _number(value: int | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def _lag(now: Reading) -> int | None:

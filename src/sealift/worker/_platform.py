@@ -63,7 +63,7 @@ class EnclaveHost(ABC):
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._log = config.home / "enclave.log"
+        self._log = config.base / "enclave.log"
         self._log_begins = 0
 
     @abstractmethod

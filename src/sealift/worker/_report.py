@@ -4,12 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sealift.base import AccountId, Height, SealiftError, canonical_decode
+from sealift.ledger import good_words, rehearsal_words
 from sealift.protocol import (
     EnclaveRecord,
+    EntryRehearsals,
     NoGenerationError,
+    RehearsalGate,
     Schedule,
     config_at,
+    gate_key,
     next_upgrade,
+    rehearsals_key,
     schedule_key,
 )
 from sealift.protocol.ecall import EnclaveStatus, GetStatus, HelloReply
@@ -22,6 +27,7 @@ from ._follower import HALTED_BY_FORK, Follower
 from ._forecast import Risk, collateral_risk, forecast
 from ._metrics import Reading
 from ._outbox import Outbox
+from ._rehearsal import RehearsalStanding
 from ._rotation import KeyStanding
 from ._store import WorkerStore
 from ._surroundings import Surroundings
@@ -44,6 +50,8 @@ class _SeenOnL1:
     risks: tuple[Risk, ...] | None = None
     confirmed: Height | None = None
     collateral_left: int | None = None
+    gate: RehearsalGate | None = None
+    rehearsals: EntryRehearsals | None = None
 
 
 class Report:
@@ -58,6 +66,7 @@ class Report:
         hello: Who the enclave is.
         me: The enclave's signing key.
         standing: Where the shard's keys stand.
+        rehearsal: How this enclave's rehearsal stands.
         troubles: What keeps the worker from its duty, by topic.
     """
 
@@ -72,6 +81,7 @@ class Report:
         hello: HelloReply,
         me: AccountId,
         standing: Callable[[], KeyStanding],
+        rehearsal: Callable[[], RehearsalStanding],
         troubles: dict[str, str],
     ) -> None:
         self._channel = channel
@@ -82,6 +92,7 @@ class Report:
         self._hello = hello
         self._me = me
         self._standing = standing
+        self._rehearsal = rehearsal
         self._troubles = troubles
 
     def health(self) -> Health:
@@ -120,6 +131,8 @@ class Report:
                 risks=self._risks(schedule, record, left),
                 confirmed=await around.l1.confirmed(around.shard),
                 collateral_left=left,
+                gate=await self._gate(),
+                rehearsals=await self._rehearsals(schedule),
             )
         except SealiftError as error:
             self._follower.progress.last_refusal = str(error)
@@ -130,18 +143,37 @@ class Report:
         value, _ = await around.l1.prove(schedule_key(around.shard), height)
         return None if value is None else canonical_decode(Schedule, value)
 
+    async def _gate(self) -> RehearsalGate | None:
+        """What the shard asks for; ``None``: this L1 takes no rehearsals."""
+        around, height = self._around, self._follower.progress.imported
+        value, _ = await around.l1.prove(gate_key(around.shard), height)
+        return None if value is None else canonical_decode(RehearsalGate, value)
+
+    async def _rehearsals(self, schedule: Schedule | None) -> EntryRehearsals | None:
+        """What L1 has been told of the next entry, by all its platforms."""
+        around, height = self._around, self._follower.progress.imported
+        ahead = None if schedule is None else next_upgrade(schedule, height)
+        if ahead is None:
+            return None
+        key = rehearsals_key(around.shard, ahead.generation)
+        value, _ = await around.l1.prove(key, height)
+        return None if value is None else canonical_decode(EntryRehearsals, value)
+
     async def _record(self, key: AccountId) -> EnclaveRecord | None:
         return await record_of(self._around.l1, key, self._follower.progress.imported)
 
     async def _live_holders(self, schedule: Schedule | None) -> int | None:
-        """Known holders of keys that L1 has as live: the others may be gone."""
+        """Known holders of keys that L1 has as live: the others may be gone.
+
+        Two on one machine, as while an upgrade is staged, are lost together: they
+        count as one.
+        """
         if schedule is None:
             return None
         height = Height(self._follower.progress.imported)
         records = [await self._record(key) for key in self._store.holder_keys()]
-        return sum(
-            one is not None and is_live(one, schedule, height) for one in records
-        )
+        live = [one for one in records if one and is_live(one, schedule, height)]
+        return len({one.platform_id for one in live})
 
     def _risks(
         self,
@@ -163,6 +195,26 @@ class Report:
         if ahead is None:
             return None, None
         return ahead.upgrade_at, ahead.upgrade_at - imported
+
+    def _missing(self, seen: _SeenOnL1) -> int | None:
+        """Good rehearsals that the next upgrade lacks; ``None``: none is ahead."""
+        ahead, _ = self._blocks_to(seen.schedule)
+        if ahead is None:
+            return None
+        required = 0 if seen.gate is None else seen.gate.at(ahead - 1).required
+        return max(required - good_words(seen.rehearsals), 0)
+
+    def _describe_rehearsals(self, seen: _SeenOnL1) -> dict[str, object]:
+        ahead, _ = self._blocks_to(seen.schedule)
+        at = self._follower.progress.imported if ahead is None else ahead - 1
+        words = () if seen.rehearsals is None else seen.rehearsals.rehearsals
+        required = 0 if seen.gate is None else seen.gate.at(at).required
+        return {
+            **self._rehearsal().describe(),
+            "rehearsals_required": required,
+            "rehearsals_good": good_words(seen.rehearsals),
+            "rehearsals": [rehearsal_words(one) for one in words],
+        }
 
     def _due_blocks(self) -> int:
         since = self._standing().due_since
@@ -197,7 +249,7 @@ class Report:
         progress = self._follower.progress
         seen = await self._seen_on_l1()
         _, left = self._blocks_to(seen.schedule)
-        keys = self._standing()
+        keys, mine = self._standing(), self._rehearsal().good
         age, remaining = self._attested_for(seen)
         return Reading(
             l1_height=progress.l1_head,
@@ -225,6 +277,8 @@ class Report:
             staged_holders=keys.holders,
             rotation_due_blocks=self._due_blocks(),
             policy_warnings=None if seen.risks is None else len(seen.risks),
+            rehearsal_good=None if mine is None else int(mine),
+            rehearsals_missing=self._missing(seen),
             witnesses={one.url: one.state for one in self._around.witnesses},
         )
 
@@ -278,6 +332,7 @@ class Report:
             "effects_pending": self._store.effects_pending(),
             "epochs": list(status.epochs),
             **self._describe_keys(),
+            **self._describe_rehearsals(seen),
             "warnings": [str(risk) for risk in seen.risks or ()],
             "witnesses": [one.describe() for one in self._around.witnesses],
             "witnesses_wanted": few_witnesses(len(self._around.witnesses)),

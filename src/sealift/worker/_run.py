@@ -1,8 +1,7 @@
-"""``sealift worker run``: everything together, from a home folder."""
+"""One instance of a worker, from its folder: enclave, disk, L1, all together."""
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,14 @@ import aiohttp
 
 from sealift.attestation import TrustAnchor, parse_ratls_certificate
 from sealift.base import (
-    AccountId,
     ChainId,
     Digest,
-    Fingerprint,
     Height,
     SealiftError,
     ShardId,
     encode,
 )
 from sealift.bundle import Manifest
-from sealift.crypto import account_of
 from sealift.protocol.ecall import (
     DumpRa,
     EnclaveStatus,
@@ -35,25 +31,14 @@ from sealift.protocol.ecall import (
 from sealift.relay import LightBlock
 from sealift.relay import header_hash as header_hash_of
 from sealift.relay.rpc import StatusResult
-from sealift.transport.account import L1Account
 from sealift.transport.clock import Clock
 from sealift.transport.enclave_process import RunningEnclave
-from sealift.transport.files import (
-    PRIVATE_MODE,
-    hold_lock,
-    read_or_explain,
-    write_durably,
-)
-from sealift.transport.http import serve
-from sealift.transport.keys import read_account_key
 from sealift.transport.pccs import PccsClient
-from sealift.transport.rpc import Backoff, L1Client, NodeUnreachableError, system_jitter
+from sealift.transport.rpc import L1Client, NodeUnreachableError
 
-from ._api import Api
-from ._carry import CarryGate
 from ._channel import EnclaveChannel
 from ._collateral import CollateralKeeper, CollateralSource, PccsSource, SimSource
-from ._config import Platform, WorkerConfig, load_config
+from ._config import WorkerConfig, load_config
 from ._errors import (
     EnclaveRefusedError,
     KeyStoreMissingError,
@@ -65,102 +50,22 @@ from ._feed import BlockFeed
 from ._follower import HALTED_BY_FORK, Follower
 from ._forks import ForkKeeper
 from ._gramine import GramineSgxHost
+from ._ground import Ground, HomeDisk, OperatorAccount, open_ground
 from ._l1 import L1Standing, L1View
 from ._life import Life
 from ._lives import KEY_STORE_LEVEL, begin_life
-from ._metrics import Metrics
-from ._outbox import Included, Outbox
+from ._outbox import Outbox
 from ._platform import EnclaveHost, InsecureSim
 from ._skip import SkipPlanner
 from ._state import restore_state
 from ._store import WorkerStore
 from ._surroundings import Surroundings
 from ._upstream import Upstream
-from ._witnesses import RpcWitness, Witnesses, WitnessSource, WitnessStanding
+from ._witnesses import Witnesses, WitnessStanding
 
 #: So many seconds an L1 node may take to come up beside its worker.
 START_SECONDS: Final = 20.0
 _LOOK_AGAIN_SECONDS: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """A worker that answers: its URL, its enclave."""
-
-    url: str
-    fingerprint: Fingerprint
-    signing_key: AccountId
-
-
-class HomeDisk:
-    """Sealed key store and genesis blob in a worker's home folder."""
-
-    def __init__(self, config: WorkerConfig) -> None:
-        self._config = config
-
-    @property
-    def key_store_path(self) -> Path:
-        """Where the sealed key store is."""
-        return self._config.key_store
-
-    def key_store(self) -> bytes | None:
-        """The sealed key store of an earlier run.
-
-        Raises:
-            UnreadableFileError: It is there and cannot be read; it is kept.
-        """
-        if not self._config.key_store.exists():
-            return None
-        return read_or_explain(self._config.key_store, what="the sealed key store")
-
-    def keep_key_store(self, sealed: bytes) -> None:
-        """Make it durable, atomically."""
-        write_durably(self._config.key_store, sealed, mode=PRIVATE_MODE)
-
-    def genesis(self) -> bytes | None:
-        """The shard's genesis blob."""
-        path = self._config.genesis
-        if path is None:
-            return None
-        return read_or_explain(path, what="the genesis blob")
-
-    def free_bytes(self) -> int | None:
-        """What is free where the home is."""
-        try:
-            return shutil.disk_usage(self._config.home).free
-        except OSError:
-            return None
-
-
-class OperatorAccount:
-    """The operator's L1 account, as outbox and API use it.
-
-    Args:
-        account: The account.
-        shard: Whose calls are carried.
-    """
-
-    def __init__(self, account: L1Account, shard: ShardId) -> None:
-        self._account = account
-        self._shard = shard
-
-    async def send(self, call: str, args: dict[str, object]) -> bytes:
-        """Into the mempool; the transaction's hash."""
-        return await self._account.send(call, args)
-
-    async def wait(self, tx_hash: bytes) -> Included:
-        """Until it is in a block."""
-        found = await self._account.wait(tx_hash)
-        return Included(height=found.height, code=found.code, log=found.log)
-
-    async def funds(self) -> int:
-        """What it has free on L1, as the node says."""
-        return await self._account.balance()
-
-    async def submit(self, envelope: bytes) -> bytes:
-        """Carry a sealed call to L1 at the operator's expense."""
-        args: dict[str, object] = {"shard": self._shard, "ciphertext": envelope}
-        return await self._account.send("enclave_bridge.invoke", args)
 
 
 def host_of(config: WorkerConfig) -> EnclaveHost:
@@ -210,6 +115,9 @@ class OpenWorker:
     platform: EnclaveHost
     running: RunningEnclave
     witnesses: Witnesses
+    chain_id: ChainId
+    #: Whom it asks for keys and state.
+    upstream: Upstream | None
 
     async def run(self) -> None:
         """Follow and serve; ends only by an error.
@@ -226,6 +134,14 @@ class OpenWorker:
             SealiftError: Why there are no keys.
         """
         await self._beside(self.life.request_keys_only())
+
+    async def join(self) -> None:
+        """Get keys and state, and follow; ends only by an error.
+
+        Raises:
+            SealiftError: Whatever stopped one of the tasks, by name.
+        """
+        await self._beside(self.life.join())
 
     async def _beside(self, main: Coroutine[None, None, None]) -> None:
         enclave = asyncio.create_task(self.platform.watch(self.running), name="enclave")
@@ -252,7 +168,7 @@ async def open_worker(
     upstream: str | None = None,
     witnesses: Sequence[str] = (),
 ) -> AsyncIterator[OpenWorker]:
-    """Start the enclave of a home folder and bring its state back.
+    """Start the one enclave of a home folder and bring its state back.
 
     Args:
         config: The home.
@@ -264,12 +180,29 @@ async def open_worker(
         SealiftError: Whatever keeps it from starting, by name; nothing on disk
             was dropped or overwritten.
     """
+    async with (
+        open_ground(config, clock=clock, witnesses=witnesses) as ground,
+        open_instance(ground, config, upstream=upstream) as worker,
+    ):
+        yield worker
+
+
+@asynccontextmanager
+async def open_instance(
+    ground: Ground, config: WorkerConfig, *, upstream: str | None = None
+) -> AsyncIterator[OpenWorker]:
+    """Start an enclave of a home, from its own folder, and bring its state back.
+
+    Args:
+        ground: What it shares with others of this home.
+        config: The home, and which instance.
+        upstream: Instead of the configured one.
+
+    Raises:
+        SealiftError: As :func:`open_worker`.
+    """
     async with AsyncExitStack() as stack:
-        stack.enter_context(hold_lock(config.home / "worker.lock"))
-        l1 = await stack.enter_async_context(
-            L1Client(config.l1.rpc, backoff=Backoff(jitter=system_jitter))
-        )
-        http = await stack.enter_async_context(aiohttp.ClientSession())
+        l1, http = ground.l1, ground.http
         platform = host_of(config)
         running = await stack.enter_async_context(platform.enclave())
         channel = EnclaveChannel(running)
@@ -306,9 +239,11 @@ async def open_worker(
         if status.halted == HALTED_BY_FORK:
             await forks.keep()
             raise forks.stopped()
-        restored = await restore_state(channel, store, genesis=disk.genesis())
-        secret = read_account_key(config.operator_key)
-        account = OperatorAccount(L1Account(secret, l1, chain_id), config.shard)
+        restored = await restore_state(
+            channel, store, genesis=disk.genesis(), peers=bool(life.upstream)
+        )
+        paying = ground.account(chain_id)
+        account = OperatorAccount(paying, config.shard)
         outbox = Outbox(account)
         feed = BlockFeed(view, shard=config.shard, signing_key=started.signing_key)
         follower = Follower(
@@ -321,11 +256,9 @@ async def open_worker(
             me=started.signing_key,
             skips=SkipPlanner(l1=view, feed=feed, shard=config.shard),
             forked=forks.keep,
+            keep_snapshots=config.state.keep_snapshots,
         )
-        sources = await _witnesses(
-            stack, dict.fromkeys((*config.l1.witnesses, *witnesses))
-        )
-        standings = tuple(WitnessStanding(url=url) for url in sources)
+        standings = tuple(WitnessStanding(url=url) for url in ground.witnesses)
         if restored is not None:
             follower.restored(restored)
         peer = life.upstream
@@ -338,13 +271,13 @@ async def open_worker(
                 source=_source(config, platform, roots, http),
                 roots=roots,
                 l1=l1,
-                clock=clock,
+                clock=ground.clock,
                 quote=lambda: _a_quote(channel),
             ),
             standing=L1Standing(l1),
-            operator=account_of(secret),
-            upstream=Upstream(peer, http) if peer else None,
-            peer=lambda url: Upstream(url, http),
+            operator=paying.account,
+            upstream=ground.peer(peer) if peer else None,
+            peer=ground.peer,
             snapshot_every=config.snapshot_every,
             witnesses=standings,
         )
@@ -356,6 +289,7 @@ async def open_worker(
             around=around,
             hello=hello,
             started=started,
+            monotonic=ground.clock.monotonic,
         )
         yield OpenWorker(
             config=config,
@@ -369,27 +303,16 @@ async def open_worker(
             started=started,
             platform=platform,
             running=running,
+            chain_id=chain_id,
+            upstream=around.upstream,
             witnesses=Witnesses(
                 channel=channel,
                 follower=follower,
-                witnesses=sources,
+                witnesses=ground.witnesses,
                 standings=standings,
                 forks=forks,
             ),
         )
-
-
-async def _witnesses(
-    stack: AsyncExitStack, urls: Iterable[str]
-) -> dict[str, WitnessSource]:
-    """Clients of the witnesses; each is asked once at a time and not waited for."""
-    found: dict[str, WitnessSource] = {}
-    for url in urls:
-        client = await stack.enter_async_context(
-            L1Client(url, backoff=Backoff(jitter=system_jitter, attempts=1))
-        )
-        found[url] = RpcWitness(client)
-    return found
 
 
 async def _a_quote(channel: EnclaveChannel) -> bytes:
@@ -416,6 +339,15 @@ async def _once_it_answers(l1: L1Client, *, within: float) -> StatusResult:
             if now() >= end:
                 raise
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+async def wait_for_chain(l1: L1Client) -> None:
+    """Until the L1 node answers, as long as one may take to come up.
+
+    Raises:
+        NodeUnreachableError: It does not.
+    """
+    await _once_it_answers(l1, within=START_SECONDS)
 
 
 async def _check_chain(l1: L1Client, chain_id: ChainId, *, within: float) -> None:
@@ -495,56 +427,6 @@ async def _start(
         ) from error
     disk.keep_key_store(started.key_store)
     return started
-
-
-async def run_worker(
-    home: Path,
-    *,
-    clock: Clock,
-    ready: Callable[[Ready], None],
-    platform: Platform | None = None,
-    pccs: str = "",
-    witnesses: Sequence[str] = (),
-) -> None:
-    """Run the worker of a home folder; ends only by an error or cancellation.
-
-    Args:
-        home: With its ``worker.toml``.
-        clock: The wall clock.
-        ready: Called once it answers.
-        platform: Instead of the configured one.
-        pccs: Instead of the configured one.
-        witnesses: L1 nodes to compare with, beside the configured ones.
-
-    Raises:
-        SealiftError: What stopped it, by name.
-    """
-    config = load_config(home, platform=platform, pccs=pccs)
-    async with open_worker(config, clock=clock, witnesses=witnesses) as worker:
-        api = Api(
-            channel=worker.channel,
-            follower=worker.follower,
-            store=worker.store,
-            submitter=worker.account,
-            gate=CarryGate(
-                config.api.terms,
-                funds=worker.account.funds,
-                now=asyncio.get_running_loop().time,
-            ),
-            source=worker.life,
-            metrics=Metrics(config.shard.hex(), worker.life.reading),
-        )
-        app = api.application()
-        async with serve(app, host=config.api.host, port=config.api.port) as where:
-            worker.life.url = config.api.url or where.url
-            ready(
-                Ready(
-                    url=where.url,
-                    fingerprint=worker.hello.fingerprint,
-                    signing_key=worker.started.signing_key,
-                )
-            )
-            await worker.run()
 
 
 async def request_keys_once(home: Path, upstream: str, *, clock: Clock) -> None:

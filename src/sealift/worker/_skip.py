@@ -60,6 +60,28 @@ class SkipPlanner:
             target = Height((head + target) // 2)
         return None
 
+    async def path_to(self, head: Height, target: Height) -> tuple[bytes, ...]:
+        """Encoded light blocks from a verified header to ``target`` and the next.
+
+        Raises:
+            SealiftError: The node does not answer, or its headers do not verify.
+        """
+        relay = await self._relay_at(head, keep=target + 2)
+        path = await self._walk(relay, target)
+        path += await self._walk(relay, Height(target + 1))
+        return tuple(encode(block) for block in path)
+
+    async def _relay_at(self, head: Height, *, keep: int) -> ChainRelay:
+        start = await self._l1.light_block(head)
+        root = TrustRoot(
+            chain_id=start.header.chain_id,
+            height=head,
+            header_hash=header_hash(start.header),
+        )
+        return ChainRelay.bootstrap(
+            root, start, rules=CLOCKLESS_RULES, now=None, keep=keep
+        )
+
     async def _settled(self, last: Height) -> Height:
         """Up to where nothing is left to execute, by the state after ``last``."""
         raw, _ = await self._l1.prove(frontier_key(self._shard), last)
@@ -69,15 +91,7 @@ class SkipPlanner:
         return last if born is None else Height(0)
 
     async def _request(self, head: Height, target: Height, last: Height) -> SkipTo:
-        start = await self._l1.light_block(head)
-        root = TrustRoot(
-            chain_id=start.header.chain_id,
-            height=head,
-            header_hash=header_hash(start.header),
-        )
-        relay = ChainRelay.bootstrap(
-            root, start, rules=CLOCKLESS_RULES, now=None, keep=last + 1
-        )
+        relay = await self._relay_at(head, keep=last + 1)
         path = await self._walk(relay, target)
         path += await self._walk(relay, Height(target + 1))
         beyond: list[LightBlock] = []

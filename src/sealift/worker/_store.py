@@ -1,9 +1,10 @@
-"""What a worker keeps on disk: encrypted diffs, a snapshot, receipts, effects.
+"""What a worker keeps on disk: encrypted diffs, receipts, effects, snapshots' names.
 
 SQLite, one transaction a block, ``synchronous=FULL``: what is committed here is
-durable before a confirmation is asked for (DESIGN §10.7). Everything in it is
-sealed by the enclave or public; nothing is ever dropped because it could not
-be read.
+durable before a confirmation is asked for (DESIGN §10.7). Snapshots are folders
+beside it (:mod:`._snapshots`): durable first, then named here; what is not named
+is no snapshot. Everything is sealed by the enclave or public; nothing is ever
+dropped because it could not be read.
 """
 
 import sqlite3
@@ -17,6 +18,7 @@ from sealift.base import (
     Digest,
     Fingerprint,
     Height,
+    SealiftError,
     ShardId,
     decode,
     encode,
@@ -25,15 +27,19 @@ from sealift.protocol import BlockEffects, SealedReceipt, SignedOrder
 from sealift.protocol.ecall import Executed
 
 from ._errors import StoreError, StoreMismatchError
+from ._snapshots import FOLDER, SnapshotFolder
+from ._store_formats import (
+    CREATE_EFFECTS,
+    CREATE_SNAPSHOTS,
+    effects_of_format_2,
+    snapshots_of_format_3,
+)
 
-#: 2 has ``effects``; a file of format 1 gets them when it is opened.
-_FORMAT = 2
+#: 2 has ``effects``, 3 has snapshots in folders; a file of an older format is
+#: brought up when it is opened.
+_FORMAT = 3
 T = TypeVar("T")
 _Cell: TypeAlias = int | bytes
-_EFFECTS = (
-    "CREATE TABLE effects (height INTEGER PRIMARY KEY, data BLOB NOT NULL,"
-    " said INTEGER NOT NULL)"
-)
 _SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE diffs (height INTEGER PRIMARY KEY, data BLOB NOT NULL)",
@@ -43,35 +49,18 @@ _SCHEMA = (
     ),
     "CREATE INDEX receipts_by_height ON receipts (height)",
     "CREATE TABLE orders (number INTEGER PRIMARY KEY, data BLOB NOT NULL)",
-    _EFFECTS,
-    (
-        "CREATE TABLE snapshots (height INTEGER PRIMARY KEY, header BLOB NOT NULL,"
-        " chunks INTEGER NOT NULL)"
-    ),
-    (
-        "CREATE TABLE chunks (height INTEGER NOT NULL, number INTEGER NOT NULL,"
-        " data BLOB NOT NULL, PRIMARY KEY (height, number)) WITHOUT ROWID"
-    ),
+    CREATE_EFFECTS,
+    CREATE_SNAPSHOTS,
 )
 _KEPT_HINT = "It was left as it is. Move it away to start from a peer."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WholeSnapshot:
-    """A snapshot with all of its chunks, as the enclave gave it."""
-
-    height: Height
-    header: bytes
-    chunks: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSnapshot:
-    """A whole snapshot on disk: the height after which it stands."""
+    """A whole snapshot on disk: the height after which it stands, its folder."""
 
     height: Height
-    header: bytes
-    chunks: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +87,10 @@ class WorkerStore:
 
     def __init__(self, path: Path, *, shard: ShardId, fingerprint: Fingerprint) -> None:
         self.path = path
+        self.shard = shard
+        self.fingerprint = fingerprint
+        #: Where the snapshots are that are named here.
+        self.snapshots = SnapshotFolder(path.parent / FOLDER)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
         except sqlite3.Error as error:
@@ -107,13 +100,15 @@ class WorkerStore:
             self._db.execute("PRAGMA synchronous=FULL")
             if not self._tables():
                 self._create(shard, fingerprint)
-            elif self.meta("format") == encode(_FORMAT - 1):
-                self._upgrade()
-            self._check(shard, fingerprint)
+            else:
+                self._check_owner(shard, fingerprint)
+                self._upgrade(shard, fingerprint)
+            self._check("format", encode(_FORMAT))
+            self._check_owner(shard, fingerprint)
         except sqlite3.Error as error:
             self._db.close()
             raise self._unusable(error) from error
-        except StoreError:
+        except SealiftError:
             self._db.close()
             raise
 
@@ -149,28 +144,39 @@ class WorkerStore:
                 self._db.execute(statement)
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
 
-    def _upgrade(self) -> None:
-        """From format 1: a block's effects were not kept yet."""
-        with self._transaction():
-            self._db.execute(_EFFECTS)
-            self._db.execute(
-                "UPDATE meta SET value = ? WHERE name = 'format'", (encode(_FORMAT),)
+    def _upgrade(self, shard: ShardId, fingerprint: Fingerprint) -> None:
+        """Bring a file of an older format up, one by one."""
+        if self.meta("format") == encode(1):
+            with self._transaction():
+                effects_of_format_2(self._db)
+                self._note_format(2)
+        if self.meta("format") == encode(2):
+            snapshots_of_format_3(
+                self._db,
+                self.snapshots,
+                shard=shard,
+                fingerprint=fingerprint,
+                transaction=self._transaction,
+                done=lambda: self._note_format(3),
             )
 
-    def _check(self, shard: ShardId, fingerprint: Fingerprint) -> None:
-        for name, expected in (
-            ("format", encode(_FORMAT)),
-            ("shard", bytes(shard)),
-            ("fingerprint", bytes(fingerprint)),
-        ):
-            got = self.meta(name)
-            if got != expected:
-                raise StoreMismatchError(
-                    f"{self.path} is of another {name}",
-                    got=got if got is not None else "none",
-                    expected=expected.hex(),
-                    hint="Use another folder for this worker.",
-                )
+    def _note_format(self, number: int) -> None:
+        query = "UPDATE meta SET value = ? WHERE name = 'format'"
+        self._db.execute(query, (encode(number),))
+
+    def _check_owner(self, shard: ShardId, fingerprint: Fingerprint) -> None:
+        self._check("shard", bytes(shard))
+        self._check("fingerprint", bytes(fingerprint))
+
+    def _check(self, name: str, expected: bytes) -> None:
+        got = self.meta(name)
+        if got != expected:
+            raise StoreMismatchError(
+                f"{self.path} is of another {name}",
+                got=got if got is not None else "none",
+                expected=expected.hex(),
+                hint="Use another folder for this worker.",
+            )
 
     def _transaction(self) -> "_Transaction":
         return _Transaction(self._db)
@@ -220,13 +226,14 @@ class WorkerStore:
             raise self._unusable(error) from error
 
     def commit_block(
-        self, block: Executed, snapshot: WholeSnapshot | None = None
+        self, block: Executed, snapshot: StoredSnapshot | None = None
     ) -> None:
         """Make an executed block durable: all that came of it, or nothing.
 
         Args:
             block: With its diff, receipts, orders, effects and checkpoint.
-            snapshot: The state after it, where its diff was too large.
+            snapshot: The state after it, where its diff was too large; durable
+                already, and no snapshot before this.
         """
         with self._transaction():
             if block.diff:
@@ -234,7 +241,7 @@ class WorkerStore:
                     "REPLACE INTO diffs VALUES (?, ?)", (block.height, block.diff)
                 )
             if snapshot is not None:
-                self._write_snapshot(snapshot)
+                self._name_snapshot(snapshot)
             # The first receipt of an envelope stays: copies answer with it.
             self._db.executemany(
                 "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?)",
@@ -349,44 +356,45 @@ class WorkerStore:
         except DecodeError as error:
             raise self._unusable(error) from error
 
-    def put_snapshot(self, snapshot: WholeSnapshot) -> None:
-        """Keep a snapshot; of older ones the newest stays: peers may be at it."""
+    def put_snapshot(self, snapshot: StoredSnapshot) -> None:
+        """Name a snapshot that is durable; another of this height is none then."""
         with self._transaction():
-            self._write_snapshot(snapshot)
+            self._name_snapshot(snapshot)
 
-    def replace_state(self, snapshot: WholeSnapshot) -> None:
-        """Keep a snapshot that was taken over from another worker.
+    def replace_state(self, snapshot: StoredSnapshot) -> None:
+        """Name a snapshot that was taken over from another worker.
 
         What this one had of later blocks led elsewhere, and goes at once with
         it: the enclave has accepted the new state in its place.
         """
         with self._transaction():
             self._db.execute("DELETE FROM snapshots")
-            self._db.execute("DELETE FROM chunks")
-            self._write_snapshot(snapshot)
+            self._name_snapshot(snapshot)
             for table in ("diffs", "effects"):
                 self._db.execute(
                     f"DELETE FROM {table} WHERE height > ?",  # noqa: S608 - a constant
                     (snapshot.height,),
                 )
 
-    def _write_snapshot(self, snapshot: WholeSnapshot) -> None:
-        height = snapshot.height
-        before = self._row("SELECT max(height) FROM snapshots WHERE height < ?", height)
-        kept = -1 if before is None or before[0] is None else int(before[0])
-        for table in ("snapshots", "chunks"):
-            self._db.execute(
-                f"DELETE FROM {table} WHERE height <= ? AND height <> ?",  # noqa: S608
-                (height, kept),
-            )
-        self._db.executemany(
-            "INSERT INTO chunks VALUES (?, ?, ?)",
-            [(height, number, data) for number, data in enumerate(snapshot.chunks)],
-        )
+    def _name_snapshot(self, snapshot: StoredSnapshot) -> None:
         self._db.execute(
-            "INSERT INTO snapshots VALUES (?, ?, ?)",
-            (height, snapshot.header, len(snapshot.chunks)),
+            "REPLACE INTO snapshots VALUES (?, ?)",
+            (snapshot.height, snapshot.name.encode()),
         )
+
+    def retain_snapshots(self, keep: int) -> None:
+        """Of the snapshots so many remain, the newest; at least one."""
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM snapshots WHERE height NOT IN"
+                " (SELECT height FROM snapshots ORDER BY height DESC LIMIT ?)",
+                (max(keep, 1),),
+            )
+
+    def forget_snapshot(self, height: int) -> None:
+        """A snapshot was set aside: it is none any more."""
+        with self._transaction():
+            self._db.execute("DELETE FROM snapshots WHERE height = ?", (height,))
 
     def drop_diffs_below(self, height: int) -> None:
         """Forget diffs that a durable snapshot has made superfluous."""
@@ -400,37 +408,55 @@ class WorkerStore:
 
     def snapshot(self) -> StoredSnapshot | None:
         """The newest whole snapshot."""
-        return self._snapshot("ORDER BY height DESC LIMIT 1")
+        return next(iter(self.stored_snapshots()), None)
 
     def snapshot_at(self, height: int) -> StoredSnapshot | None:
-        """The whole snapshot of a height: the newest one or the one before."""
-        return self._snapshot("WHERE height = ?", height)
+        """The whole snapshot of a height."""
+        return next((s for s in self.stored_snapshots() if s.height == height), None)
 
-    def _snapshot(self, which: str, *values: int) -> StoredSnapshot | None:
+    def stored_snapshots(self) -> list[StoredSnapshot]:
+        """All whole snapshots, the newest first."""
+        rows = self._rows("SELECT height, name FROM snapshots ORDER BY height DESC")
+        return [
+            StoredSnapshot(height=Height(int(height)), name=bytes(name).decode())
+            for height, name in rows
+        ]
+
+    def diffs_weight(self, height: int) -> tuple[int, int, int]:
+        """Diffs above a height: how many, the last one's height, all their bytes."""
         row = self._row(
-            f"SELECT height, header, chunks FROM snapshots {which}",  # noqa: S608
-            *values,
+            "SELECT count(*), coalesce(max(height), 0),"
+            " coalesce(sum(length(data)), 0) FROM diffs WHERE height > ?",
+            height,
         )
-        if row is None:
-            return None
-        return StoredSnapshot(
-            height=Height(int(row[0])), header=bytes(row[1]), chunks=int(row[2])
-        )
+        return (0, 0, 0) if row is None else (int(row[0]), int(row[1]), int(row[2]))
 
-    def chunk(self, height: int, number: int) -> bytes:
-        """One chunk of a snapshot.
-
-        Raises:
-            StoreError: It is not there.
-        """
+    def durable(self) -> Height | None:
+        """The last block after which the state is on disk; ``None``: none is."""
         row = self._row(
-            "SELECT data FROM chunks WHERE height = ? AND number = ?", height, number
+            "SELECT max(height) FROM (SELECT max(height) AS height FROM diffs"
+            " UNION ALL SELECT max(height) FROM snapshots)"
         )
-        if row is None:
-            raise StoreError(
-                "a chunk of the snapshot is missing", got=number, hint=_KEPT_HINT
-            )
-        return bytes(row[0])
+        return None if row is None or row[0] is None else Height(int(row[0]))
+
+
+def owner_of(path: Path) -> tuple[ShardId, Fingerprint]:
+    """To which shard and enclave a database belongs.
+
+    Raises:
+        StoreError: Not a database of this program.
+    """
+    try:
+        db = sqlite3.connect(path)
+        try:
+            rows = dict(db.execute("SELECT name, value FROM meta").fetchall())
+        finally:
+            db.close()
+        return ShardId(rows["shard"]), Fingerprint(rows["fingerprint"])
+    except (sqlite3.Error, KeyError) as error:
+        raise StoreError(
+            f"{path} is no worker's database ({error})", hint=_KEPT_HINT
+        ) from error
 
 
 class _Transaction:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Annotated, Final, TypeVar
 
 import aiohttp
 import msgspec
@@ -12,7 +12,15 @@ import msgspec
 from sealift.base import AccountId, DecodeError, Height, decode, parse_hex
 from sealift.protocol.ecall import MAX_FRAME_BYTES
 
-from ._errors import UpstreamError
+from ._errors import SnapshotManifestError, UpstreamBusyError, UpstreamError
+from ._rate import Bandwidth
+from ._snapshots import (
+    MAX_CHUNKS,
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    name_of,
+    parse_manifest,
+)
 
 _SECONDS = 60.0
 #: A connection whose other end is gone without a word is noticed within this.
@@ -24,8 +32,9 @@ _PART_BYTES = 1 << 16
 _MAX_STATUS_BYTES = 1024 * 1024
 #: Of a refusal, what is shown of it.
 _MAX_REFUSAL_BYTES = 4096
-#: What is gathered of a snapshot before the enclave judges it.
-_MAX_SNAPSHOT_BYTES = 4 * 1024 * 1024 * 1024
+
+
+_ANOTHER: Final = "Name another worker as upstream."
 
 
 class _Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,11 +43,45 @@ class _Status(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferedSnapshot:
-    """A snapshot that a peer has."""
+    """A snapshot that a peer has; of an older release, without its manifest."""
 
     height: Height
     header: bytes
     chunks: int
+    manifest: Manifest | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its folder, here and there."""
+        return name_of(self.height, self.header)
+
+
+class Weight(msgspec.Struct, frozen=True, array_like=True):
+    """Diffs above some height: how many, up to which one, how many bytes."""
+
+    count: Annotated[int, msgspec.Meta(ge=0)]
+    last: Annotated[int, msgspec.Meta(ge=0)]
+    size: Annotated[int, msgspec.Meta(ge=0)]
+
+    def without_gap(self, after: int) -> bool:
+        """Whether they lead on from a height, block by block."""
+        return self.count == self.last - after
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot that a peer has, and what its diffs after it weigh."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,18}-[0-9a-f]{12}\Z")]
+    height: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    diffs: Weight
+
+
+class Offers(msgspec.Struct, frozen=True, kw_only=True):
+    """What leads on from a height, at a peer, with its weight."""
+
+    diffs: Weight
+    snapshots: tuple[Offer, ...] = ()
 
 
 class Upstream:
@@ -47,9 +90,17 @@ class Upstream:
     Args:
         url: As announced on L1, ``http://host:port``.
         session: The HTTP client.
+        bandwidth: How fast chunks of snapshots come; ``None``: as they come.
     """
 
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        url: str,
+        session: aiohttp.ClientSession,
+        *,
+        bandwidth: Bandwidth | None = None,
+    ) -> None:
+        self._bandwidth = bandwidth or Bandwidth(0)
         self.configured = url.rstrip("/")
         #: Where it is asked now.
         self.url = self.configured
@@ -72,34 +123,88 @@ class Upstream:
         if raw is None:
             return None
         height, header, chunks = _parse(tuple[int, bytes, int], raw)
+        if not 0 < chunks <= MAX_CHUNKS or height < 0:
+            raise UpstreamError(
+                f"{self.url} sends a snapshot without end",
+                got=f"{chunks} chunks",
+                expected=f"≤ {MAX_CHUNKS}",
+                hint=_ANOTHER,
+            )
         return OfferedSnapshot(height=Height(height), header=header, chunks=chunks)
 
-    async def chunks(self, offered: OfferedSnapshot) -> AsyncIterator[bytes]:
-        """Its chunks, in order.
+    async def offers(self, after: int) -> Offers | None:
+        """What leads on from a height; ``None``: the peer is of an older release."""
+        raw = await self._get(f"/v1/state/offers?after={after}", most=_MAX_STATUS_BYTES)
+        if raw is None:
+            return None
+        try:
+            return msgspec.json.decode(raw, type=Offers)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise UpstreamError(
+                f"the other worker talks nonsense: {error}", hint=_ANOTHER
+            ) from error
+
+    async def offered(self, name: str, *, header: bytes | None) -> OfferedSnapshot:
+        """A snapshot by its name, with its manifest.
+
+        Args:
+            name: Of an offer.
+            header: If it is here already.
 
         Raises:
-            UpstreamError: They do not come, or together are longer than any state.
+            UpstreamError: It is not there any more, or not what its name says.
         """
-        left = _MAX_SNAPSHOT_BYTES
-        for number in range(offered.chunks):
-            raw = await self._get(
-                f"/v1/state/snapshot/{offered.height}/{number}", most=_MAX_BYTES
+        path = f"/v1/state/snapshots/{name}"
+        raw = await self._get(path, most=MAX_MANIFEST_BYTES)
+        if raw is None:
+            raise self._dropped(name)
+        try:
+            manifest = parse_manifest(raw, what=f"what {self.url} sent")
+        except SnapshotManifestError as error:
+            raise UpstreamError(
+                error.what, got=error.got, expected=error.expected, hint=_ANOTHER
+            ) from error
+        if header is None or not manifest.header.fits(header):
+            header = await self._get(path + "/header", most=manifest.header.size)
+        if header is None:
+            raise self._dropped(name)
+        if name != manifest.name or not manifest.header.fits(header):
+            raise UpstreamError(
+                f"{self.url} sends a manifest of another snapshot",
+                got=manifest.name,
+                expected=name,
+                hint=_ANOTHER,
             )
-            if raw is None:
-                raise UpstreamError(
-                    "the peer has dropped its snapshot meanwhile",
-                    got=f"chunk {number} missing",
-                    hint="It is asked again.",
-                )
-            left -= len(raw)
-            if left < 0:
-                raise UpstreamError(
-                    f"{self.url} sends a snapshot without end",
-                    got=f"> {_MAX_SNAPSHOT_BYTES} B",
-                    expected=f"≤ {_MAX_SNAPSHOT_BYTES} B",
-                    hint="Name another worker as upstream.",
-                )
-            yield raw
+        return OfferedSnapshot(
+            height=Height(manifest.height),
+            header=header,
+            chunks=len(manifest.chunks),
+            manifest=manifest,
+        )
+
+    async def chunk(self, offered: OfferedSnapshot, number: int) -> bytes:
+        """One chunk, as fast as it may come; not judged.
+
+        Raises:
+            UpstreamError: It does not come, or is longer than it is to be.
+        """
+        if offered.manifest is None:
+            path, most = f"snapshot/{offered.height}/{number}", _MAX_BYTES
+        else:
+            path = f"snapshots/{offered.name}/{number}"
+            most = offered.manifest.chunks[number].size
+        raw = await self._get(f"/v1/state/{path}", most=most)
+        if raw is None:
+            raise self._dropped(f"{offered.name}, chunk {number}")
+        await self._bandwidth.take(len(raw))
+        return raw
+
+    def _dropped(self, what: str) -> UpstreamError:
+        return UpstreamError(
+            "the peer has dropped its snapshot meanwhile",
+            got=f"{what} missing",
+            hint="It is asked again.",
+        )
 
     async def diffs(self, after: int) -> list[tuple[Height, bytes]]:
         """The encrypted diffs above a height; waits a while for the first."""
@@ -133,6 +238,10 @@ class Upstream:
                     return None
                 if answer.status != HTTPStatus.OK:
                     said = await answer.content.read(_MAX_REFUSAL_BYTES)
+                    if answer.headers.get("Retry-After", "").isdecimal():
+                        raise UpstreamBusyError(
+                            f"{self.url} serves as many as it can", got=answer.status
+                        )
                     raise UpstreamError(
                         f"{self.url} refuses",
                         got=f"{answer.status} {said[:200].decode(errors='replace')}",
@@ -152,7 +261,7 @@ class Upstream:
                     f"{self.url} answers without end",
                     got=f"> {most} B",
                     expected=f"≤ {most} B",
-                    hint="Name another worker as upstream.",
+                    hint=_ANOTHER,
                 )
             parts.append(part)
         return b"".join(parts)

@@ -1,0 +1,74 @@
+"""What L1 says about a home's instances: hints, read anew with each block."""
+
+from typing import TypeVar
+
+from sealift.base import Fingerprint, Height, Message, ShardId, canonical_decode
+from sealift.protocol import (
+    Frontier,
+    HandoverCertificate,
+    Schedule,
+    certificate_key,
+    frontier_key,
+    schedule_key,
+)
+from sealift.transport.rpc import L1Client
+
+from ._config import Platform
+from ._front import Rank
+from ._plan import Plan, generation_at, plan_for
+
+T = TypeVar("T", bound=Message)
+
+
+class Outlook:
+    """The shard's schedule as it was last read, and the plan that follows.
+
+    Args:
+        l1: The node.
+        shard: Whose schedule.
+        platform: What the instances run on.
+    """
+
+    def __init__(self, l1: L1Client, shard: ShardId, platform: Platform) -> None:
+        self._l1 = l1
+        self._shard = shard
+        self._platform = platform
+        self.schedule: Schedule | None = None
+        self.plan: Plan | None = None
+
+    async def look(self, head: Height) -> None:
+        """Read it as it is at the head; without a shard there, nothing changes.
+
+        Raises:
+            SealiftError: The node does not answer.
+        """
+        shard = self._shard
+        schedule = await self._read(schedule_key(shard), Schedule)
+        if schedule is None:
+            return
+        frontier = await self._read(frontier_key(shard), Frontier)
+        certificate = await self._read(certificate_key(shard), HandoverCertificate)
+        self.schedule = schedule
+        self.plan = plan_for(
+            schedule,
+            head=head,
+            platform=self._platform,
+            frontier=frontier,
+            certificate=certificate,
+        )
+
+    async def _read(self, key: bytes, kind: type[T]) -> T | None:
+        entry = await self._l1.abci_query(key, prove=False)
+        return None if entry.value is None else canonical_decode(kind, entry.value)
+
+    def wants(self, code: Fingerprint, handed_over: int | None) -> bool:
+        """Whether an instance of a code should be up (:meth:`Plan.wants`)."""
+        plan = self.plan
+        return plan is not None and plan.wants(code, self._platform, handed_over)
+
+    def rank(self, code: Fingerprint, height: int | None) -> Rank:
+        """How far an instance is whose state stands after a block."""
+        if height is None:
+            return Rank()
+        generation = generation_at(self.schedule, code, height, self._platform)
+        return Rank(generation=generation, height=height)

@@ -1,0 +1,325 @@
+"""The campaign's judges, shown what they are there to find."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sealift.base import decode
+from sealift.cli import run_cli
+from sealift.cli._application import (
+    application_metadata,
+    example,
+    read_application,
+)
+from sealift.cli._chaos import Campaign, told
+from sealift.cli._chaos_judge import Replay, judge_calls, judge_roots
+from sealift.cli._chaos_load import Books, Tracked, TrackedLoad
+from sealift.cli._chaos_parts import ChaosError, Ended, Part, Parts, children
+from sealift.cli._chaos_plan import SPAN, VICTIMS, Kill, plan
+from sealift.cli._chaos_run import Run, Struck, Verdict
+from sealift.cli._chaos_trace import Trace
+from sealift.crypto import HpkeSuite, hpke_generate, sha256, system_entropy
+from sealift.frame import RuntimeMetadata
+
+ONE, TWO = sha256(b"one"), sha256(b"two")
+
+
+def root(height: int) -> bytes:
+    return sha256(b"root %d" % height)
+
+
+def said(first: int, last: int, prev: bytes | None = None, **other: Any) -> Any:
+    fields = {
+        "first": first,
+        "last": last,
+        "prev_root": root(first - 1) if prev is None else prev,
+        "root": root(last),
+    }
+    return (last + 2, SimpleNamespace(**(fields | other)))
+
+
+def replayed() -> Replay:
+    done = Replay(roots={height: root(height) for height in range(1, 10)})
+    for envelope, index in ((ONE, 0), (TWO, 1)):
+        done.heard(receipt(envelope, 5, index))
+    return done
+
+
+def receipt(envelope: bytes, height: int, index: int) -> Any:
+    return SimpleNamespace(envelope=envelope, height=height, index=index)
+
+
+def scan(*confirmations: Any) -> Any:
+    return SimpleNamespace(
+        confirmations=list(confirmations), calls={ONE: (5, 0), TWO: (5, 3)}
+    )
+
+
+def test_good_roots_are_good() -> None:
+    assert judge_roots(scan(said(3, 4), said(5, 9)), replayed(), upto=9) == []
+
+
+@pytest.mark.parametrize(
+    ("confirmations", "word"),
+    [
+        ([said(3, 4), said(6, 9)], "block 6 is confirmed after 4"),
+        ([said(3, 4), said(5, 9, prev=bytes(32))], "breaks after block 4"),
+        ([said(3, 4), said(5, 9, root=bytes(32))], "block 9 has 0000"),
+        ([said(3, 4)], "confirmed up to 4, expected 9"),
+        ([], "confirmed up to None"),
+    ],
+)
+def test_roots_that_differ_are_said(confirmations: list[Any], word: str) -> None:
+    found = judge_roots(scan(*confirmations), replayed(), upto=9)
+    assert any(word in one for one in found), found
+
+
+def test_good_calls_are_good() -> None:
+    had = {ONE: {"old": receipt(ONE, 5, 0)}, TWO: {"old": receipt(TWO, 5, 1)}}
+    assert judge_calls(scan(), replayed(), had, upto=9) == []
+
+
+def bent(**changes: Any) -> tuple[Any, Replay, dict[bytes, Any]]:
+    had = {ONE: {"old": receipt(ONE, 5, 0)}, TWO: {"new": receipt(TWO, 5, 1)}}
+    done = replayed()
+    if "places" in changes:
+        done.places |= changes["places"]
+        for envelope, place in changes["places"].items():
+            done.copies[envelope] = {place}
+    return scan(), done, had | changes.get("had", {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"had": {TWO: {}}}, "is lost"),
+        ({"had": {TWO: {"new": receipt(TWO, 6, 0)}}}, "undisturbed at (5, 1)"),
+        ({"places": {TWO: (6, 0)}}, "is executed in 6"),
+        ({"places": {ONE: (5, 2)}}, "reordered"),
+    ],
+)
+def test_calls_that_went_wrong_are_said(changes: dict[str, Any], word: str) -> None:
+    found = judge_calls(*bent(**changes), upto=9)
+    assert any(word in one for one in found), found
+
+
+def test_a_call_that_nobody_should_have_seen_is_said() -> None:
+    done = replayed()
+    del done.places[TWO]
+    found = judge_calls(scan(), done, {}, upto=9)
+    assert any("no undisturbed place" in one for one in found)
+
+
+# --- books ---
+
+
+def tracked(user: int, **effect: int) -> Tracked:
+    sent: Any = SimpleNamespace(envelope=ONE)
+    return Tracked(sent, b"", user, 0, **effect)
+
+
+def test_books_add_up() -> None:
+    books = Books()
+    for call in (
+        tracked(21, bid=11),
+        tracked(21, bid=14),
+        tracked(22, paid=5, dest=24),
+        tracked(24, paid=2, dest=22),
+    ):
+        books.settle(call)
+    assert books.nonces == {21: 2, 22: 1, 24: 1}
+    assert books.bids == {21: 14}
+    assert books.free == {21: 999_986, 22: 999_997, 24: 1_000_003}
+
+
+class ForgetfulL1:
+    """Takes calls in, and forgets them until it is told to keep them."""
+
+    def __init__(self) -> None:
+        self.height, self.calls, self.taken = 100, {}, []
+        self.hashes: dict[int, bytes] = {}
+        self.down = False
+
+    async def send(self, call: str, args: dict[str, Any]) -> bytes:
+        if self.down:
+            raise ChaosError("L1 is down")
+        self.taken.append(args["ciphertext"])
+        return b""
+
+    def keep(self) -> None:
+        for place, envelope in enumerate(self.taken):
+            self.calls.setdefault(sha256(envelope), (self.height, place))
+
+
+def tracked_load(l1: Any) -> TrackedLoad:
+    source = example("auction") / "v1"
+    raw = application_metadata(source, read_application(source).runtime)
+    load = TrackedLoad(
+        account=l1,
+        metadata=decode(RuntimeMetadata, raw),
+        shard=bytes(32),
+        shielding_key=hpke_generate(HpkeSuite.X25519, system_entropy).public,
+        users=24,
+        scan=l1,
+    )
+    load.begin(4)
+    return load
+
+
+def test_a_call_that_l1_forgot_is_carried_again_and_booked_once(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        l1 = ForgetfulL1()
+        load = tracked_load(l1)
+        await load._call(20)
+        (first,) = load.open.values()
+        for blocks, times in ((1, 1), (7, 2), (1, 2), (8, 3)):
+            l1.height += blocks
+            await load.look_after()
+            assert l1.taken == [first.envelope] * times
+        assert load.books.nonces == {}
+        l1.keep()
+        await load.look_after()
+        await load.look_after()
+        assert (load.books.nonces, load.open) == ({20: 1}, {})
+        l1.down = True
+        with pytest.raises(ChaosError):
+            await load._call(20)
+        assert load.open[20].sent.nonce == 1  # it may have it: the nonce is spoken for
+
+    asyncio.run(story())
+
+
+# --- ends of processes ---
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "good"),
+    [
+        (-9, "", True),
+        (3, "sealift: the enclave process has ended: got signal 9", True),
+        (3, "sealift: the enclave process has ended: got exit code 1", False),
+        (3, "sealift: L1 is unreachable", False),
+        (70, "Traceback (most recent call last):", False),
+        (4, "sealift: worker.db cannot be used", False),
+        (0, "", False),
+    ],
+)
+def test_a_worker_that_ended_by_itself_is_a_violation(
+    code: int, words: str, good: bool
+) -> None:
+    run: Any = SimpleNamespace(verdict=Verdict(seed=1))
+    Run._judge_end(run, "old", Ended(code, f"ready http://x\n{words}\n"))
+    assert (run.verdict.violations == []) is good
+
+
+# --- plans ---
+
+
+def test_a_seed_names_a_plan_and_all_victims_come() -> None:
+    plans = [plan(seed) for seed in range(200)]
+    assert plans == [plan(seed) for seed in range(200)]
+    kills = [kill for one in plans for kill in one]
+    assert {kill.victim for kill in kills} == set(VICTIMS)
+    assert all(1 <= len(one) <= 3 for one in plans)
+    assert all(0 <= kill.after < SPAN for kill in kills)
+    assert {kill.after % 1 > 0.5 for kill in kills} == {True, False}
+    assert len({tuple(one) for one in plans}) == 200
+    for first in range(0, 195, 5):
+        assert {
+            victim
+            for seed in range(first, first + 5)
+            for victim in [VICTIMS[seed % 5]]
+            if victim in {kill.victim for kill in plans[seed]}
+        } == set(VICTIMS)
+
+
+# --- what is said ---
+
+
+def a_verdict(**changes: Any) -> Verdict:
+    kills = [Struck(Kill("L1 node", 3.5), 43.5, True)]
+    kills.append(Struck(Kill("old enclave", 4.5), 44.5, False))
+    return Verdict(seed=7, upgrade_at=60, kills=kills, calls=12, **changes)
+
+
+def test_a_run_is_told_in_one_line_and_a_violation_in_more() -> None:
+    line = (
+        "seed 7  XYZ 60 (keys from 0)  kill -9: L1 node @ 43.5, old enclave @ 44.5 "
+        "(was down)  ok  12 calls, 0 carried again, gap 0 blocks, 0.0 s"
+    )
+    assert list(told(a_verdict())) == [line]
+    lines = list(told(a_verdict(violations=["calls: one is lost"])))
+    assert "VIOLATION" in lines[0]
+    assert lines[1:] == [
+        "  calls: one is lost",
+        "  again: sealift chaos --seed 7 --runs 1",
+    ]
+
+
+def test_the_summary_counts_kills_that_hit() -> None:
+    campaign = Campaign(seeds=range(7, 9))
+    campaign.verdicts = [a_verdict(), a_verdict(violations=["gap"])]
+    found = campaign.summary()
+    assert found["kills"] == dict.fromkeys(VICTIMS, 0) | {"L1 node": 2}
+    assert found["missed"] == 2
+    assert found["seeds"] == [7, 8]
+    assert found["violations"] == [
+        {"seed": 7, "what": ["gap"], "again": "sealift chaos --seed 7 --runs 1"}
+    ]
+
+
+def test_a_status_that_says_nothing_new_is_left_out(tmp_path: Path) -> None:
+    trace = Trace()
+    for state in (3, 3, 4):
+        trace.note("status", who="old", state=state)
+        trace.note("block", height=state, acts=[])
+    trace.write(tmp_path / "t.json", seed=1, params={})
+    events = json.loads((tmp_path / "t.json").read_text())["events"]
+    assert [e["state"] for e in events if e["what"] == "status"] == [3, 4]
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def call(*words: str) -> str:
+        assert run_cli(["chaos", *words]) == 2
+        return capsys.readouterr().err
+
+    return call
+
+
+def test_wrong_words_are_refused_before_anything_is_made(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_text("kept")
+    assert "is not empty; nothing was changed" in refused("--keep", str(tmp_path))
+    assert (tmp_path / "mine").read_text() == "kept"
+    assert "--runs" in refused("--runs", "0")
+    assert "--jobs" in refused("--jobs", "0")
+    assert "--seed" in refused("--seed", "-1")
+
+
+def test_whoever_does_not_come_up_is_said_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sealift.cli._chaos_parts.PATIENCE", 0.2)
+
+    async def story() -> None:
+        parts = Parts(tmp_path)
+        parts.parts["chain"] = Part(words=(), log=tmp_path / "chain.log")
+        with pytest.raises(ChaosError, match="the chain does not come up"):
+            await parts.up("chain")
+        assert not parts.kill("chain")
+        assert not parts.kill_enclave("chain")
+
+    asyncio.run(story())
+    assert children(2**22 + 1) == []
