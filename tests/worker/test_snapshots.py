@@ -1,6 +1,7 @@
 """Snapshots on disk: whole or partial, damaged ones named, none dropped unread."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -274,6 +275,13 @@ def test_what_is_set_aside_is_kept_and_not_opened_again(
     kept = sorted(path.name for path in folder.path.iterdir())
     assert kept == [f"{made.name}.damaged", f"{made.name}.damaged1"]
     assert (folder.path / kept[1] / "chunks" / "000000").read_bytes() == b"chunk"
+
+
+def test_what_is_not_there_is_not_set_aside(folder: SnapshotFolder) -> None:
+    made = written(folder, 5, b"chunk")
+    shutil.rmtree(folder.path / made.name)
+    assert folder.set_aside(made.name) is None
+    assert list(folder.path.iterdir()) == []
 
 
 def test_what_is_removed_is_gone_and_again_is_nothing(folder: SnapshotFolder) -> None:

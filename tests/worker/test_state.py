@@ -1,6 +1,7 @@
 """The state's way back from disk: refused as a whole, by name, and kept."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -231,6 +232,14 @@ def test_where_all_are_damaged_the_birth_leads_on(story: Story) -> None:
     diffs(story, *range(4, 9))
     assert story.restore() == 23
     assert story.kept() == ["10.damaged", "20.damaged"]
+
+
+def test_a_newest_snapshot_that_is_gone_is_no_reason_to_stop(story: Story) -> None:
+    (name,) = (one for one in story.store.snapshots.names() if one.startswith("20-"))
+    shutil.rmtree(story.store.snapshots.path / name)
+    assert story.restore() == 23
+    assert story.kept() == ["10"]
+    assert [int(one.height) for one in story.store.stored_snapshots()] == [10]
 
 
 def test_where_nothing_leads_as_far_as_before_all_stays_as_it_is(

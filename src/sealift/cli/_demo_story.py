@@ -481,6 +481,9 @@ def _copy_home(source: Path, copy: Path) -> None:
         contextlib.closing(sqlite3.connect(copy / "worker.db")) as copied,
     ):
         live.backup(copied)
+    for manifest in (source / "snapshots").glob("*/manifest"):
+        folder = manifest.parent
+        shutil.copytree(folder, copy / "snapshots" / folder.name)
 
 
 def _first(errors: BaseExceptionGroup[SealiftError]) -> SealiftError:

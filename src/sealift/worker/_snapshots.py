@@ -275,8 +275,11 @@ class SnapshotFolder:
             refuse_write(error, folder)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def set_aside(self, name: str) -> Path:
+    def set_aside(self, name: str) -> Path | None:
         """Put a snapshot that did not open where it is not opened again; it is kept.
+
+        Returns:
+            Where it is now; ``None``: there was nothing of it.
 
         Raises:
             FileError: The disk does not take it.
@@ -287,6 +290,8 @@ class SnapshotFolder:
             number += 1
         try:
             (self.path / name).rename(aside)
+        except FileNotFoundError:
+            return None
         except OSError as error:
             refuse_write(error, aside)
         sync_folder(self.path)

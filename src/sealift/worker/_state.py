@@ -97,7 +97,8 @@ async def restore_state(
         for snapshot, refusal in unopened:
             aside = store.snapshots.set_aside(snapshot.name)
             store.forget_snapshot(snapshot.height)
-            _LOG.warning("a snapshot did not open: %s; kept as %s", refusal, aside)
+            kept = "nothing of it is there" if aside is None else f"kept as {aside}"
+            _LOG.warning("a snapshot did not open: %s; %s", refusal, kept)
     return height
 
 
