@@ -472,6 +472,35 @@ def test_an_upstream_that_moved_is_found_where_l1_has_it_announced(play) -> None
     play(story, upstream=upstream)
 
 
+def test_who_lacks_the_wanted_keys_is_left_for_one_who_is_known_to_hold_keys(
+    play,
+) -> None:
+    """The enclave beside a staged one is of a generation that never gets them."""
+    upstream = FakeUpstream("http://beside")
+    holder = AccountId(b"H" * 32)
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.store.add_holders(ME, holder)
+        scene.l1.values[enclave_key(holder)] = announced(holder, "http://upgraded")
+
+        async def refused(why: str) -> str:
+            async def step(_: object) -> None:
+                raise EnclaveRefusedError(
+                    "RefusedByPeerError", f"the other end refused: got {why}: sorry"
+                )
+
+            with pytest.raises(EnclaveRefusedError):
+                await scene.life._fetcher.ask(step)
+            return upstream.url
+
+        assert await refused("NotNamedError") == "http://beside"
+        assert await refused("NoKeysError") == "http://upgraded"
+        assert await refused("NoKeysError") == "http://beside"
+
+    play(story, upstream=upstream)
+
+
 def test_an_upstream_that_nobody_knows_is_asked_at_its_address_again(play) -> None:
     upstream = FakeUpstream("http://there", lives_at="http://nowhere")
 

@@ -13,6 +13,7 @@ from ._download import Downloads
 from ._errors import FATAL, EnclaveRefusedError, StalledError, UpstreamError
 from ._feed import L1Source
 from ._follower import Follower
+from ._state import NO_KEYS
 from ._store import WorkerStore
 from ._upstream import Upstream
 
@@ -24,6 +25,8 @@ _LOOK_SECONDS: Final = 5.0
 FAR_BEHIND: Final = 64
 #: Why an enclave executes nothing where others than a named peer may be asked.
 _LOST: Final = ("behind", "no-state")
+#: How the enclave names that the other end of a session has refused.
+REFUSED_BY_PEER: Final = "RefusedByPeerError"
 #: The name of this topic in the worker's health.
 STATE: Final = "state"
 
@@ -84,6 +87,9 @@ class Fetcher:
     async def ask(self, step: Callable[[Upstream], Awaitable[None]]) -> None:
         """Ask the upstream worker; where it is gone, look up where it is now.
 
+        So too where it has not the keys that are wanted: it may be of a generation
+        that never gets them.
+
         Raises:
             SealiftError: What came in the way.
         """
@@ -97,12 +103,16 @@ class Fetcher:
         except UpstreamError:
             await self._look_elsewhere(upstream)
             raise
+        except EnclaveRefusedError as error:
+            if _lacks_keys(error):
+                await self._look_elsewhere(upstream)
+            raise
 
     async def _look_elsewhere(self, upstream: Upstream) -> None:
         """Go on to the next URL: as configured, or as announced on L1.
 
-        Known there are the instance that was asked before, and the one that
-        published the shard's first keys.
+        Known there are the instance that was asked before, the one that published
+        the shard's first keys, and those that are known to hold keys.
         """
         progress = self._follower.progress
         known = self._store.meta("upstream")
@@ -111,8 +121,9 @@ class Fetcher:
         if raw is not None:
             born = canonical_decode(KeyEpochRecord, raw).statement.signing_key
             keys.append(born)
+        keys += [key for key in self._store.holder_keys() if key != self._me]
         urls = [upstream.configured]
-        for key in keys:
+        for key in dict.fromkeys(keys):
             record = await record_of(self._l1, key, progress.imported)
             if record is not None and record.url:
                 urls.append(record.url.rstrip("/"))
@@ -269,3 +280,8 @@ class Fetcher:
                 return  # executed here meanwhile
             wanted = height + 1
             await self._follower.execute_ready()
+
+
+def _lacks_keys(error: EnclaveRefusedError) -> bool:
+    """Whether a peer has refused because it does not hold the keys itself."""
+    return error.refused == REFUSED_BY_PEER and f"got {NO_KEYS}:" in str(error)
