@@ -121,6 +121,10 @@ class FakeFollower:
         self.taken: list[bytes] = []
         self.snapshots = 0
         self.refuse: Exception | None = None
+        self.speaking: tuple[AccountId, ...] = ()
+
+    def speakers(self) -> tuple[AccountId, ...]:
+        return self.speaking
 
     async def run(self, head: Height) -> None:
         await asyncio.Event().wait()
@@ -477,12 +481,13 @@ def test_who_lacks_the_wanted_keys_is_left_for_one_who_is_known_to_hold_keys(
 ) -> None:
     """The enclave beside a staged one is of a generation that never gets them."""
     upstream = FakeUpstream("http://beside")
-    holder = AccountId(b"H" * 32)
+    holder, speaker = AccountId(b"H" * 32), AccountId(b"S" * 32)
 
     async def story(scene: Scene) -> None:
         scene.epochs = (Epoch(0),)
         scene.store.add_holders(ME, holder)
         scene.l1.values[enclave_key(holder)] = announced(holder, "http://upgraded")
+        scene.l1.values[enclave_key(speaker)] = announced(speaker, "http://speaks")
 
         async def refused(why: str) -> str:
             async def step(_: object) -> None:
@@ -496,6 +501,10 @@ def test_who_lacks_the_wanted_keys_is_left_for_one_who_is_known_to_hold_keys(
 
         assert await refused("NotNamedError") == "http://beside"
         assert await refused("NoKeysError") == "http://upgraded"
+        assert await refused("NoKeysError") == "http://beside"
+        scene.follower.speaking = (ME, speaker, holder)
+        assert await refused("NoKeysError") == "http://upgraded"
+        assert await refused("NoKeysError") == "http://speaks"
         assert await refused("NoKeysError") == "http://beside"
 
     play(story, upstream=upstream)

@@ -12,7 +12,6 @@ from sealift.base import (
     Digest,
     Generation,
     Height,
-    Message,
     ShardId,
     StateRoot,
     canonical_decode,
@@ -37,18 +36,12 @@ from sealift.protocol.ecall import ImportBlock
 from sealift.relay import TxResult, merkle_root
 
 from ._errors import AuditRangeError
+from ._speakers import confirmation_of
 
-CONFIRM: Final = "enclave_bridge.confirm"
 #: More blocks with calls in one range are not listed.
 _LISTED: Final = 20
 
 Fact: TypeAlias = Literal["genesis root", "root", "receipts root", "effects root"]
-
-
-class _ConfirmArgs(Message, tag=False):
-    """Arguments of ``enclave_bridge.confirm``, as far as they are needed."""
-
-    confirmation: Confirmation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,8 +201,8 @@ class AuditFacts:
     def _note(self, height: Height, tx: bytes) -> None:
         try:
             body = canonical_decode(Transaction, tx).body
-            if body.call == CONFIRM:
-                claim = decode(_ConfirmArgs, body.args).confirmation
+            claim = confirmation_of(body)
+            if claim is not None:
                 if claim.shard == self.shard:
                     self._claims.append(claim)
             elif body.call == INVOKE:

@@ -15,6 +15,8 @@ from sealift.protocol import (
 from sealift.protocol.ecall import ImportBlock, StateProof
 from sealift.relay import LightBlock, TxResult, header_hash
 
+from ._speakers import Speakers
+
 
 class L1Source(Protocol):
     """What a worker reads from an L1 node; nothing of it is trusted."""
@@ -55,6 +57,8 @@ class BlockFeed:
 
     def __init__(self, l1: L1Source, *, shard: ShardId, signing_key: AccountId) -> None:
         self._l1 = l1
+        #: Who speaks for the shard, by the blocks that were fetched.
+        self.speakers = Speakers(shard)
         #: The header that the newest request proves its block by.
         self.newest: tuple[Height, Digest] | None = None
         self._keys = (
@@ -71,9 +75,11 @@ class BlockFeed:
         light = await self._l1.light_block(height + 1)
         self.newest = (light.header.height, header_hash(light.header))
         results = await self._l1.tx_results(height)
+        txs = await self._l1.block_txs(height)
+        self.speakers.note(txs, results)
         return ImportBlock(
             light_block=encode(light),
-            txs=await self._l1.block_txs(height),
+            txs=txs,
             results=tuple(encode(result) for result in results),
             proofs=await self.proofs(self._keys, height),
         )

@@ -112,7 +112,8 @@ class Fetcher:
         """Go on to the next URL: as configured, or as announced on L1.
 
         Known there are the instance that was asked before, the one that published
-        the shard's first keys, and those that are known to hold keys.
+        the shard's first keys, those that are known to hold keys, and those that
+        speak for the shard now.
         """
         progress = self._follower.progress
         known = self._store.meta("upstream")
@@ -121,9 +122,9 @@ class Fetcher:
         if raw is not None:
             born = canonical_decode(KeyEpochRecord, raw).statement.signing_key
             keys.append(born)
-        keys += [key for key in self._store.holder_keys() if key != self._me]
+        keys += [*self._store.holder_keys(), *self._follower.speakers()]
         urls = [upstream.configured]
-        for key in dict.fromkeys(keys):
+        for key in dict.fromkeys(key for key in keys if key != self._me):
             record = await record_of(self._l1, key, progress.imported)
             if record is not None and record.url:
                 urls.append(record.url.rstrip("/"))

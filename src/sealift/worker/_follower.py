@@ -157,6 +157,10 @@ class Follower:
             seen = self.progress.imported
             await self._imported.wait_for(lambda: self.progress.imported > seen)
 
+    def speakers(self) -> tuple[AccountId, ...]:
+        """Whose confirmations stood in the newest blocks, the last first (a hint)."""
+        return self._feed.speakers.newest()
+
     async def prove_at_head(
         self, keys: tuple[bytes, ...]
     ) -> tuple[Height, tuple[StateProof, ...]]:
