@@ -313,7 +313,7 @@ def test_what_an_upgrade_names_is_staged_beside_and_asks_the_one_that_runs(
 def test_the_one_before_ends_when_l1_has_both_and_nothing_is_owed(play) -> None:
     async def story(scene: Scene) -> None:
         await scene.upgraded()
-        assert scene.role(OLD) == "previous"
+        await scene.until(lambda: scene.role(OLD) == "previous")
         # What a rescue would go on from stays; the new one follows to any height.
         await scene.until(lambda: scene.up[OLD].fetches_until == 99)
         assert scene.up[NEW].fetches_until is None

@@ -1,8 +1,9 @@
 """An HTTP server on aiohttp: JSON errors from one table, clean start and stop."""
 
+import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -144,6 +145,19 @@ async def read_json_body(request: web.Request) -> object:
     return value
 
 
+async def _to_its_end(start: Coroutine[None, None, None]) -> None:
+    """Start something, also if it is not wanted any more before it has started.
+
+    Cut off, asyncio forgets sockets at which it listens already.
+    """
+    task = asyncio.ensure_future(start)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
 @contextlib.asynccontextmanager
 async def serve(
     app: web.Application, *, host: str = "127.0.0.1", port: int = 0
@@ -165,7 +179,7 @@ async def serve(
     try:
         site = web.TCPSite(runner, host, port)
         try:
-            await site.start()
+            await _to_its_end(site.start())
         except OSError as error:
             raise AddressInUseError(
                 f"cannot listen on {host}:{port} ({error.strerror})",

@@ -48,6 +48,7 @@ class Instance:
         self.task: asyncio.Task[None] | None = None
         #: What ends with the enclave, and its own listener for those beside it.
         self.inner: AsyncExitStack | None = None
+        self.opening = asyncio.Lock()
         self.inner_url = ""
         self.state_height: int | None = None
         self.has_keys = False

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -229,23 +230,23 @@ class Service:
         ):
             self._require_its_code(one, worker)
             one.up(worker, inner)
-            self._chain = self._chain or worker.chain_id
-            await self._learn_holders(one, worker)
-            await self._weigh(one)
-            seat = self._seat(one, worker)
-            self._board.enter(seat)
-            stop = worker.follower.listen(lambda event: self._executed(one, event))
-            self._first.set()
-            await self._aim()
-            await self._tell()
             try:
+                self._chain = self._chain or worker.chain_id
+                await self._learn_holders(one, worker)
+                await self._weigh(one)
+                self._board.enter(self._seat(one, worker))
+                inner.callback(worker.follower.listen(partial(self._executed, one)))
+                self._first.set()
+                await self._aim()
+                await self._tell()
                 await self._listening.wait()
                 worker.life.url = self.url
                 await worker.run()
             finally:
-                stop()
                 self._board.leave(one.fingerprint)
                 one.worker = None
+                async with one.opening:  # no listener is added to what is closed
+                    one.inner = None
 
     def _require_its_code(self, one: Instance, worker: OpenWorker) -> None:
         got = worker.hello.fingerprint
@@ -312,13 +313,14 @@ class Service:
 
     async def _listener_of(self, one: Instance) -> str:
         """Where an instance itself answers, whoever the front passes requests to."""
-        seat, inner = self._board.seat(one.fingerprint), one.inner
-        if seat is None or inner is None:
-            return ""
-        if not one.inner_url:
-            where = await inner.enter_async_context(serve(seat.api.application()))
-            one.inner_url = where.url
-        return one.inner_url
+        async with one.opening:
+            seat, inner = self._board.seat(one.fingerprint), one.inner
+            if seat is None or inner is None:
+                return ""
+            if not one.inner_url:
+                where = await inner.enter_async_context(serve(seat.api.application()))
+                one.inner_url = where.url
+            return one.inner_url
 
     async def _learn_holders(self, one: Instance, worker: OpenWorker) -> None:
         """Whom the others here know to hold the keys.
