@@ -25,8 +25,9 @@ from crooked_node import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "process"))
 
-from cast import SEALIFT, Cast, Part
+from cast import SEALIFT, Cast
 
+from sealift.cli._chaos_parts import Part
 from sealift.cli._demo_engine import validator_names
 from sealift.cli._demo_load import ChainScan
 from sealift.cli._demo_stage import DemoOptions, Stage, set_stage

@@ -6,15 +6,11 @@ Everything is started here and stopped by its own pid, also after a failure.
 import asyncio
 import contextlib
 import datetime as dt
-import os
 import shutil
-import signal
-import socket
 import sqlite3
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +24,6 @@ from sealift.base import (
     SealiftError,
     canonical_decode,
     decode,
-    encode,
 )
 from sealift.bundle import encode_bundle, verify_bundle
 from sealift.cli._application import (
@@ -37,7 +32,11 @@ from sealift.cli._application import (
     example,
     sign_bundle,
 )
+from sealift.cli._chaos_ground import config_of, place_chain
+from sealift.cli._chaos_judge import Seat, judge_calls, judge_roots, replay
+from sealift.cli._chaos_parts import Ended, Part, Parts
 from sealift.cli._demo_load import ChainScan, Load
+from sealift.cli._demo_parts import SEALIFT
 from sealift.cli._demo_stage import (
     CHAIN_ID,
     BuiltBundle,
@@ -46,15 +45,14 @@ from sealift.cli._demo_stage import (
     set_stage,
     write_worker_home,
 )
-from sealift.crypto import account_of, sha256, system_entropy
+from sealift.crypto import account_of, sha256
 from sealift.frame import RuntimeMetadata
-from sealift.insecure_sim import SimIntel, SimMachine, SimPlatform
+from sealift.insecure_sim import SimIntel
 from sealift.protocol import (
     EntryStatus,
     KeyEpochRecord,
     Schedule,
     SealedReceipt,
-    ShardConfig,
     ShardRules,
     SudoAuthority,
     UpgradeOrder,
@@ -62,33 +60,12 @@ from sealift.protocol import (
     schedule_key,
     sign_order,
 )
-from sealift.protocol.ecall import (
-    EnclaveStatus,
-    Execute,
-    Executed,
-    Followed,
-    Genesis,
-    GetStatus,
-    SnapshotBegin,
-    SnapshotChunk,
-    SnapshotGet,
-    SnapshotHeader,
-    Start,
-    Started,
-    StateReply,
-)
 from sealift.transport.account import L1Account
-from sealift.transport.bundle_folder import install_bundle, read_bundle_file
 from sealift.transport.clock import WallClock
-from sealift.transport.process import ChildProcess, ProcessSpec, start_process
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
-from sealift.worker._channel import EnclaveChannel
-from sealift.worker._feed import BlockFeed
 from sealift.worker._l1 import L1View
 
 ROOT = Path(__file__).resolve().parents[2]
-SEALIFT = (sys.executable, "-c", "from sealift.cli import main; main()")
-READY = r"^ready (https?://[0-9.]+:[0-9]+)"
 PATIENCE = 60.0
 MIN_NOTICE = 4
 BLOCK_MS = 150
@@ -105,16 +82,7 @@ def copy_stage(template: Stage, folder: Path, *, block_ms: int = BLOCK_MS) -> St
     folder.mkdir(parents=True)
     for name in ("chain", "insecure-sim"):
         shutil.copytree(template.folder / name, folder / name)
-    config = folder / "chain" / "solo.toml"
-    lines = [
-        f"port = {free_port()}"
-        if line.startswith("port")
-        else f"block_ms = {block_ms}"
-        if line.startswith("block_ms")
-        else line
-        for line in config.read_text().splitlines()
-    ]
-    config.write_text("\n".join(lines) + "\n")
+    place_chain(folder / "chain", block_ms=block_ms)
     return Stage(
         folder=folder,
         trust_root=template.trust_root,
@@ -149,21 +117,6 @@ def with_changed_code(stage: Stage, old: str, new: str) -> Stage:
     return replace(stage, new=built)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def children(pid: int) -> list[int]:
-    """The child processes of a process."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        with contextlib.suppress(OSError):
-            found += [int(one) for one in (task / "children").read_text().split()]
-    return found
-
-
 def alive(pid: int) -> bool:
     """Whether a process runs (a zombie does not)."""
     try:
@@ -173,130 +126,40 @@ def alive(pid: int) -> bool:
     return text.rsplit(")", 1)[1].split()[0] not in "ZX"
 
 
-@dataclass
-class Ended:
-    """How a supervised process ended once."""
-
-    code: int
-    output: str
-
-
-@dataclass
-class Part:
-    """A process that is started again whenever it ends."""
-
-    words: tuple[str, ...]
-    log: Path
-    child: ChildProcess | None = None
-    url: str = ""
-    wanted: bool = True
-    ended: list[Ended] = field(default_factory=list)
-    up: asyncio.Event = field(default_factory=asyncio.Event)
-    task: "asyncio.Task[None] | None" = None
-    argv: tuple[str, ...] = SEALIFT
-
-    async def start(self) -> None:
-        self.child = await start_process(
-            ProcessSpec(argv=(*self.argv, *self.words), log=self.log)
-        )
-
-    async def supervise(self) -> None:
-        while self.wanted:
-            await self.start()
-            assert self.child is not None
-            with contextlib.suppress(SealiftError):
-                line = await self.child.wait_for_line(READY, within=PATIENCE)
-                self.url = line.group(1)
-                self.up.set()
-            code = await self.child.wait()
-            self.up.clear()
-            self.ended.append(Ended(code, self.child.output()))
-            await asyncio.sleep(0.1)
-
-    @property
-    def pid(self) -> int:
-        assert self.child is not None
-        return self.child.pid
-
-
-class Cast:
+class Cast(Parts):
     """The processes of one test, and what drives and judges them."""
 
     def __init__(self, stage: Stage) -> None:
+        super().__init__(stage.folder)
         self.stage = stage
-        self.parts: dict[str, Part] = {}
         self.l1: L1Client
         self.http: aiohttp.ClientSession
         self.scan: ChainScan
         self.load: Load
         self._tasks: list[asyncio.Task[None]] = []
         #: Where an instance's disk is and on which machine it ran, if not as named.
-        self.places: dict[str, tuple[Path, str]] = {}
+        self.places: dict[str, Seat] = {}
 
     # --- processes ---
-
-    def spawn(self, name: str, *words: str, argv: tuple[str, ...] = SEALIFT) -> Part:
-        """Start something, and again whenever it ends."""
-        part = self.add(name, *words, argv=argv)
-        part.task = asyncio.create_task(part.supervise())
-        return part
 
     def add(self, name: str, *words: str, argv: tuple[str, ...] = SEALIFT) -> Part:
         part = Part(words=words, log=self.stage.folder / f"{name}.log", argv=argv)
         self.parts[name] = part
         return part
 
-    async def up(self, name: str) -> str:
-        """Until it has said its URL."""
-        part = self.parts[name]
-        async with asyncio.timeout(PATIENCE):
-            while not part.up.is_set():
-                await asyncio.sleep(0.02)
-        return part.url
-
-    async def stop(self, name: str) -> int:
-        """Ask it to end and do not start it again; its exit code."""
-        part = self.parts.pop(name)
-        part.wanted = False
-        code = 0
-        if part.child is not None:
-            code = await part.child.stop()
-        if part.task is not None:
-            part.task.cancel()
-            await asyncio.gather(part.task, return_exceptions=True)
-            if part.child is not None:  # it may have been started meanwhile
-                await part.child.stop()
-        return code
-
-    def kill(self, name: str) -> None:
-        """SIGKILL to this one process alone."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.parts[name].pid, signal.SIGKILL)
-
-    def kill_enclave(self, name: str) -> bool:
-        """SIGKILL to the enclave of a worker; whether there was one."""
-        pids = children(self.parts[name].pid)
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return bool(pids)
-
     async def run_once(self, name: str, *words: str) -> Ended:
         """Run a command that is expected to end by itself."""
-        part = self.add(name, *words)
-        await part.start()
-        assert part.child is not None
+        child = await self.add(name, *words).start()
         async with asyncio.timeout(PATIENCE):
-            code = await part.child.wait()
+            code = await child.wait()
         del self.parts[name]
-        return Ended(code, part.child.output())
+        return Ended(code, child.output())
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for name in reversed(list(self.parts)):
-            await self.stop(name)
+        await super().close()
 
     # --- the chain, the shard, the workers ---
 
@@ -365,16 +228,16 @@ class Cast:
         toml.write_text(text)
         return home
 
-    def place(self, name: str) -> tuple[Path, str]:
-        """The folder of an instance, and its machine."""
-        return self.places.get(name, (self.stage.worker(name), name))
+    def seat(self, name: str) -> Seat:
+        """Where an instance is."""
+        return self.places.get(name, Seat(self.stage.worker(name), name))
 
     def swapped(self, worker: str, *, machine: str | None = None) -> str:
         """The new bundle's instance within a worker's home, by a name for the judge."""
         code = self.stage.new.fingerprint.hex()
         name = "new" if worker == "old" else f"new-in-{worker}"
         folder = self.stage.worker(worker) / "instances" / code
-        self.places[name] = folder, machine or worker
+        self.places[name] = Seat(folder, machine or worker)
         return name
 
     def run_worker(self, name: str, home: Path | None = None) -> Part:
@@ -427,13 +290,6 @@ class Cast:
         except AssertionError as error:
             raise AssertionError(f"{error}\nlast status: {last[0]}") from None
         return found
-
-    def words(self) -> str:
-        """The last words of all processes, for a failed test."""
-        return "\n".join(
-            f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}"
-            for log in sorted(self.stage.folder.glob("*.log"))
-        )
 
     async def give_birth(self, *, rescue_after: int = 400, **rules: Any) -> None:
         """The shard, and the old worker that gives birth to it."""
@@ -532,143 +388,43 @@ class Cast:
                 await self.scan.run()
             await asyncio.sleep(0.1)
 
-    def receipts(self, *names: str) -> dict[bytes, set[tuple[int, int]]]:
-        """Where each envelope was executed, by the disks of these workers."""
-        found: dict[bytes, set[tuple[int, int]]] = {}
+    def receipts(self, *names: str) -> dict[Digest, dict[str, SealedReceipt]]:
+        """What the disks of these workers have for each envelope."""
+        found: dict[Digest, dict[str, SealedReceipt]] = {}
         for name in names:
-            path = self.place(name)[0] / "worker.db"
+            path = self.seat(name).folder / "worker.db"
             with contextlib.closing(sqlite3.connect(path)) as db:
                 for (data,) in db.execute("SELECT data FROM receipts"):
                     receipt = decode(SealedReceipt, data)
-                    where = found.setdefault(bytes(receipt.envelope), set())
-                    where.add((receipt.height, receipt.index))
+                    found.setdefault(receipt.envelope, {})[name] = receipt
         return found
 
     async def judge(self, *names: str, upgrade_at: int | None, upto: int) -> None:
         """All calls on L1 up to a block, against an undisturbed execution.
 
-        1. The confirmed root chain on L1 has no gap, and no block twice.
-        2. Fresh enclaves replay the chain from genesis: every confirmed root is
-           theirs.
-        3. Every call on L1 has exactly one receipt, at the place at which the
-           undisturbed execution has it.
+        1. The confirmed root chain on L1 has no gap, and no block twice; fresh
+           enclaves replay the chain from genesis: every confirmed root is theirs.
+        2. Every call on L1 has exactly one receipt, at the place at which the
+           undisturbed execution has it: no user of these makes copies.
         """
         await self.reach(upto + 1)
-        last, root = None, None
-        confirmed: dict[int, bytes] = {}
-        for _, said in self.scan.confirmations:  # 1
-            if last is not None:
-                assert said.first == last + 1, f"a gap after block {last}"
-                assert said.prev_root == root, f"the root chain breaks at {last}"
-            last, root = said.last, said.root
-            confirmed[said.last] = said.root
-        assert last is not None
-        assert last >= upto, f"confirmed up to {last} only, wanted {upto}"
-        roots, places = await self._replay(names, upgrade_at, last)  # 2
-        wrong = {h: r.hex() for h, r in confirmed.items() if roots[h] != r}
-        assert not wrong, (
-            f"confirmed roots that an undisturbed run does not have: {wrong}"
+        end = self.scan.confirmations[-1][1].last
+        done = await replay(  # 1
+            self.stage,
+            self.l1,
+            homes=(self.seat("old"), self.seat("new")),
+            upgrade_at=upgrade_at,
+            upto=end,
         )
-        calls = {bytes(e) for e, (at, _) in self.scan.calls.items() if at <= upto}  # 3
-        done = self.receipts(*names)
-        assert calls, "nobody made a call"
-        lost = calls - set(done)
-        assert not lost, f"{len(lost)} of {len(calls)} calls lost"
-        doubled = {e.hex(): w for e, w in done.items() if len(w) > 1}
-        assert not doubled, f"calls executed twice: {doubled}"
-        moved = {e.hex() for e in calls if done[e] != {places[e]}}
-        assert not moved, f"calls at other places: {moved}"
-        per_block: dict[int, list[tuple[int, tuple[int, int]]]] = {}
-        for envelope, on_l1 in self.scan.calls.items():
-            if on_l1[0] <= upto:
-                height, index = places[bytes(envelope)]
-                assert height == on_l1[0]
-                per_block.setdefault(height, []).append((index, on_l1))
-        for entries in per_block.values():
-            order = [on_l1 for _, on_l1 in sorted(entries)]
-            assert order == sorted(order), "calls reordered"
-
-    async def _replay(
-        self, names: tuple[str, ...], upgrade_at: int | None, upto: int
-    ) -> tuple[dict[int, bytes], dict[bytes, tuple[int, int]]]:
-        roots: dict[int, bytes] = {}
-        places: dict[bytes, tuple[int, int]] = {}
-        end = upto if upgrade_at is None else upgrade_at - 1
-        async with self.fresh_enclave("old", self.stage.old) as (channel, feed):
-            await channel.call(Genesis(blob=self.stage.genesis), StateReply)
-            await _replay_blocks(channel, feed, end, roots, places)
-            if upgrade_at is None:
-                return roots, places
-            header = await channel.call(SnapshotBegin(), SnapshotHeader)
-            chunks = [
-                await channel.call(SnapshotGet(index=n), SnapshotChunk)
-                for n in range(header.chunks)
-            ]
-        async with self.fresh_enclave("new", self.stage.new) as (channel, feed):
-            await channel.call(SnapshotBegin(header=header.header), SnapshotHeader)
-            for chunk in chunks:
-                await channel.call(chunk, StateReply)
-            await _replay_blocks(channel, feed, upto, roots, places)
-        return roots, places
-
-    @contextlib.asynccontextmanager
-    async def fresh_enclave(
-        self, name: str, bundle: BuiltBundle
-    ) -> AsyncIterator[tuple[EnclaveChannel, BlockFeed]]:
-        """An enclave process with the keys of a worker and nothing else of it."""
-        home, on = self.place(name)
-        machine = SimMachine(SimIntel(self.stage.sim), on, entropy=system_entropy)
-        folder = install_bundle(read_bundle_file(bundle.path), home / "bundles")
-        async with await SimPlatform(machine).start(folder) as running:
-            channel = EnclaveChannel(running)
-            await channel.hello()
-            view = L1View(self.l1)
-            light = await view.light_block(self.stage.trust_root.height)
-            started = await channel.call(
-                Start(
-                    shard=self.stage.shard,
-                    key_store=(home / "key_store.sealed").read_bytes(),
-                    checkpoint=None,
-                    light_block=encode(light),
-                ),
-                Started,
-            )
-            yield (
-                channel,
-                BlockFeed(
-                    view, shard=self.stage.shard, signing_key=started.signing_key
-                ),
-            )
-
-
-async def _replay_blocks(
-    channel: EnclaveChannel,
-    feed: BlockFeed,
-    upto: int,
-    roots: dict[int, bytes],
-    places: dict[bytes, tuple[int, int]],
-) -> None:
-    height = 1
-    status = await channel.call(GetStatus(), EnclaveStatus)
-    while status.state_height is None or status.state_height < upto:
-        await channel.call(await feed.import_block(height), Followed)
-        height += 1
-        while isinstance(reply := await channel.ask(Execute()), Executed):
-            for receipt in reply.receipts:
-                place = (int(receipt.height), int(receipt.index))
-                places.setdefault(bytes(receipt.envelope), place)
-            status = await channel.call(GetStatus(), EnclaveStatus)
-            assert status.root is not None
-            roots[int(reply.height)] = bytes(status.root)
-            if reply.height == upto:
-                return
-        assert height <= upto + 50, f"the replay stands: {reply}"
-
-
-def config_of(bundle: BuiltBundle) -> ShardConfig:
-    return ShardConfig(
-        code={"insecure-sim": bundle.fingerprint}, min_isv_svn=bundle.isv_svn
-    )
+        wrong = judge_roots(self.scan, done, upto=max(end, upto))
+        receipts = self.receipts(*names)  # 2
+        assert any(at <= upto for at, _ in self.scan.calls.values()), "nobody called"
+        wrong += judge_calls(self.scan, done, receipts, upto=upto)
+        for envelope, by_worker in receipts.items():
+            places = {(int(one.height), int(one.index)) for one in by_worker.values()}
+            if places != {done.places.get(envelope)}:
+                wrong.append(f"calls: {envelope.hex()[:16]} was executed at {places}")
+        assert not wrong, "\n".join(wrong)
 
 
 async def pending(cast: Cast) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cast import SEALIFT, Cast, children, play
+from cast import SEALIFT, Cast, play
 
+from sealift.cli._chaos_parts import children
 from sealift.cli._demo_stage import Stage
 
 pytestmark = pytest.mark.process

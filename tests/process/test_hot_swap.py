@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 from aiohttp import web
-from cast import Cast, children, play, with_changed_code
+from cast import Cast, play, with_changed_code
 
 from sealift.base import SealiftError
+from sealift.cli._chaos_parts import children
 from sealift.cli._demo_stage import Stage
 from sealift.crypto import sha256
 from sealift.transport.http import serve

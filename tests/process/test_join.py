@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from cast import Cast, Ended, children, copy_stage, make_template, play
+from cast import Cast, Ended, copy_stage, make_template, play
 
+from sealift.cli._chaos_parts import children
 from sealift.cli._demo_stage import Stage
 
 pytestmark = pytest.mark.process

@@ -5,9 +5,10 @@ import os
 import signal
 
 import pytest
-from cast import Cast, alive, children, free_port, play
+from cast import Cast, alive, play
 
 from sealift.attestation import TrustAnchor
+from sealift.cli._chaos_parts import children, free_port
 from sealift.cli._demo_stage import DemoOptions, Stage, _make_chain
 from sealift.insecure_sim import SimIntel
 from sealift.transport.clock import WallClock

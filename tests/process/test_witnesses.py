@@ -4,8 +4,9 @@ import json
 import shutil
 
 import pytest
-from cast import Cast, free_port, play
+from cast import Cast, play
 
+from sealift.cli._chaos_parts import free_port
 from sealift.cli._demo_stage import Stage
 from sealift.relay.rpc import LIGHT_BLOCK
 

@@ -60,20 +60,29 @@ class Replay:
         self.copies.setdefault(receipt.envelope, set()).add(place)
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where an instance's disk is, and the simulated machine that opens its seals."""
+
+    folder: Path
+    machine: str
+
+
 async def replay(
     stage: Stage,
     l1: L1Client,
     *,
-    homes: tuple[str, ...],
+    homes: tuple[Seat, Seat],
     upgrade_at: int | None,
     upto: int,
 ) -> Replay:
     """Execute a shard's whole chain again, the old code up to XYZ, then the new.
 
     Args:
-        stage: Where the workers' homes are: their keys are used, nothing else.
+        stage: Chain, bundles and genesis.
         l1: The chain.
-        homes: The workers of the old and of the new code.
+        homes: Instances of the old and of the new code: their keys are used,
+            nothing else.
         upgrade_at: XYZ; ``None``: there was no upgrade.
         upto: The last block.
 
@@ -92,7 +101,7 @@ async def replay(
             await channel.call(SnapshotGet(index=n), SnapshotChunk)
             for n in range(header.chunks)
         ]
-    async with fresh_enclave(stage, l1, homes[-1], stage.new) as (channel, feed):
+    async with fresh_enclave(stage, l1, homes[1], stage.new) as (channel, feed):
         await channel.call(SnapshotBegin(header=header.header), SnapshotHeader)
         for chunk in chunks:
             await channel.call(chunk, StateReply)
@@ -102,12 +111,11 @@ async def replay(
 
 @contextlib.asynccontextmanager
 async def fresh_enclave(
-    stage: Stage, l1: L1Client, name: str, bundle: BuiltBundle
+    stage: Stage, l1: L1Client, seat: Seat, bundle: BuiltBundle
 ) -> AsyncIterator[tuple[EnclaveChannel, BlockFeed]]:
-    """An enclave process with the keys of a worker and nothing else of it."""
-    home = stage.worker(name)
-    machine = SimMachine(SimIntel(stage.sim), name, entropy=system_entropy)
-    folder = install_bundle(read_bundle_file(bundle.path), home / "bundles")
+    """An enclave process with the keys of an instance and nothing else of it."""
+    machine = SimMachine(SimIntel(stage.sim), seat.machine, entropy=system_entropy)
+    folder = install_bundle(read_bundle_file(bundle.path), seat.folder / "bundles")
     async with await SimPlatform(machine).start(folder) as running:
         channel = EnclaveChannel(running)
         await channel.hello()
@@ -116,7 +124,7 @@ async def fresh_enclave(
         started = await channel.call(
             Start(
                 shard=stage.shard,
-                key_store=(home / "key_store.sealed").read_bytes(),
+                key_store=(seat.folder / "key_store.sealed").read_bytes(),
                 checkpoint=None,
                 light_block=encode(light),
             ),

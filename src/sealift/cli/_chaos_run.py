@@ -42,7 +42,14 @@ from ._chaos_ground import (
     config_of,
     old_home,
 )
-from ._chaos_judge import Replay, judge_calls, judge_roots, receipts_of, replay
+from ._chaos_judge import (
+    Replay,
+    Seat,
+    judge_calls,
+    judge_roots,
+    receipts_of,
+    replay,
+)
 from ._chaos_load import TrackedLoad
 from ._chaos_parts import PATIENCE, ChaosError, Ended, Part, Parts, free_port
 from ._chaos_plan import AFTER, LEAD, NOTICE, Kill, Victim
@@ -401,7 +408,7 @@ class Run:
         done = await replay(
             self._stage,
             self._l1,
-            homes=("old", "new"),
+            homes=(self._seat("old"), self._seat("new")),
             upgrade_at=verdict.upgrade_at,
             upto=verdict.last,
         )
@@ -464,6 +471,9 @@ class Run:
             self.verdict.violations.append(
                 f"ends: {name} ended by code {end.code}: {end.last_line[:500]}"
             )
+
+    def _seat(self, name: str) -> Seat:
+        return Seat(self._stage.worker(name), name)
 
     def _judge_calls(self, done: Replay) -> list[str]:
         bundles = {"old": self._stage.old, "new": self._stage.new}
