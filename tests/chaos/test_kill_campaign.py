@@ -20,8 +20,9 @@ def test_inv7_kill_9_at_any_instant_of_a_handover_loses_nothing(
     seed: int, ground: Ground, tmp_path: Path
 ) -> None:
     """And what was seen of it is a path of the explorer's model."""
-    campaign = Campaign(seeds=range(seed, seed + 1), trace=tmp_path)
+    pace = ground.block_ms
+    campaign = Campaign(seeds=range(seed, seed + 1), trace=tmp_path, block_ms=pace)
     verdict = asyncio.run(campaign.play_one(ground, tmp_path / "run", seed))
-    print(*told(verdict), sep="\n")
+    print(*told(verdict, block_ms=pace), sep="\n")
     assert not verdict.violations, verdict.words
     follow(Trace.read(tmp_path / f"seed-{seed}.json"))

@@ -254,13 +254,15 @@ def test_a_run_is_told_in_one_line_and_a_violation_in_more() -> None:
         "seed 7  XYZ 60 (keys from 0)  kill -9: L1 node @ 43.5, old enclave @ 44.5 "
         "(was down)  ok  12 calls, 0 carried again, gap 0 blocks, 0.0 s"
     )
-    assert list(told(a_verdict())) == [line]
-    lines = list(told(a_verdict(violations=["calls: one is lost"])))
+    assert list(told(a_verdict(), block_ms=150)) == [line]
+    lost = a_verdict(violations=["calls: one is lost"])
+    lines = list(told(lost, block_ms=150))
     assert "VIOLATION" in lines[0]
     assert lines[1:] == [
         "  calls: one is lost",
         "  again: sealift chaos --seed 7 --runs 1",
     ]
+    assert list(told(lost, block_ms=400))[-1].endswith("--runs 1 --block-ms 400")
 
 
 def test_the_summary_counts_kills_that_hit() -> None:
@@ -301,11 +303,31 @@ def test_wrong_words_are_refused_before_anything_is_made(
     refused: Callable[..., str], tmp_path: Path
 ) -> None:
     (tmp_path / "mine").write_text("kept")
-    assert "is not empty; nothing was changed" in refused("--keep", str(tmp_path))
+    for taken in (tmp_path, tmp_path / "mine"):
+        said = refused("--keep", str(taken))
+        assert "is no empty folder; nothing was changed" in said
     assert (tmp_path / "mine").read_text() == "kept"
     assert "--runs" in refused("--runs", "0")
     assert "--jobs" in refused("--jobs", "0")
     assert "--seed" in refused("--seed", "-1")
+
+
+def test_what_is_kept_of_a_violation_and_what_could_not_be(tmp_path: Path) -> None:
+    heard: list[str] = []
+    campaign = Campaign(seeds=range(7, 8), say=heard.append)
+    folder, where = tmp_path / "run-7", tmp_path / "kept"
+    (folder / "bundles").mkdir(parents=True)
+    (folder / "worker.db").write_text("disk")
+    verdict = a_verdict(violations=["gap"], words="last words")
+    campaign._keep(folder, where, verdict)
+    assert sorted(p.name for p in (where / "run-7").iterdir()) == [
+        "verdict.txt",
+        "worker.db",
+    ]
+    assert "last words" in (where / "run-7" / "verdict.txt").read_text()
+    assert not heard
+    campaign._keep(folder, where, verdict)  # there is one already
+    assert "not all of it is kept in" in heard[0]
 
 
 def test_whoever_does_not_come_up_is_said_by_name(

@@ -1,7 +1,6 @@
 """``sealift chaos``: kill -9 over a handover, at random instants, by a seed."""
 
 import asyncio
-import contextlib
 import json
 import shutil
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 import click
 
 from sealift.transport.clock import WallClock
-from sealift.transport.files import make_folder, write_durably
+from sealift.transport.files import FileError, make_folder, write_durably
 
 from ._chaos_ground import Ground, copy_ground, make_ground
 from ._chaos_plan import VICTIMS, plan
@@ -23,6 +22,7 @@ from ._chaos_run import Run, Verdict
 from ._params import PATH
 
 _MOST_JOBS = 64
+_BLOCK_MS = 150
 
 
 @click.command()
@@ -44,7 +44,7 @@ _MOST_JOBS = 64
 @click.option(
     "--block-ms",
     type=click.IntRange(50, 10_000),
-    default=150,
+    default=_BLOCK_MS,
     show_default=True,
     help="Milliseconds between blocks; more where the machine is busy.",
 )
@@ -108,9 +108,11 @@ def chaos(
 
 
 def _refuse_folder(keep: Path | None) -> None:
-    if keep is not None and keep.exists() and any(keep.iterdir()):
+    if keep is None or not keep.exists():
+        return
+    if not keep.is_dir() or any(keep.iterdir()):
         raise click.BadParameter(
-            f"{keep} is not empty; nothing was changed", param_hint="--keep"
+            f"{keep} is no empty folder; nothing was changed", param_hint="--keep"
         )
 
 
@@ -145,7 +147,7 @@ class Campaign:
 
     seeds: range
     jobs: int = 1
-    block_ms: int = 150
+    block_ms: int = _BLOCK_MS
     keep: Path | None = None
     trace: Path | None = None
     say: Callable[[str], object] = click.echo
@@ -176,7 +178,7 @@ class Campaign:
         for seed in seeds:
             verdict = await self.play_one(ground, folder / f"run-{seed}", seed)
             self.verdicts.append(verdict)
-            for line in told(verdict):
+            for line in told(verdict, block_ms=self.block_ms):
                 self.say(line)
 
     async def play_one(self, ground: Ground, folder: Path, seed: int) -> Verdict:
@@ -186,13 +188,24 @@ class Campaign:
         try:
             verdict = await run.play()
             if verdict.violations and self.keep is not None:
-                await asyncio.to_thread(_keep, folder, self.keep, verdict)
+                await asyncio.to_thread(self._keep, folder, self.keep, verdict)
             if self.trace is not None:
                 path = self.trace / f"seed-{seed}.json"
                 run.trace.write(path, seed=seed, params=run.params)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return verdict
+
+    def _keep(self, folder: Path, where: Path, verdict: Verdict) -> None:
+        place = where / folder.name
+        text = "\n".join([*told(verdict, block_ms=self.block_ms), verdict.words])
+        try:
+            shutil.copytree(
+                folder, place, symlinks=True, ignore=shutil.ignore_patterns("bundles")
+            )
+            write_durably(place / "verdict.txt", text.encode())
+        except (OSError, FileError) as error:  # the verdict itself is told anyway
+            self.say(f"  not all of it is kept in {place}: {error}")
 
     def summary(self) -> dict[str, object]:
         """What was done and found, as JSON has it."""
@@ -210,7 +223,11 @@ class Campaign:
             "carried_again": sum(one.carried_again for one in self.verdicts),
             "worst_gap_blocks": max((v.gap_blocks for v in self.verdicts), default=0),
             "violations": [
-                {"seed": one.seed, "what": one.violations, "again": _again(one.seed)}
+                {
+                    "seed": one.seed,
+                    "what": one.violations,
+                    "again": _again(one.seed, self.block_ms),
+                }
                 for one in self.verdicts
                 if one.violations
             ],
@@ -218,11 +235,12 @@ class Campaign:
         }
 
 
-def _again(seed: int) -> str:
-    return f"sealift chaos --seed {seed} --runs 1"
+def _again(seed: int, block_ms: int) -> str:
+    pace = "" if block_ms == _BLOCK_MS else f" --block-ms {block_ms}"
+    return f"sealift chaos --seed {seed} --runs 1{pace}"
 
 
-def told(verdict: Verdict) -> Iterator[str]:
+def told(verdict: Verdict, *, block_ms: int) -> Iterator[str]:
     """A run in one line; a violation in some more, with how to see it again."""
     kills = ", ".join(
         f"{one.kill.victim} @ {one.block}{'' if one.hit else ' (was down)'}"
@@ -238,17 +256,7 @@ def told(verdict: Verdict) -> Iterator[str]:
     for one in verdict.violations:
         yield f"  {one}"
     if verdict.violations:
-        yield f"  again: {_again(verdict.seed)}"
-
-
-def _keep(folder: Path, where: Path, verdict: Verdict) -> None:
-    with contextlib.suppress(OSError):
-        place = where / folder.name
-        shutil.copytree(
-            folder, place, symlinks=True, ignore=shutil.ignore_patterns("bundles")
-        )
-        text = "\n".join([*told(verdict), verdict.words])
-        write_durably(place / "verdict.txt", text.encode())
+        yield f"  again: {_again(verdict.seed, block_ms)}"
 
 
 def _say_summary(summary: dict[str, object]) -> None:
