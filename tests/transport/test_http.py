@@ -1,8 +1,10 @@
 """Refusals leave as JSON, by one table; bugs do not leave their text."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -123,3 +125,31 @@ def test_nearest_class_of_the_table_counts() -> None:
 
 def test_ipv6_urls_have_brackets() -> None:
     assert Listening(host="::1", port=80).url == "http://[::1]:80"
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_cut_off_while_it_starts_nothing_goes_on_listening(steps: int) -> None:
+    """Asyncio forgets sockets whose server was cut off as it came up."""
+
+    def sockets() -> set[str]:
+        found = set()
+        for one in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):  # that of the listing itself
+                found.add(str(one.readlink()))
+        return {name for name in found if name.startswith("socket:")}
+
+    async def story() -> None:
+        async def serving() -> None:
+            async with serve(make_app([])):
+                await asyncio.Event().wait()
+
+        before = sockets()
+        task = asyncio.create_task(serving())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sockets() == before
+
+    asyncio.run(story())
