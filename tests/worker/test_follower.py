@@ -320,6 +320,33 @@ def test_two_snapshots_at_once_do_not_mix(play) -> None:
     play(story, follow=False)
 
 
+def test_blocks_do_not_wait_for_a_snapshot_that_waits_for_another(
+    play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, begun, go_on = follower_module.write_export, [], asyncio.Event()
+
+    async def slow(*args: object) -> object:
+        begun.append(args)
+        await go_on.wait()
+        return await write(*args)
+
+    monkeypatch.setattr(follower_module, "write_export", slow)
+
+    async def story(scene: Scene) -> None:
+        both = [asyncio.create_task(scene.follower.keep_snapshot()) for _ in range(2)]
+        while not begun:
+            await asyncio.sleep(0)
+        scene.ready = [51]
+        await scene.follower.execute_ready()
+        assert scene.store.diff(51) is not None
+        assert len(begun) == 1
+        go_on.set()
+        await asyncio.gather(*both)
+        assert scene.exports == 2
+
+    play(story, follow=False)
+
+
 def test_a_block_without_a_diff_is_durable_with_its_snapshot_or_not_at_all(
     play,
 ) -> None:

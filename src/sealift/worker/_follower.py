@@ -134,6 +134,7 @@ class Follower:
         self._effects = EffectsCarrier(
             channel=channel, l1=l1, store=store, outbox=outbox, shard=shard
         )
+        self._keeping = asyncio.Lock()
         self._exporting = asyncio.Lock()
         self._still = asyncio.Lock()
         self._executing = asyncio.Lock()
@@ -303,6 +304,8 @@ class Follower:
             StoreError: The disk does not take its name.
         """
         async with contextlib.AsyncExitStack() as exporting:
+            # A second one waits here, not where blocks would wait for it.
+            await exporting.enter_async_context(self._keeping)
             async with self._executing:
                 await exporting.enter_async_context(self._exporting)
                 begun = await begin_export(self.channel)
