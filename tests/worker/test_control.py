@@ -152,6 +152,21 @@ def test_whoever_stops_listening_ends_only_the_telling(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
+def test_those_who_stopped_listening_keep_no_place(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        for _ in range(control._MOST_CLIENTS):
+            words = stage_in_running(tmp_path, b"x")
+            assert (await anext(words)).state == "starting"
+            await words.aclose()
+        while desk.ended < control._MOST_CLIENTS:  # though there was no news
+            await asyncio.sleep(0.01)
+        words = stage_in_running(tmp_path, b"x")
+        assert (await anext(words)).state == "starting"
+        await words.aclose()
+
+    play(tmp_path, story)
+
+
 def test_a_worker_that_ends_meanwhile_is_told(tmp_path: Path) -> None:
     async def whole() -> None:
         desk = Desk()
@@ -210,13 +225,22 @@ def test_nonsense_stages_nothing_and_the_next_is_heard(
 def test_who_says_nothing_keeps_nobody_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "_REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(control, "_REQUEST_SECONDS", 1.0)
+    served: list[asyncio.StreamReader] = []
+    request = control._request
+
+    async def noted(reader: asyncio.StreamReader) -> tuple[bytes, Path | None]:
+        served.append(reader)
+        return await request(reader)
+
+    monkeypatch.setattr(control, "_request", noted)
 
     async def story(desk: Desk) -> None:
         silent = [
             asyncio.create_task(said_to(tmp_path, b"", close=False)) for _ in range(8)
         ]
-        await asyncio.sleep(0.1)
+        while len(served) < len(silent):
+            await asyncio.sleep(0.01)
         with pytest.raises(ControlError, match="too many"):
             async for _ in stage_in_running(tmp_path, b"x"):
                 pass

@@ -17,13 +17,12 @@ import msgspec
 
 from sealift.base import SealiftError
 from sealift.bundle import MAX_BUNDLE_BYTES
+from sealift.transport.files import PRIVATE_MODE
 from sealift.transport.http import error_body
 
 from ._errors import ControlError
 
 SOCKET_FILE: Final = "control.sock"
-#: What bind leaves of a mode: read and write, for the owner alone.
-_MASK: Final = 0o177
 #: What ``worker status`` shows of an instance.
 INSTANCE_FIELDS: Final = (
     "mrenclave", "role", "state", "waits_for", "version", "generation", "imported",
@@ -111,12 +110,7 @@ async def control_socket(home: Path, stage: Stage) -> AsyncIterator[None]:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _make_way(path)
-        with _short_path(home) as short:
-            before = os.umask(_MASK)  # no instant in which others may connect
-            try:
-                listening.bind(short)
-            finally:
-                os.umask(before)
+        _bind(listening, home)
         listening.setblocking(False)  # noqa: FBT003 - positional only
         served = _Server(stage)
         server = await asyncio.start_unix_server(
@@ -138,6 +132,12 @@ async def control_socket(home: Path, stage: Stage) -> AsyncIterator[None]:
         await served.end()
         with suppress(OSError):
             path.unlink()
+
+
+def _bind(listening: socket.socket, home: Path) -> None:
+    with _short_path(home) as short:
+        listening.bind(short)
+        Path(short).chmod(PRIVATE_MODE)  # nobody connects before it listens
 
 
 def _make_way(path: Path) -> None:
@@ -170,9 +170,7 @@ class _Server:
                 )
             async with asyncio.timeout(_REQUEST_SECONDS):
                 data, gramine = await _request(reader)
-            async with aclosing(self._stage(data, gramine)) as words:
-                async for word in words:
-                    await _say(writer, word)
+            await self._tell(reader, writer, data, gramine)
         except SealiftError as error:
             with suppress(OSError):
                 await _say(writer, Refusal(**error_body(error)))
@@ -182,6 +180,37 @@ class _Server:
             if task is not None:
                 self._tasks.discard(task)
             writer.close()
+
+    async def _tell(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        data: bytes,
+        gramine: Path | None,
+    ) -> None:
+        """Say how it goes, until all is said or nobody listens any more."""
+        staged = asyncio.Event()
+
+        async def tell() -> None:
+            async with aclosing(self._stage(data, gramine)) as words:
+                async for word in words:
+                    staged.set()
+                    await _say(writer, word)
+
+        async def gone() -> None:
+            await staged.wait()  # whoever goes before that has it staged all the same
+            await reader.read(1)
+
+        tasks = [asyncio.create_task(tell()), asyncio.create_task(gone())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def end(self) -> None:
         tasks = list(self._tasks)
