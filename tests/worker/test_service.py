@@ -505,6 +505,15 @@ def test_what_the_schedule_does_not_name_is_not_staged(play) -> None:
     play(story)
 
 
+def test_the_homes_own_code_is_staged_where_it_is(play) -> None:
+    async def story(scene: Scene) -> None:
+        said = [one async for one in scene.service.stage(OLD_DATA, None)]
+        assert said[-1].fingerprint == OLD.hex()
+        assert list(scene.config.home.glob("instances/*")) == []
+
+    play(story)
+
+
 def test_a_node_that_goes_away_ends_nothing(play) -> None:
     async def story(scene: Scene) -> None:
         scene.node.lost = True

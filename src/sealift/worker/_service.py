@@ -461,12 +461,14 @@ class Service:
                 self._finder.failed(code, error)
 
     async def _install(self, judged: Judged) -> Instance:
-        config = await asyncio.to_thread(install_instance, self.config, judged)
-        one = self._instances.get(judged.fingerprint)
-        if one is None:
-            one = Instance(judged.fingerprint, config)
-            self._rest_now(one)
-            self._instances[judged.fingerprint] = one
+        code = judged.fingerprint
+        if code not in self._instances:  # the home's own has no folder beside
+            config = await asyncio.to_thread(install_instance, self.config, judged)
+            if code not in self._instances:
+                fresh = Instance(code, config)
+                self._rest_now(fresh)
+                self._instances[code] = fresh
+        one = self._instances[code]
         one.version = judged.version
         self._begin_wanted()
         await self._tell()
