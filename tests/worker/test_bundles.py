@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import resource
 from collections.abc import Awaitable, Callable
@@ -234,6 +235,19 @@ def test_a_file_is_fetched_by_its_hash(tmp_path: Path) -> None:
     assert path.read_bytes() == DATA
     assert path.name == f"{HASH.hex()}.bundle"
     assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+def test_what_a_killed_fetch_left_goes_and_what_another_writes_stays(
+    tmp_path: Path,
+) -> None:
+    left, written = (
+        tmp_path / f".{HASH.hex()}.bundle.{name}.new" for name in ("left", "written")
+    )
+    left.write_bytes(DATA[:100])
+    with written.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        path = fetched(tmp_path, whole_file)
+    assert sorted(tmp_path.iterdir()) == sorted([path, written])
 
 
 def test_another_file_is_refused_and_not_kept(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ the order also says the SHA-256 of the file: whoever serves it is trusted in not
 """
 
 import asyncio
+import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -248,20 +249,34 @@ async def fetch_bundle(
 @contextmanager
 def _scratch(target: Path) -> Iterator[tuple[int, Path]]:
     """A file beside the target, gone with the block unless it was renamed."""
+    prefix, suffix = f".{target.name}.", ".new"
+    _sweep(target.parent.glob(f"{prefix}*{suffix}"))
     try:
         descriptor, name = tempfile.mkstemp(
-            prefix=f".{target.name}.", suffix=".new", dir=target.parent
+            prefix=prefix, suffix=suffix, dir=target.parent
         )
     except OSError as error:
         refuse_write(error, target)
     fresh = Path(name)
     try:
-        os.fchmod(descriptor, PUBLIC_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.fchmod(descriptor, PUBLIC_MODE)
+        except OSError as error:
+            refuse_write(error, target)
         yield descriptor, fresh
     finally:
         os.close(descriptor)
         with suppress(OSError):
             fresh.unlink()
+
+
+def _sweep(left: Iterable[Path]) -> None:
+    """Remove what fetches have left that were killed: nobody holds its lock."""
+    for path in left:
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 async def _parts(http: aiohttp.ClientSession, source: str) -> AsyncIterator[bytes]:
