@@ -706,6 +706,27 @@ def test_a_worker_without_upstream_that_fell_behind_asks_one_who_has_the_keys(
     play(story)
 
 
+def test_whoever_lost_its_database_asks_those_that_speak_for_the_shard(
+    play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its keys and names no upstream: nothing on disk says whom to ask."""
+    monkeypatch.setattr(fetch_module, "_LOOK_SECONDS", 0.001)
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.state_height = 10
+        scene.standing()
+        progress = scene.follower.progress
+        progress.idle, progress.needs_state = "no-state: none", True
+        await scene.until(lambda: progress.imported > 10)
+        assert not scene.follower.applied  # nobody has spoken yet
+        scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "http://there")
+        scene.follower.speaking = (ME, OTHER)
+        await scene.until(lambda: scene.follower.applied)
+
+    play(story)
+
+
 def test_a_disk_without_room_for_a_snapshot_is_told_and_blocks_go_on(play) -> None:
     async def story(scene: Scene) -> None:
         scene.epochs = (Epoch(0),)

@@ -109,28 +109,32 @@ class Fetcher:
             raise
 
     async def _look_elsewhere(self, upstream: Upstream) -> None:
-        """Go on to the next URL: as configured, or as announced on L1.
+        """Go on to the next URL: as configured, or as announced on L1."""
+        urls = list(dict.fromkeys((upstream.configured, *await self._announced())))
+        here = urls.index(upstream.url) if upstream.url in urls else -1
+        upstream.url = urls[(here + 1) % len(urls)]
 
-        Known there are the instance that was asked before, the one that published
-        the shard's first keys, those that are known to hold keys, and those that
-        speak for the shard now.
+    async def _announced(self) -> list[str]:
+        """Where others are by L1 that should have keys and state.
+
+        Known are the instance that was asked before, the one that published the
+        shard's first keys, those that are known to hold keys, and those that speak
+        for the shard now.
         """
-        progress = self._follower.progress
+        imported = self._follower.progress.imported
         known = self._store.meta("upstream")
         keys = [] if known is None else [AccountId(known)]
-        raw, _ = await self._l1.prove(keys_key(self._shard, 0), progress.imported)
+        raw, _ = await self._l1.prove(keys_key(self._shard, 0), imported)
         if raw is not None:
             born = canonical_decode(KeyEpochRecord, raw).statement.signing_key
             keys.append(born)
         keys += [*self._store.holder_keys(), *self._follower.speakers()]
-        urls = [upstream.configured]
+        urls = []
         for key in dict.fromkeys(key for key in keys if key != self._me):
-            record = await record_of(self._l1, key, progress.imported)
+            record = await record_of(self._l1, key, imported)
             if record is not None and record.url:
                 urls.append(record.url.rstrip("/"))
-        urls = list(dict.fromkeys(urls))
-        here = urls.index(upstream.url) if upstream.url in urls else -1
-        upstream.url = urls[(here + 1) % len(urls)]
+        return urls
 
     def may_skip(self) -> bool:
         """Whether what is skipped is not lost here: others can be asked for it."""
@@ -143,8 +147,8 @@ class Fetcher:
     async def run(self) -> None:
         """Fetch state and diffs while they are not ours to make.
 
-        From the upstream worker; where none is named, from another one that is
-        known to hold the keys, if this one has fallen behind.
+        From the upstream worker; where none is named, from one that is announced
+        on L1, if this one has fallen behind.
         """
         while True:
             if not self._follower.progress.needs_state:
@@ -165,22 +169,17 @@ class Fetcher:
                 self._troubles.pop(STATE, None)
 
     async def _find_somebody(self) -> bool:
-        """Take one who holds the keys as upstream, if this worker is behind."""
-        progress = self._follower.progress
-        if not progress.idle.startswith(_LOST):
+        """Take one who is announced as upstream, if this worker is behind."""
+        if not self._follower.progress.idle.startswith(_LOST):
             return False
-        for key in self._store.holder_keys():
-            if key == self._me:
-                continue
-            try:
-                record = await record_of(self._l1, key, progress.imported)
-            except SealiftError as error:
-                self._troubles[STATE] = f"nobody to ask is found: {error}"
-                return False
-            if record is not None and record.url:
-                self._upstream = self._peer(record.url)
-                return True
-        return False
+        try:
+            urls = await self._announced()
+        except SealiftError as error:
+            self._troubles[STATE] = f"nobody to ask is found: {error}"
+            return False
+        if urls:
+            self._upstream = self._peer(urls[0])
+        return bool(urls)
 
     async def _fetch_some(self, upstream: Upstream) -> None:
         status = await self._channel.call(GetStatus(), EnclaveStatus)
