@@ -23,7 +23,7 @@ from sealift.base import (
     encode,
     parse_hex,
 )
-from sealift.protocol import Envelope
+from sealift.protocol import Envelope, SealedReceipt
 from sealift.protocol.ecall import Answer, Ask, DumpRa, EnclaveStatus, GetStatus, RaDump
 from sealift.transport.account import L1RefusedError
 from sealift.transport.http import (
@@ -137,6 +137,13 @@ class Submitter(Protocol):
 
     async def submit(self, envelope: bytes) -> bytes:
         """Into L1's mempool; the transaction's hash."""
+
+
+class Receipts(Protocol):
+    """Where receipts are kept."""
+
+    def receipt(self, envelope: Digest) -> SealedReceipt | None:
+        """The receipt of an envelope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,10 +269,7 @@ class Api:
             return await self._source.describe()
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        health = self._source.health()
-        status = HTTPStatus.OK if health.ok else HTTPStatus.SERVICE_UNAVAILABLE
-        body = {"ok": health.ok, "reasons": list(health.reasons)}
-        return web.json_response(body, status=status)
+        return show_health(self._source.health())
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
         text = await self.render_metrics(peer=request.remote or "")
@@ -280,10 +284,7 @@ class Api:
         return web.Response(body=dump.certificate, content_type=BINARY)
 
     async def _submit(self, request: web.Request) -> web.Response:
-        raw, envelope = await read_envelope(request)
-        await self._gate.admit(envelope, len(raw), peer=request.remote or "")
-        tx_hash = await self._submitter.submit(raw)
-        return web.json_response({"tx": tx_hash.hex().upper()})
+        return await carry_call(request, self._gate, self._submitter)
 
     async def _ask(self, request: web.Request) -> web.Response:
         raw, _ = await read_envelope(request)  # who sends slowly has no place yet
@@ -291,15 +292,9 @@ class Api:
         return web.Response(body=sealed, content_type=BINARY)
 
     async def _receipt(self, request: web.Request) -> web.Response:
-        name = Digest(parse_hex(request.match_info["envelope"]))
-        found = self._store.receipt(name)
-        if found is None and (seconds := seconds_of(request)):
-            with self._waits.entered(request.remote or ""):
-                await until_receipt(self._follower.listen, name, seconds)
-            found = self._store.receipt(name)
-        if found is None:
-            raise web.HTTPNotFound(reason="no receipt yet")
-        return web.Response(body=encode(found), content_type=BINARY)
+        return await give_receipt(
+            request, self._store, listen=self._follower.listen, door=self._waits
+        )
 
     async def _executions(self, request: web.Request) -> web.WebSocketResponse:
         """A stream of ``[height, [sealed receipt, …]]``, one message a block."""
@@ -384,7 +379,7 @@ class Api:
     async def _diffs(self, request: web.Request) -> web.Response:
         after = _number(request.query.get("after", "0"))
         found = self._some_diffs(after)
-        if not found and (seconds := seconds_of(request)):
+        if not found and (seconds := _seconds(request)):
             with self._waits.entered(request.remote or ""):
                 await self._until_news(seconds)
             found = self._some_diffs(after)
@@ -407,7 +402,46 @@ class Api:
         )
 
 
-async def until_receipt(listen: Listen, name: Digest, seconds: float) -> None:
+def show_health(health: Health) -> web.Response:
+    """Whether anything is in the way, as a status of HTTP and in words."""
+    status = HTTPStatus.OK if health.ok else HTTPStatus.SERVICE_UNAVAILABLE
+    body = {"ok": health.ok, "reasons": list(health.reasons)}
+    return web.json_response(body, status=status)
+
+
+async def carry_call(
+    request: web.Request, gate: CarryGate, submitter: Submitter
+) -> web.Response:
+    """Carry a sealed call to L1; its transaction's hash."""
+    raw, envelope = await read_envelope(request)
+    await gate.admit(envelope, len(raw), peer=request.remote or "")
+    tx_hash = await submitter.submit(raw)
+    return web.json_response({"tx": tx_hash.hex().upper()})
+
+
+async def give_receipt(
+    request: web.Request, kept: Receipts, *, listen: Listen, door: Door
+) -> web.Response:
+    """The receipt of an envelope, waited for as long as is asked.
+
+    Args:
+        request: Names the envelope.
+        kept: Where receipts are.
+        listen: Where new ones are heard of.
+        door: Has the places in which is waited.
+    """
+    name = Digest(parse_hex(request.match_info["envelope"]))
+    found = kept.receipt(name)
+    if found is None and (seconds := _seconds(request)):
+        with door.entered(request.remote or ""):
+            await _until_receipt(listen, name, seconds)
+        found = kept.receipt(name)
+    if found is None:
+        raise web.HTTPNotFound(reason="no receipt yet")
+    return web.Response(body=encode(found), content_type=BINARY)
+
+
+async def _until_receipt(listen: Listen, name: Digest, seconds: float) -> None:
     """Until the receipt of an envelope was made, at most so long."""
     heard = asyncio.Event()
 
@@ -483,7 +517,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def seconds_of(request: web.Request) -> float:
+def _seconds(request: web.Request) -> float:
     """For how long a request may wait for news."""
     try:
         seconds = float(request.query.get("wait", "0"))

@@ -8,12 +8,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Final, Protocol, TypeVar
 
 from aiohttp import web
 
-from sealift.base import Digest, Fingerprint, SealiftError, encode, parse_hex
+from sealift.base import Digest, Fingerprint, SealiftError
 from sealift.protocol import SealedReceipt
 from sealift.transport.http import Handler
 
@@ -23,12 +22,14 @@ from ._api import (
     Api,
     Handlers,
     Health,
+    Receipts,
     Submitter,
     api_app,
+    carry_call,
+    give_receipt,
     read_envelope,
-    seconds_of,
+    show_health,
     stream_executions,
-    until_receipt,
 )
 from ._carry import CarryGate
 from ._door import Door
@@ -43,13 +44,6 @@ _NOT_SERVING: Final = frozenset({"NotServingError", "StateUnconfirmedError"})
 #: So many of those who waited are answered at a time.
 _TURNS: Final = 8
 T = TypeVar("T")
-
-
-class Receipts(Protocol):
-    """Where receipts are kept."""
-
-    def receipt(self, envelope: Digest) -> SealedReceipt | None:
-        """The receipt of an envelope."""
 
 
 class News(Protocol):
@@ -310,10 +304,7 @@ class Front:
         return seat
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        health = self._overseer.health()
-        status = HTTPStatus.OK if health.ok else HTTPStatus.SERVICE_UNAVAILABLE
-        body = {"ok": health.ok, "reasons": list(health.reasons)}
-        return web.json_response(body, status=status)
+        return show_health(self._overseer.health())
 
     async def _metrics(self, request: web.Request) -> web.Response:
         text = await self._someone().api.render_metrics(peer=request.remote or "")
@@ -328,10 +319,7 @@ class Front:
 
     async def _submit(self, request: web.Request) -> web.Response:
         """No enclave is asked: a call waits on L1 for the one that executes it."""
-        raw, envelope = await read_envelope(request)
-        await self._gate.admit(envelope, len(raw), peer=request.remote or "")
-        tx_hash = await self._submitter.submit(raw)
-        return web.json_response({"tx": tx_hash.hex().upper()})
+        return await carry_call(request, self._gate, self._submitter)
 
     async def _ask(self, request: web.Request) -> web.Response:
         raw, _ = await read_envelope(request)
@@ -344,15 +332,9 @@ class Front:
         return web.Response(body=sealed, content_type=BINARY)
 
     async def _receipt(self, request: web.Request) -> web.Response:
-        name = Digest(parse_hex(request.match_info["envelope"]))
-        found = self._board.receipt(name)
-        if found is None and (seconds := seconds_of(request)):
-            with self._waits.entered(request.remote or ""):
-                await until_receipt(self._board.listen, name, seconds)
-            found = self._board.receipt(name)
-        if found is None:
-            raise web.HTTPNotFound(reason="no receipt yet")
-        return web.Response(body=encode(found), content_type=BINARY)
+        return await give_receipt(
+            request, self._board, listen=self._board.listen, door=self._waits
+        )
 
     async def _executions(self, request: web.Request) -> web.WebSocketResponse:
         """A stream of ``[height, [sealed receipt, …]]``, over all switches."""
