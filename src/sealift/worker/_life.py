@@ -4,7 +4,7 @@ Several tasks under one group: where one ends, all end, and the reason is said.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from sealift.base import (
     Height,
@@ -164,13 +164,7 @@ class Life:
         Raises:
             SealiftError: Whatever stopped one of the tasks.
         """
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._outbox.run(), name="outbox")
-                group.create_task(self.follower.run(self.started.head), name="follower")
-                group.create_task(self._settle(), name="keys and state")
-        except* SealiftError as errors:
-            raise first_of(errors) from None
+        await self._following(self._settle())
 
     async def join(self) -> None:
         """Follow, get keys, then state; nobody is served. Ends only by an error.
@@ -178,11 +172,14 @@ class Life:
         Raises:
             SealiftError: Whatever stopped one of the tasks.
         """
+        await self._following(self._join())
+
+    async def _following(self, main: Coroutine[None, None, None]) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._outbox.run(), name="outbox")
                 group.create_task(self.follower.run(self.started.head), name="follower")
-                group.create_task(self._join(), name="keys and state")
+                group.create_task(main, name="keys and state")
         except* SealiftError as errors:
             raise first_of(errors) from None
 
