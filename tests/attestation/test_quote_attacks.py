@@ -330,15 +330,16 @@ def test_pieces_of_two_real_quotes_are_never_accepted(
         verify_evidence(mixed, **one.arguments)
 
 
-def test_unused_bits_of_base64_are_no_second_spelling(sim: Any) -> None:
-    quote = sim.quote()
+def test_unused_bits_of_base64_are_no_second_spelling(case: Any) -> None:
+    it = case("001-")  # the length of a fresh certificate may need no padding
+    quote = it.quote
     padded = [i for i in range(len(quote)) if quote[i : i + 2] == b"=\n"]
     assert padded
     place = padded[0] - 1 - (quote[padded[0] - 1] == ord("="))
     alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     other = alphabet[alphabet.index(quote[place]) ^ 1]
     changed = quote[:place] + bytes([other]) + quote[place + 1 :]
-    assert refused(changed, **sim.arguments) & {
+    assert refused(changed, **it.arguments) & {
         Rule.CERTIFICATE_FORMAT,
         Rule.CERTIFICATE_SIGNATURE,
     }

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -328,6 +329,39 @@ def test_what_is_kept_of_a_violation_and_what_could_not_be(tmp_path: Path) -> No
     assert not heard
     campaign._keep(folder, where, verdict)  # there is one already
     assert "not all of it is kept in" in heard[0]
+
+
+#: Stands for a worker: it ends when what it cannot live without does.
+WITH_CHILD = """
+import os
+seen, held = os.pipe()
+child = os.fork()
+if not child:
+    os.close(held)
+    os.read(seen, 1)
+    os._exit(0)
+print("ready http://127.0.0.1:1", flush=True)
+os.waitpid(child, 0)
+"""
+
+
+def test_who_was_struck_is_up_again_only_in_the_next_life(tmp_path: Path) -> None:
+    """Or the campaign would go on with one that is about to end, and blame it."""
+
+    async def story() -> None:
+        parts = Parts(tmp_path)
+        try:
+            part = parts.spawn("pair", argv=(sys.executable, "-c", WITH_CHILD))
+            for lives, kill in enumerate((parts.kill_enclave, parts.kill)):
+                await parts.up("pair")
+                assert len(part.ended) == lives
+                assert kill("pair")
+            await parts.up("pair")
+            assert [end.code for end in part.ended] == [0, -9]
+        finally:
+            await parts.close()
+
+    asyncio.run(story())
 
 
 def test_whoever_does_not_come_up_is_said_by_name(

@@ -116,6 +116,18 @@ class Part:
             raise InvariantError("not started", got=" ".join(self.words))
         return self.child.pid
 
+    def strike(self, pid: int) -> bool:
+        """SIGKILL to it or to what it cannot live without; whether that ran.
+
+        Whoever waits for it to be up waits for its next life.
+        """
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        self.up.clear()
+        return True
+
 
 class Parts:
     """The processes of one run by name; use :meth:`close` in a ``finally``.
@@ -168,14 +180,14 @@ class Parts:
         part = self.parts[name]
         if part.child is None or part.child.exit_code is not None:
             return False
-        return _strike(part.pid)
+        return part.strike(part.pid)
 
     def kill_enclave(self, name: str) -> bool:
         """SIGKILL to the enclave of a worker; whether there was one."""
         part = self.parts[name]
         if part.child is None or part.child.exit_code is not None:
             return False
-        struck = [_strike(pid) for pid in children(part.pid)]
+        struck = [part.strike(pid) for pid in children(part.pid)]
         return any(struck)
 
     def words(self) -> str:
@@ -189,11 +201,3 @@ class Parts:
         """End everything, the last started first."""
         for name in reversed(list(self.parts)):
             await self.stop(name)
-
-
-def _strike(pid: int) -> bool:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
