@@ -6,7 +6,7 @@ mapping of changed keys. Key order, never insertion order, reaches a root.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 #: A set of changes: the new value of a key, or ``None`` if it was deleted.
 Changes = Mapping[bytes, bytes | None]
@@ -70,13 +70,6 @@ class Meter(Protocol):
         ...
 
 
-class _Missing:
-    """Not in this layer (``None`` means deleted in this layer)."""
-
-
-_MISSING: Final = _Missing()
-
-
 class _CachedReader:
     """Reads of one block from a store, each key looked up once."""
 
@@ -87,11 +80,9 @@ class _CachedReader:
         self._seen: dict[bytes, bytes | None] = {}
 
     def get(self, key: bytes) -> bytes | None:
-        try:
-            return self._seen[key]
-        except KeyError:
-            value = self._seen[key] = self._store.get(key)
-            return value
+        if key not in self._seen:
+            self._seen[key] = self._store.get(key)
+        return self._seen[key]
 
     def items(self, prefix: bytes) -> Iterable[tuple[bytes, bytes]]:
         return self._store.items(prefix)
@@ -133,10 +124,9 @@ class Overlay:
 
     def get(self, key: bytes) -> bytes | None:
         """The value under a key as seen through all layers."""
-        value = self._changes.get(key, _MISSING)
-        if isinstance(value, _Missing):
-            return self._below.get(key)
-        return value
+        if key in self._changes:
+            return self._changes[key]
+        return self._below.get(key)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Write an entry in this layer."""

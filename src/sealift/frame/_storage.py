@@ -370,7 +370,8 @@ class StorageMap(StorageItem, Generic[K, V]):
         Raises:
             StorageValueError: Not a key of this map.
         """
-        if not _has_shape(key, self._key_shape):
+        shape = self._key_shape
+        if type(key) is not shape and not _has_shape(key, shape):
             raise StorageValueError(
                 f"key of {self.name} is of another type", got=type(key).__name__
             )

@@ -1,5 +1,6 @@
 """Trusted calls, getters, receipts: what users and enclaves say to each other."""
 
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -23,11 +24,13 @@ from sealift.base import (
     encode,
 )
 from sealift.crypto import (
+    AEAD_KEY_BYTES,
     Entropy,
     HpkeSuite,
     hkdf,
     hpke_open,
     hpke_seal,
+    keyed_hash,
     open_sealed,
     seal,
     sha256,
@@ -155,6 +158,7 @@ class GetterReply(Message):
     head_time: UnixSeconds
 
 
+@lru_cache(maxsize=64)
 def call_info(kind: str, chain_id: str, shard: bytes, epoch: int) -> bytes:
     """HPKE ``info``: binds a ciphertext to kind, chain, shard and epoch."""
     return b"sealift/" + kind.encode() + b"/v1\x00" + encode((chain_id, shard, epoch))
@@ -253,17 +257,17 @@ def seal_receipt(
 
     The key is HKDF(reply key; block hash, envelope, index). It may serve two
     plaintexts: a generation and, after a rescue, its predecessor execute the same
-    block. So the nonce is derived from the plaintext too, and is another one for
-    another receipt.
+    block. So the nonce is a keyed hash of the plaintext, by a key from the same HKDF,
+    and is another one for another receipt.
     """
     info = _receipt_info(envelope, block_hash, receipt.index)
+    keys = hkdf(reply_key, info=info, size=2 * AEAD_KEY_BYTES)
     plain = _pad(encode(receipt))
-    nonce = hkdf(reply_key, info=info + sha256(plain))
     sealed = seal(
-        hkdf(reply_key, info=info),
+        keys[:AEAD_KEY_BYTES],
         plain,
         context=envelope,
-        entropy=lambda size: nonce[:size],
+        entropy=lambda size: keyed_hash(keys[AEAD_KEY_BYTES:], plain, size=size),
     )
     return SealedReceipt(
         envelope=envelope,
@@ -326,7 +330,7 @@ def _pad(data: bytes) -> bytes:
 def _unpad(padded: bytes) -> bytes:
     size = int.from_bytes(padded[:_LENGTH], "big")
     data, rest = padded[_LENGTH : _LENGTH + size], padded[_LENGTH + size :]
-    if len(padded) not in SIZE_CLASSES or len(data) != size or any(rest):
+    if len(padded) not in SIZE_CLASSES or len(data) != size or rest != bytes(len(rest)):
         raise PaddingError(
             "padding is wrong", got=f"{len(padded)} B", expected="a size class"
         )

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
+
 from sealift.base import (
     AccountId,
     Amount,
@@ -86,8 +88,7 @@ class ShardBlock:
     effects_done: Height | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallReceipt:
+class CallReceipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A receipt and where it goes.
 
     ``reply_key`` is ``None`` if the envelope did not open: then nobody can be

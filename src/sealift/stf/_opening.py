@@ -5,9 +5,11 @@ one function and no pool; an enclave hides its latency by calling it while it
 waits for the header that commits to the results.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
 
 from sealift.base import (
     AccountId,
@@ -20,6 +22,7 @@ from sealift.base import (
     ShardId,
     TooLargeError,
     decode,
+    encode,
 )
 from sealift.crypto import HpkeError, sha256, verify_by_account
 from sealift.frame import MAX_ARGUMENT_DEPTH, depth_exceeds
@@ -28,7 +31,6 @@ from sealift.protocol import (
     Envelope,
     GetterBody,
     PaddingError,
-    TrustedCall,
     TrustedCallBody,
     call_of,
     open_call_bytes,
@@ -47,13 +49,12 @@ from ._errors import (
 MAX_ENVELOPE_BYTES = SIZE_CLASSES[-1] + 256
 
 _MADE_HERE = object()
-#: Gives what is in an envelope; ``None``: the key of its epoch is not held.
-_Opener: TypeAlias = Callable[[Envelope], bytes | None]
+#: Gives what is in an envelope; raises ``HpkeError`` if it does not open.
+_Opener: TypeAlias = Callable[[Envelope], bytes]
 _NOT_OPENED: Final = "the call does not open"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedCall:
+class OpenedCall(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A call that opened, is for this shard, and was signed by its signer.
 
     Guarantees nothing about nonce, validity or sense of the call.
@@ -64,7 +65,7 @@ class OpenedCall:
     envelope: Digest
     call_id: CallId
     body: TrustedCallBody
-    made_by: object = field(repr=False, compare=False)
+    made_by: object
 
     def __post_init__(self) -> None:
         if self.made_by is not _MADE_HERE:
@@ -146,13 +147,13 @@ def open_and_verify(
     """
     taken = _taken(keys, accepted)
 
-    def opener(envelope: Envelope) -> bytes | None:
+    def opener(envelope: Envelope) -> bytes:
         secret = keys.get(envelope.epoch)
         if secret is None:
-            return None
+            raise HpkeError(_NOT_OPENED)
         return open_call_bytes(envelope, secret=secret, chain_id=chain_id, shard=shard)
 
-    return [_open_one(raw, taken, opener, (chain_id, shard)) for raw in envelopes]
+    return _open_all(((raw, opener) for raw in envelopes), taken, (chain_id, shard))
 
 
 def open_for_audit(
@@ -186,10 +187,8 @@ def verify_opened(
     envelope stands what :func:`open_for_audit` found in it.
     """
     taken = _Taken(accepted=accepted, current=max(accepted, default=None))
-    return [
-        _open_one(raw, taken, _given(plain), (chain_id, shard))
-        for raw, plain in envelopes
-    ]
+    given = ((raw, _given(plain)) for raw, plain in envelopes)
+    return _open_all(given, taken, (chain_id, shard))
 
 
 def _given(plain: bytes | None) -> _Opener:
@@ -218,34 +217,72 @@ def _taken(keys: Mapping[int, bytes], accepted: Collection[int] | None) -> _Take
     return _Taken(accepted=accepted, current=max(accepted, default=None))
 
 
-def _open_one(
-    raw: bytes, taken: _Taken, opener: _Opener, place: tuple[str, ShardId]
-) -> OpenedCall | RefusedCall:
+class _Plain(NamedTuple):
+    """What opened, unread; ``expired`` says that it is refused all the same."""
+
+    envelope: Digest
+    plain: bytes
+    expired: KeyEpochExpiredError | None
+
+
+class _Signed(NamedTuple):
+    """A call that was read and is for this place; whose it is comes last."""
+
+    envelope: Digest
+    body: TrustedCallBody
+    preimage: bytes
+    signature: bytes
+
+
+def _open_all(
+    raws: Iterable[tuple[bytes, _Opener]], taken: _Taken, place: tuple[str, ShardId]
+) -> list[OpenedCall | RefusedCall]:
+    """Steps 1 to 5 of every envelope.
+
+    In passes over the block: what one of them needs stays in the processor's caches.
+    """
+    plain = [_open_one(raw, taken, opener) for raw, opener in raws]
+    read = [_read_one(one, place) if isinstance(one, _Plain) else one for one in plain]
+    return [_verify_one(one) if isinstance(one, _Signed) else one for one in read]
+
+
+def _open_one(raw: bytes, taken: _Taken, opener: _Opener) -> _Plain | RefusedCall:
     digest = sha256(raw)
-    chain_id, shard = place
-    body: TrustedCallBody | None = None
+    expired = None
     try:
         envelope = _parse_envelope(raw)  # 1
         try:
             _check_taken(envelope, taken)  # 2
-        except KeyEpochExpiredError:
-            body = _peek(envelope, opener)
-            raise
-        call = _open_call(envelope, opener)  # 3
-        body = call.body
-        preimage = body.preimage()
-        _check_place(body, chain_id, shard)  # 4
-        verify_by_account(body.signer, preimage, call.signature, what="the call")  # 5
+        except KeyEpochExpiredError as error:
+            expired = error
+        plain = opener(envelope)  # 3
     except SealiftError as error:
-        if isinstance(error, InvariantError):
-            raise
-        return RefusedCall(
-            envelope=digest,
-            call_id=CallId(digest) if body is None else body.call_id(),
-            reply_key=None if body is None else body.reply_key,
-            code=error.code,
-            message=error.what,
-        )
+        return _refused(digest, error if expired is None else expired)
+    return _Plain(digest, plain, expired)
+
+
+def _read_one(one: _Plain, place: tuple[str, ShardId]) -> _Signed | RefusedCall:
+    digest, plain, expired = one
+    try:
+        call = call_of(plain)  # 3
+    except (DecodeError, PaddingError):
+        return _refused(digest, expired or _unreadable("call"))
+    body = call.body
+    if expired is not None:
+        return _refused(digest, expired, body)
+    try:
+        _check_place(body, *place)  # 4
+    except SealiftError as error:
+        return _refused(digest, error, body)
+    return _Signed(digest, body, body.preimage(), call.signature)
+
+
+def _verify_one(one: _Signed) -> OpenedCall | RefusedCall:
+    digest, body, preimage, signature = one
+    try:
+        verify_by_account(body.signer, preimage, signature, what="the call")  # 5
+    except SealiftError as error:
+        return _refused(digest, error, body)
     return OpenedCall(
         envelope=digest,
         call_id=CallId(sha256(preimage)),
@@ -254,22 +291,18 @@ def _open_one(
     )
 
 
-def _open_call(envelope: Envelope, opener: _Opener) -> TrustedCall:
-    plain = opener(envelope)
-    if plain is None:
-        raise HpkeError(_NOT_OPENED)
-    try:
-        return call_of(plain)
-    except (DecodeError, PaddingError) as error:
-        raise _unreadable("call") from error
-
-
-def _peek(envelope: Envelope, opener: _Opener) -> TrustedCallBody | None:
-    """Of a call that is refused already: what it says, if it opens."""
-    try:
-        return _open_call(envelope, opener).body
-    except (HpkeError, UnreadableCallError):
-        return None
+def _refused(
+    envelope: Digest, error: SealiftError, body: TrustedCallBody | None = None
+) -> RefusedCall:
+    if isinstance(error, InvariantError):
+        raise error
+    return RefusedCall(
+        envelope=envelope,
+        call_id=CallId(envelope) if body is None else body.call_id(),
+        reply_key=None if body is None else body.reply_key,
+        code=error.code,
+        message=error.what,
+    )
 
 
 def open_and_verify_getter(
@@ -310,8 +343,9 @@ def _parse_envelope(raw: bytes) -> Envelope:
         envelope = decode(Envelope, raw, limit=MAX_ENVELOPE_BYTES)
     except (DecodeError, TooLargeError) as error:
         raise EnvelopeError("not an envelope") from error
-    # What a decoder skips must not depend on how deep the stack already is.
-    if depth_exceeds(raw, MAX_ARGUMENT_DEPTH):
+    # What a decoder skips must not depend on how deep the stack already is. Of the
+    # canonical encoding it skips nothing.
+    if encode(envelope) != raw and depth_exceeds(raw, MAX_ARGUMENT_DEPTH):
         raise EnvelopeError("envelope is nested too deep")
     return envelope
 

@@ -290,7 +290,7 @@ class BlockRun:
         self, envelope: Digest, reply_key: bytes | None, receipt: Receipt, kind: str
     ) -> None:
         self._tally[kind] += 1
-        size = sum(len(event) for event in receipt.events)
+        size = sum(map(len, receipt.events))
         if size > self._told_left:
             receipt = msgspec.structs.replace(receipt, events=())
         else:
