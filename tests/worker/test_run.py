@@ -58,40 +58,74 @@ class FakeNode:
 
 def test_a_node_of_another_chain_is_refused_by_name() -> None:
     with pytest.raises(WrongChainError, match="another chain") as caught:
-        asyncio.run(run_module._check_chain(FakeNode("other"), "test", within=0))
+        asyncio.run(run_module._check_chain(FakeNode("other"), "test"))
     assert (caught.value.got, caught.value.expected) == ("other", "test")
-    asyncio.run(run_module._check_chain(FakeNode("test"), "test", within=0))
+    asyncio.run(run_module._check_chain(FakeNode("test"), "test"))
+
+
+class ComingUp(FakeNode):
+    """A node that answers only from the so-manyth look on."""
+
+    def __init__(self, come: int) -> None:
+        super().__init__()
+        self.come = come
+        self.looks = 0
+
+    async def status(self):
+        self.looks += 1
+        if self.looks < self.come:
+            raise NodeUnreachableError("refused")
+        return await super().status()
 
 
 def test_a_node_that_is_coming_up_is_waited_for_and_one_that_does_not_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(run_module, "_LOOK_AGAIN_SECONDS", 0.001)
-    node, looks = FakeNode("test"), []
-
-    def slow(come: int):
-        async def status():
-            looks.append(1)
-            if len(looks) < come:
-                raise NodeUnreachableError("refused")
-            return await FakeNode.status(node)
-
-        return status
-
-    node.status = slow(4)
-    asyncio.run(run_module._check_chain(node, "test", within=5))
-    assert len(looks) == 4
-    looks.clear()
-    node.status = slow(10**9)
+    node = ComingUp(4)
+    asyncio.run(run_module.wait_for_chain(node, within=5))
+    assert node.looks == 4
+    node = ComingUp(10**9)
     with pytest.raises(NodeUnreachableError):
-        asyncio.run(run_module._check_chain(node, "test", within=0.02))
-    assert len(looks) > 1
-    node.status = slow(0)
-    node.network = "other"  # it answers: another chain is none to wait for
-    looks.clear()
-    with pytest.raises(WrongChainError):
-        asyncio.run(run_module._check_chain(node, "test", within=5))
-    assert len(looks) == 1
+        asyncio.run(run_module.wait_for_chain(node, within=0.02))
+    assert node.looks > 1
+
+
+def test_a_start_that_an_outage_cuts_off_begins_again_once_the_node_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_module, "_LOOK_AGAIN_SECONDS", 0.001)
+    tried: list[int] = []
+
+    def live(*ends: Exception | None):
+        async def one() -> None:
+            tried.append(node.looks)
+            end = ends[len(tried) - 1]
+            if end is not None:
+                node.looks = 0  # it is away again
+                raise end
+
+        return one
+
+    def run(*ends: Exception | None, started: bool = False) -> list[int]:
+        tried.clear()
+        node.looks = 0
+        asyncio.run(
+            run_module.started_again(node, live(*ends), has_started=lambda: started)
+        )
+        return tried
+
+    node, away = ComingUp(3), NodeUnreachableError("went away")
+    assert run(None) == [3]
+    assert run(away, away, None) == [3, 3, 3]
+    with pytest.raises(NodeUnreachableError, match="went away"):
+        run(away, away, away, None)  # for ever would tell nobody
+    with pytest.raises(NodeUnreachableError):
+        run(away, None, started=True)
+    assert len(tried) == 1
+    with pytest.raises(LostError):
+        run(LostError("something else"), None)
+    assert len(tried) == 1
 
 
 def trusted(node: FakeNode, *, required: bool):

@@ -191,6 +191,7 @@ class Scene:
         self.opened: list[Worker] = []
         self.up: dict[Fingerprint, Worker] = {}
         self.refuse: dict[Fingerprint, SealiftError] = {}
+        self.outages = 0
         self.ready: list[Ready] = []
         self.http: aiohttp.ClientSession
         self.service: Service
@@ -201,6 +202,9 @@ class Scene:
         code = Fingerprint(bytes.fromhex(config.instance)) if config.instance else OLD
         if code in self.refuse:
             raise self.refuse[code]
+        if self.outages:
+            self.outages -= 1
+            raise NodeUnreachableError("went away")
         worker = Worker(self, config, code, upstream)
         self.opened.append(worker)
         self.up[code] = worker
@@ -254,14 +258,15 @@ Story = Callable[[Scene], Awaitable[None]]
 
 
 @pytest.fixture
-def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Story], None]:
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(l1_module, "_FALLBACK_SECONDS", 0.02)
     monkeypatch.setattr(service_module, "_FIRST_PAUSE", 0.05)
     monkeypatch.setattr(service_module, "_LOOK_AGAIN_SECONDS", 0.02)
 
-    def run(story: Story) -> None:
+    def run(story: Story, *, outages: int = 0) -> None:
         async def whole() -> None:
             scene = Scene(tmp_path)
+            scene.outages = outages
             monkeypatch.setattr(service_module, "open_instance", scene.open)
             async with asyncio.timeout(30), aiohttp.ClientSession() as scene.http:
                 scene.node.says(FIRST, head=50)
@@ -288,6 +293,18 @@ def test_a_home_with_one_code_is_one_instance_as_ever(play) -> None:
             await scene.task
 
     play(story)
+
+
+def test_an_outage_of_l1_while_it_starts_does_not_end_it(play) -> None:
+    async def begun(scene: Scene) -> None:
+        assert (scene.outages, len(scene.opened)) == (0, 1)
+        scene.up[OLD].end.set_exception(NodeUnreachableError("went away"))
+        with pytest.raises(NodeUnreachableError):  # it was up: not a matter of starts
+            await scene.task
+
+    play(begun, outages=2)
+    with pytest.raises(NodeUnreachableError):
+        play(begun, outages=3)
 
 
 def test_what_an_upgrade_names_is_staged_beside_and_asks_the_one_that_runs(

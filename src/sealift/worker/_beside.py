@@ -68,6 +68,10 @@ class Instance:
         """Whether it is up or coming up."""
         return self.state in (InstanceState.STARTING, InstanceState.UP)
 
+    def is_up(self) -> bool:
+        """Whether its enclave runs."""
+        return self.state is InstanceState.UP
+
     @property
     def wanted(self) -> bool:
         """Whether it is up, or is started again and again."""

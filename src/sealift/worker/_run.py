@@ -1,7 +1,8 @@
 """One instance of a worker, from its folder: enclave, disk, L1, all together."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,6 @@ from sealift.protocol.ecall import (
 )
 from sealift.relay import LightBlock
 from sealift.relay import header_hash as header_hash_of
-from sealift.relay.rpc import StatusResult
 from sealift.transport.clock import Clock
 from sealift.transport.enclave_process import RunningEnclave
 from sealift.transport.pccs import PccsClient
@@ -66,6 +66,9 @@ from ._witnesses import Witnesses, WitnessStanding
 #: So many seconds an L1 node may take to come up beside its worker.
 START_SECONDS: Final = 20.0
 _LOOK_AGAIN_SECONDS: Final = 0.5
+#: So many starts an outage of L1 may cut off.
+_STARTS: Final = 3
+_LOG: Final = logging.getLogger(__name__)
 
 
 def host_of(config: WorkerConfig) -> EnclaveHost:
@@ -180,11 +183,10 @@ async def open_worker(
         SealiftError: Whatever keeps it from starting, by name; nothing on disk
             was dropped or overwritten.
     """
-    async with (
-        open_ground(config, clock=clock, witnesses=witnesses) as ground,
-        open_instance(ground, config, upstream=upstream) as worker,
-    ):
-        yield worker
+    async with open_ground(config, clock=clock, witnesses=witnesses) as ground:
+        await wait_for_chain(ground.l1)
+        async with open_instance(ground, config, upstream=upstream) as worker:
+            yield worker
 
 
 @asynccontextmanager
@@ -209,7 +211,7 @@ async def open_instance(
         hello = await channel.hello()
         view = L1View(l1)
         chain_id, trust, trust_hash = running.manifest.l1.values()
-        await _check_chain(l1, chain_id, within=START_SECONDS)
+        await _check_chain(l1, chain_id)
 
         async def try_life(one: WorkerConfig, kept: WorkerStore) -> Started:
             light = await _trusted_block(
@@ -321,8 +323,8 @@ async def _a_quote(channel: EnclaveChannel) -> bytes:
     return parse_ratls_certificate(shown.certificate).quote
 
 
-async def _once_it_answers(l1: L1Client, *, within: float) -> StatusResult:
-    """What a node says of itself, once it answers at all.
+async def wait_for_chain(l1: L1Client, *, within: float = START_SECONDS) -> None:
+    """Until an L1 node answers at all.
 
     Where node and worker are started together, the worker may be the faster one.
 
@@ -334,25 +336,47 @@ async def _once_it_answers(l1: L1Client, *, within: float) -> StatusResult:
     end = now() + within
     while True:
         try:
-            return await l1.status()
+            await l1.status()
         except NodeUnreachableError:
             if now() >= end:
                 raise
+        else:
+            return
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
-async def wait_for_chain(l1: L1Client) -> None:
-    """Until the L1 node answers, as long as one may take to come up.
+async def started_again(
+    l1: L1Client,
+    live: Callable[[], Awaitable[None]],
+    *,
+    has_started: Callable[[], bool],
+) -> None:
+    """Live; a start that an outage of L1 cuts off begins again.
+
+    Args:
+        l1: The node, which is waited for first.
+        live: From the start to the end.
+        has_started: Whether the start is over, and an outage another matter.
 
     Raises:
-        NodeUnreachableError: It does not.
+        NodeUnreachableError: The node stays away, or cut off several starts.
+        SealiftError: As ``live``.
     """
-    await _once_it_answers(l1, within=START_SECONDS)
+    for left in reversed(range(_STARTS)):
+        await wait_for_chain(l1)
+        try:
+            await live()
+        except NodeUnreachableError as error:
+            if has_started() or not left:
+                raise
+            _LOG.warning("the enclave is started again: %s", error)
+        else:
+            return
 
 
-async def _check_chain(l1: L1Client, chain_id: ChainId, *, within: float) -> None:
+async def _check_chain(l1: L1Client, chain_id: ChainId) -> None:
     """The node follows the chain that the bundle was built for, by its name."""
-    network = (await _once_it_answers(l1, within=within)).node_info.network
+    network = (await l1.status()).node_info.network
     if network != chain_id:
         raise WrongChainError(
             f"the L1 node at {l1.url} follows another chain",

@@ -22,10 +22,7 @@ from sealift.base import (
     Height,
     SealiftError,
 )
-from sealift.protocol import (
-    Schedule,
-    ScheduleEntry,
-)
+from sealift.protocol import Schedule, ScheduleEntry
 from sealift.transport.clock import Clock
 from sealift.transport.http import serve
 
@@ -50,7 +47,7 @@ from ._instances import (
 from ._l1 import L1View
 from ._metrics import InstanceMetrics, Metrics
 from ._outlook import Outlook
-from ._run import OpenWorker, open_instance, wait_for_chain
+from ._run import OpenWorker, open_instance, started_again, wait_for_chain
 
 _LOG: Final = logging.getLogger(__name__)
 #: Seconds before an instance is started again that has ended; they double, …
@@ -208,7 +205,9 @@ class Service:
             self._board.keep(one.fingerprint, None)
             one.close_archive()
             try:
-                await self._live(one)
+                await started_again(
+                    self._ground.l1, partial(self._live, one), has_started=one.is_up
+                )
             except SealiftError as error:
                 one.why, one.state = str(error), InstanceState.DOWN
                 if not any(other.hopeful for other in self._others(one)):
