@@ -18,6 +18,7 @@ from sealift.protocol.ecall import (
 from sealift.transport.clock import Clock
 from sealift.transport.files import hold_lock
 
+from ._channel import EnclaveChannel
 from ._config import CONFIG_FILE, WorkerConfig
 from ._errors import (
     NoSnapshotError,
@@ -159,22 +160,32 @@ async def check_snapshot(
         EnclaveRefusedError: The enclave refuses it, by name.
         SealiftError: The enclave does not start, or is too old to check.
     """
+    async with open_worker(config, clock=clock) as worker:
+        return await checked_by(worker.channel, path)
+
+
+async def checked_by(channel: EnclaveChannel, path: Path) -> SnapshotChecked:
+    """Have a running enclave look at every chunk of a snapshot; nothing changes.
+
+    Raises:
+        EnclaveRefusedError: It refuses the snapshot, by name.
+        NoSnapshotError: It is too old to check one.
+        SnapshotDamagedError: A piece is missing or altered.
+    """
+    if channel.version < DROPS:
+        raise NoSnapshotError(
+            "the enclave of this home is too old to check a snapshot",
+            got=f"version {channel.version} of the table",
+            expected=f"≥ {DROPS}",
+            hint="Leave --home out: hashes are verified without an enclave.",
+        )
     folder, name = _holder(path), path.name
     header = folder.header(name)
-    async with open_worker(config, clock=clock) as worker:
-        channel = worker.channel
-        if channel.version < DROPS:
-            raise NoSnapshotError(
-                "the enclave of this home is too old to check a snapshot",
-                got=f"version {channel.version} of the table",
-                expected=f"≥ {DROPS}",
-                hint="Leave --home out: hashes are verified without an enclave.",
-            )
-        found = await channel.call(SnapshotCheck(header=header), SnapshotChecked)
-        for number in range(found.chunks):
-            data = await asyncio.to_thread(folder.chunk, name, number)
-            request = SnapshotCheckChunk(index=number, data=data)
-            found = await channel.call(request, SnapshotChecked)
+    found = await channel.call(SnapshotCheck(header=header), SnapshotChecked)
+    for number in range(found.chunks):
+        data = await asyncio.to_thread(folder.chunk, name, number)
+        request = SnapshotCheckChunk(index=number, data=data)
+        found = await channel.call(request, SnapshotChecked)
     return found
 
 
