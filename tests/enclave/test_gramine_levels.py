@@ -102,9 +102,18 @@ class Home:
                 upstream=upstream,
             )
         )
-        begun.store.put_meta("holders", encode([bytes(begun.started.signing_key)]))
+        begun.store.add_holders(begun.started.signing_key)
         begun.store.close()
         return begun
+
+    def holders(self, begun: BegunLife, *more: bytes) -> set[bytes]:
+        """Whom an instance knows to hold the keys; it learns of more."""
+        code = self.identity.mrenclave
+        store = WorkerStore(begun.config.database, shard=SHARD, fingerprint=code)
+        store.add_holders(*more)
+        names = set(store.holder_keys())
+        store.close()
+        return names
 
     def new_microcode(self) -> None:
         self.machine.install_microcode(bytes(n + 1 for n in self.machine.cpu_svn))
@@ -220,11 +229,7 @@ def test_a_peer_is_found_on_l1_among_those_known_to_hold_the_keys(
 ) -> None:
     first = home.start()
     me, other = bytes(first.started.signing_key), bytes([7]) * 32
-    store = WorkerStore(
-        first.config.database, shard=SHARD, fingerprint=home.identity.mrenclave
-    )
-    store.add_holders(other)
-    store.close()
+    home.holders(first, other)
     home.l1.values[enclave_key(me)] = record(me, "http://myself:1")
     home.new_microcode()
     with pytest.raises(SealingKeyChangedError):
@@ -232,6 +237,42 @@ def test_a_peer_is_found_on_l1_among_those_known_to_hold_the_keys(
     home.l1.values[enclave_key(other)] = record(other, PEER)
     for _ in range(2):
         assert home.start().upstream == PEER
+
+
+def test_a_new_instance_knows_all_that_the_old_one_knew_to_hold_the_keys(
+    home: Home,
+) -> None:
+    """The first of them may be away for good."""
+    first = home.start()
+    me, others = first.started.signing_key, [bytes([n]) * 32 for n in (7, 8)]
+    home.holders(first, *others)
+    for key in others:
+        home.l1.values[enclave_key(key)] = record(key, f"http://{key[0]}:1")
+    home.new_microcode()
+    begun = home.start()
+    assert begun.upstream == "http://7:1"
+    names = home.holders(begun)
+    assert names.issuperset(others)
+    assert me not in names
+
+
+def test_a_new_instance_that_ends_at_once_knows_whom_it_was_to_ask(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.start()
+    home.new_microcode()
+    real = WorkerStore.put_meta
+
+    def killed(store: WorkerStore, name: str, value: bytes) -> None:
+        if name == "signing_key":
+            raise KeyboardInterrupt
+        real(store, name, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkerStore, "put_meta", killed)
+        with pytest.raises(KeyboardInterrupt):
+            home.start(PEER)
+    assert home.start().upstream == PEER
 
 
 @pytest.mark.parametrize(("name", "value"), [("cpu_svn", b"\xff" * 16), ("isv_svn", 9)])

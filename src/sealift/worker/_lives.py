@@ -8,11 +8,11 @@ come back, so does the old instance.
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealift.base import Fingerprint
+from sealift.base import AccountId, Fingerprint
 from sealift.protocol.ecall import Started
 from sealift.transport.files import make_folder
 
@@ -70,27 +70,28 @@ async def begin_life(
         StoreError: As ``start``, for any other reason.
     """
     refused: SealingKeyChangedError | None = None
-    peer = upstream
+    holders: dict[AccountId, None] = {}
     for one in lives(config):  # 1.
         store = _open(one, fingerprint)
         try:
             started = await start(one, store)
+            store.put_meta(_SELF, started.signing_key)
+            found = store.meta(_PEER) or b""  # it may have ended before it had keys
         except SealingKeyChangedError as error:
             refused = refused or error
-            peer = peer or await _holder(store, l1)
+            holders |= dict.fromkeys(_others(store))
             store.close()
         except BaseException:
             store.close()
             raise
         else:
-            store.put_meta(_SELF, started.signing_key)
-            found = store.meta(_PEER) or b""  # it may have ended before it had keys
             return BegunLife(
                 config=one,
                 store=store,
                 started=started,
                 upstream=upstream or found.decode(),
             )
+    peer = upstream or await _announced(holders, l1)
     if refused is not None and not peer:
         raise refused
     fresh = replace(config, life=_newest(config) + 1)  # 2.
@@ -103,12 +104,13 @@ async def begin_life(
     make_folder(fresh.folder, mode=_FOLDER_MODE)
     store = _open(fresh, fingerprint)
     try:
+        store.put_meta(_PEER, peer.encode())
         started = await start(fresh, store)
+        store.put_meta(_SELF, started.signing_key)
+        store.add_holders(*holders)  # where that peer is away, it asks them
     except BaseException:
         store.close()
         raise
-    store.put_meta(_SELF, started.signing_key)
-    store.put_meta(_PEER, peer.encode())
     return BegunLife(config=fresh, store=store, started=started, upstream=peer)
 
 
@@ -129,11 +131,15 @@ def lives(config: WorkerConfig) -> Iterator[WorkerConfig]:
             yield one
 
 
-async def _holder(store: WorkerStore, l1: L1Source) -> str:
-    """Where some instance is announced that is known to hold the keys."""
+def _others(store: WorkerStore) -> list[AccountId]:
+    """Those that an instance knew to hold the keys, without itself."""
+    return [key for key in store.holder_keys() if key != store.meta(_SELF)]
+
+
+async def _announced(holders: Iterable[AccountId], l1: L1Source) -> str:
+    """Where the first of some instances is announced that has an address."""
     height = await l1.wait_for_height(1) - 1
-    others = (key for key in store.holder_keys() if key != store.meta(_SELF))
-    for key in others:
+    for key in holders:
         record = await record_of(l1, key, max(height, 1))
         if record is not None and record.url:
             return record.url
