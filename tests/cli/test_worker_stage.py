@@ -1,4 +1,4 @@
-"""``sealift worker stage``: by a worker that runs, or for its next run."""
+"""``worker stage`` and ``snapshot create``: by a worker that runs, or without."""
 
 import asyncio
 import json
@@ -12,13 +12,18 @@ import pytest
 from aiohttp import web
 from shard_world import World
 
-from sealift.base import Digest, Fingerprint, Generation, Height
+from sealift.base import Digest, Fingerprint, Generation, Height, ShardId
 from sealift.bundle import parse_bundle, verify_bundle
 from sealift.cli import _check
 from sealift.client import write_card
 from sealift.protocol import EntryStatus, ScheduleEntry, ShardConfig
+from sealift.transport.files import hold_lock
 from sealift.worker import BundleNotScheduledError, Progress
-from sealift.worker._control import control_socket
+from sealift.worker._control import Made, control_socket
+from sealift.worker._errors import SnapshotNotKeptError
+from sealift.worker._snapshots import About, SnapshotFolder
+
+REFUSED, FILE_ERROR = 1, 4
 
 
 @pytest.fixture
@@ -64,6 +69,7 @@ class Running:
         self.home = home
         self.asked: list[bytes] = []
         self.refuses = False
+        self.made = Made(name="7-0123456789ab", height=7)
         self._up, self._end = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
@@ -74,8 +80,14 @@ class Running:
         for word in WORDS:
             yield word
 
+    async def snapshot(self) -> Made:
+        if self.refuses:
+            raise SnapshotNotKeptError("a snapshot was not kept", hint="Make room.")
+        self.asked.append(b"snapshot")
+        return self.made
+
     async def _run(self) -> None:
-        async with control_socket(self.home, self.stage):
+        async with control_socket(self.home, self):
             self._up.set()
             await asyncio.to_thread(self._end.wait)
 
@@ -237,3 +249,34 @@ def entry_of_code(code: bytes) -> Any:
         since=Height(100),
         status=EntryStatus.PENDING,
     )
+
+
+def test_a_running_worker_makes_the_snapshot(
+    running: Running, home: Path, world: World, tmp_path: Path, sealift: Any
+) -> None:
+    lost = sealift("snapshot", "create", home)  # pruned at once, by others
+    assert (lost.code, "is not in this home" in lost.err) == (REFUSED, True)
+    (home / "worker.db").touch()
+    about = About(shard=ShardId(bytes(32)), fingerprint=Fingerprint(bytes(32)))
+    draft = SnapshotFolder(home / "snapshots").draft(7, b"header")
+    draft.put(0, b"chunk")
+    draft.finish(1, about)
+    running.made = Made(name=draft.name, height=7)
+    made = sealift("snapshot", "create", home, "--to", tmp_path / "backup", "--json")
+    assert made.code == 0, made
+    assert json.loads(made.out)["path"] == str(tmp_path / "backup" / draft.name)
+    assert running.asked == [b"snapshot"] * 2
+    running.refuses = True
+    refused = sealift("snapshot", "create", home)
+    assert refused.code == REFUSED
+    assert "refused (SnapshotNotKeptError): a snapshot was not kept" in refused.err
+    assert "Make room." in refused.err
+
+
+def test_a_worker_that_cannot_be_told_yet_makes_no_snapshot(
+    home: Path, sealift: Any
+) -> None:
+    """It is still starting, or of a release without the socket."""
+    with hold_lock(home / "worker.lock"):
+        refused = sealift("snapshot", "create", home)
+    assert (refused.code, "another process runs" in refused.err) == (FILE_ERROR, True)

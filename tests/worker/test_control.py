@@ -1,4 +1,4 @@
-"""The socket in a worker's home: for its operator alone, and for one thing."""
+"""The socket in a worker's home: for its operator alone, and for two things."""
 
 import asyncio
 import os
@@ -15,11 +15,12 @@ from sealift.worker import (
     BundleChainError,
     ControlError,
     Progress,
+    snapshot_in_running,
     stage_in_running,
     worker_listens,
 )
 from sealift.worker import _control as control
-from sealift.worker._control import SOCKET_FILE, control_socket
+from sealift.worker._control import SOCKET_FILE, Made, control_socket
 
 
 def word(state: str, *, last: bool = False) -> Progress:
@@ -50,11 +51,19 @@ class Desk:
         finally:
             self.ended += 1
 
+    async def snapshot(self) -> Made:
+        self.asked.append((b"snapshot", None))
+        if self.refuse is not None:
+            raise self.refuse
+        await self.hold.wait()
+        self.ended += 1
+        return Made(name="7-0123456789ab", height=7)
+
 
 def play(home: Path, story: Callable[[Desk], Awaitable[None]]) -> None:
     async def whole() -> None:
         desk = Desk()
-        async with asyncio.timeout(20), control_socket(home, desk.stage):
+        async with asyncio.timeout(20), control_socket(home, desk):
             await story(desk)
 
     asyncio.run(whole())
@@ -170,13 +179,63 @@ def test_those_who_stopped_listening_keep_no_place(tmp_path: Path) -> None:
 def test_a_worker_that_ends_meanwhile_is_told(tmp_path: Path) -> None:
     async def whole() -> None:
         desk = Desk()
-        async with control_socket(tmp_path, desk.stage):
+        async with control_socket(tmp_path, desk):
             words = stage_in_running(tmp_path, b"x")
             assert (await anext(words)).state == "starting"
         with pytest.raises(ControlError, match="ended meanwhile"):
             await anext(words)
         with pytest.raises(ControlError, match="cannot be told"):
             await anext(stage_in_running(tmp_path, b"x"))
+
+    asyncio.run(asyncio.wait_for(whole(), 20))
+
+
+def test_a_snapshot_is_made_however_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_REQUEST_SECONDS", 0.05)
+
+    async def story(desk: Desk) -> None:
+        asking = asyncio.create_task(snapshot_in_running(tmp_path))
+        await asyncio.sleep(0.3)
+        assert not asking.done()
+        desk.hold.set()
+        assert await asking == Made(name="7-0123456789ab", height=7)
+        assert desk.asked == [(b"snapshot", None)]
+        desk.refuse = BundleChainError("no room", hint="Make some.")
+        with pytest.raises(ControlError, match="no room") as caught:
+            await snapshot_in_running(tmp_path)
+        assert caught.value.hint == "Make some."
+
+    play(tmp_path, story)
+
+
+def test_whoever_stops_waiting_leaves_the_snapshot_to_be_made(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        asking = asyncio.create_task(snapshot_in_running(tmp_path))
+        while not desk.asked:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await asyncio.sleep(0.05)
+        desk.hold.set()
+        while not desk.ended:
+            await asyncio.sleep(0.01)
+
+    play(tmp_path, story)
+
+
+def test_a_worker_that_ends_before_its_snapshot_is_told(tmp_path: Path) -> None:
+    async def whole() -> None:
+        desk = Desk()
+        async with control_socket(tmp_path, desk):
+            asking = asyncio.create_task(snapshot_in_running(tmp_path))
+            while not desk.asked:
+                await asyncio.sleep(0.01)
+        with pytest.raises(ControlError, match="ended meanwhile") as caught:
+            await asking
+        assert "goes when it runs again" in caught.value.hint
+        assert desk.ended == 0
 
     asyncio.run(asyncio.wait_for(whole(), 20))
 
@@ -199,6 +258,7 @@ async def said_to(home: Path, raw: bytes, *, close: bool = True) -> bytes:
         b"\n",
         b"nonsense\n",
         b'{"type":"other"}\n',
+        b'{"type":"snapshot"',
         b'{"type":"stage","size":0}\n',
         b'{"type":"stage","size":-1}\n',
         b'{"type":"stage","size":%d}\n' % (MAX_BUNDLE_BYTES + 1),
@@ -229,7 +289,7 @@ def test_who_says_nothing_keeps_nobody_out(
     served: list[asyncio.StreamReader] = []
     request = control._request
 
-    async def noted(reader: asyncio.StreamReader) -> tuple[bytes, Path | None]:
+    async def noted(reader: asyncio.StreamReader) -> object:
         served.append(reader)
         return await request(reader)
 
@@ -251,15 +311,24 @@ def test_who_says_nothing_keeps_nobody_out(
     play(tmp_path, story)
 
 
-def test_a_worker_that_talks_nonsense_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (b'{"type":"progress"}\n', "nonsense"),
+        (b'{"type":"made","name":"n","height":7}\n', "another question"),
+    ],
+)
+def test_a_worker_that_talks_nonsense_is_told(
+    tmp_path: Path, words: bytes, match: str
+) -> None:
     async def whole() -> None:
         async def answer(_: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
-            out.write(b'{"type":"progress"}\n')
+            out.write(words)
             out.close()
 
         server = await asyncio.start_unix_server(answer, tmp_path / SOCKET_FILE)
         async with server:
-            with pytest.raises(ControlError, match="nonsense"):
+            with pytest.raises(ControlError, match=match):
                 await anext(stage_in_running(tmp_path, b"x"))
 
     asyncio.run(asyncio.wait_for(whole(), 20))

@@ -155,10 +155,10 @@ class FakeFollower:
         self.taken.append(begun.header)
         return begun.height
 
-    async def keep_snapshot(self) -> Height:
+    async def keep_snapshot(self) -> StoredSnapshot:
         self.snapshots += 1
         assert self.progress.executed is not None
-        return self.progress.executed
+        return StoredSnapshot(height=self.progress.executed, name="")
 
 
 class FakeUpstream:
@@ -734,7 +734,7 @@ def test_a_disk_without_room_for_a_snapshot_is_told_and_blocks_go_on(play) -> No
         tries: list[int] = []
         good, progress = scene.follower.keep_snapshot, scene.follower.progress
 
-        async def full() -> Height:
+        async def full() -> StoredSnapshot:
             tries.append(progress.executed or 0)
             raise SnapshotNotKeptError("no room")
 

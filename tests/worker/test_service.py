@@ -20,6 +20,7 @@ from doubles import (
     executed,
     frontier,
     receipt,
+    refusal,
     schedule,
     status,
 )
@@ -36,14 +37,22 @@ from sealift.protocol import (
     frontier_key,
     schedule_key,
 )
+from sealift.protocol.ecall import SnapshotChunk, SnapshotHeader
 from sealift.transport.rpc import NodeUnreachableError
-from sealift.worker import BundleNotScheduledError, Progress, WorkerStore
+from sealift.worker import (
+    BundleNotScheduledError,
+    ControlError,
+    Progress,
+    WorkerStore,
+    list_snapshots,
+    snapshot_in_running,
+)
 from sealift.worker import _l1 as l1_module
 from sealift.worker import _service as service_module
 from sealift.worker._api import Health
 from sealift.worker._channel import EnclaveChannel
 from sealift.worker._config import load_config
-from sealift.worker._errors import EnclaveGoneError
+from sealift.worker._errors import EnclaveGoneError, StalledError
 from sealift.worker._follower import Executions, Follower
 from sealift.worker._outbox import Outbox
 from sealift.worker._rate import Bandwidth
@@ -527,6 +536,45 @@ def test_the_homes_own_code_is_staged_where_it_is(play) -> None:
         said = [one async for one in scene.service.stage(OLD_DATA, None)]
         assert said[-1].fingerprint == OLD.hex()
         assert list(scene.config.home.glob("instances/*")) == []
+
+    play(story)
+
+
+def test_a_snapshot_is_made_of_the_instance_that_answers(play) -> None:
+    async def story(scene: Scene) -> None:
+        await scene.upgraded()
+        new = scene.up[NEW]
+        header = SnapshotHeader(header=b"h", height=Height(100), chunks=1)
+        new.enclave.answers |= {
+            "SnapshotBegin": lambda _: header,
+            "SnapshotGet": lambda r: SnapshotChunk(index=r.index, data=b"chunk"),
+        }
+        made = await snapshot_in_running(scene.config.home)
+        assert [one.name for one in new.store.stored_snapshots()] == [made.name]
+        assert scene.up[OLD].store.stored_snapshots() == []
+        (listed,) = list_snapshots(scene.config.home)
+        assert (listed.path.name, listed.height, listed.standing) == (
+            made.name,
+            made.height,
+            "whole",
+        )
+        new.enclave.answers["SnapshotBegin"] = lambda _: refusal("NoStateError")
+        with pytest.raises(ControlError, match="NoStateError"):
+            await snapshot_in_running(scene.config.home)
+
+    play(story)
+
+
+def test_without_an_enclave_that_is_up_no_snapshot_is_made(play) -> None:
+    async def story(scene: Scene) -> None:
+        await scene.upgraded()
+        for code in (OLD, NEW):
+            scene.refuse[code] = EnclaveGoneError("no memory")
+            scene.up[code].dies("no memory")
+        await scene.until(lambda: not scene.up)
+        with pytest.raises(StalledError, match="no enclave is up") as caught:
+            await scene.service.snapshot()
+        assert caught.value.got
 
     play(story)
 

@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
-import aiohttp
 import click
 
-from sealift.base import Height, SealiftError, canonical_decode, decode
-from sealift.client import Workers, WorkerUnreachableError
+from sealift.base import Height, SealiftError, canonical_decode
 from sealift.protocol import (
     Frontier,
     NoGenerationError,
@@ -30,13 +27,14 @@ from sealift.worker import (
     list_snapshots,
     load_config,
     prune_snapshots,
+    snapshot_in_running,
     verify_snapshot,
+    worker_listens,
 )
 
 from ._output import emit, emit_rows, json_option
 from ._params import PATH, open_l1, run, wall_clock
 from ._progress import ProgressLine
-from ._worker_http import URL_FILE, ask_status, worker_url
 
 home_argument = click.argument("home", type=PATH)
 _NOT_KNOWN: Final = "unknown"
@@ -61,16 +59,18 @@ def snapshot() -> None:
 def create(*, home: Path, to: Path | None, as_json: bool) -> None:
     r"""Make a snapshot of the state as it is now, in HOME.
 
-    A running worker makes it at once, and goes on; if none runs, the enclave is
-    started for it.
+    A running worker makes it while its blocks go on, however long it takes; Ctrl-C
+    leaves it to that. If none runs, the enclave is started for it. One that is
+    still starting, or is of release 0.1.0, cannot be told: stop it first.
 
     \b
     Example:
       sealift snapshot create w1 --to backup
     """
     config = load_config(home)
-    made = run(_asked_for(home))
-    if made is None:
+    if worker_listens(home):
+        made = _made(home, run(snapshot_in_running(home)).name)
+    else:
         made = run(create_snapshot(config, clock=wall_clock()))
     answer = _row(made, None)
     if to is not None:
@@ -269,29 +269,14 @@ def _confirmed(height: int, root: str, l1: _SeenOnL1 | None) -> str:
     return "yes" if l1.frontier.root.hex() == root else "ANOTHER"
 
 
-async def _asked_for(home: Path) -> ListedSnapshot | None:
-    """A snapshot that the running worker has made just now; ``None``: none runs."""
-    if not (home / URL_FILE).is_file():
-        return None
-    url = worker_url(home, None)
-    try:
-        status = await ask_status(url)
-    except WorkerUnreachableError:
-        return None
-    height = status.get("state_height")
-    if status.get("shard") != load_config(home).shard.hex():
-        return None  # another worker has its port by now
-    if not isinstance(height, int):
-        raise NoSnapshotError(
-            "the worker has no state yet", got=url, hint="See `sealift worker status`."
-        )
-    async with aiohttp.ClientSession() as http:
-        path = f"/v1/state/snapshot?fresh_at={quote(str(height))}"
-        raw = await Workers((url,), http).get(url, path)
-    made, _, _ = decode(tuple[int, bytes, int], raw)
+def _made(home: Path, name: str) -> ListedSnapshot:
+    """The snapshot that the running worker has made just now."""
     for one in list_snapshots(home):
-        if one.height == made and one.standing == "whole":
+        if one.path.name == name and one.standing == "whole":
             return one
     raise NoSnapshotError(
-        "the worker's snapshot is not in this home", got=f"block {made} at {url}"
+        "the worker's snapshot is not in this home",
+        got=name,
+        expected="a whole one",
+        hint="It keeps as many as [state] keep_snapshots says.",
     )

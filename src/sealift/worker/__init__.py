@@ -27,7 +27,13 @@ from ._config import (
     WorkerConfig,
     load_config,
 )
-from ._control import INSTANCE_FIELDS, Progress, stage_in_running, worker_listens
+from ._control import (
+    INSTANCE_FIELDS,
+    Progress,
+    snapshot_in_running,
+    stage_in_running,
+    worker_listens,
+)
 from ._errors import (
     AuditBundleMissingError,
     AuditBundleTooOldError,
@@ -167,6 +173,7 @@ __all__ = [
     "request_keys_once",
     "run_worker",
     "seconds_left",
+    "snapshot_in_running",
     "stage_in_running",
     "staged_instances",
     "verify_snapshot",

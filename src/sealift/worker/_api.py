@@ -347,9 +347,8 @@ class Api:
                 if status.state_height is None or status.state_height < fresh_at:
                     raise web.HTTPNotFound(reason="no state of that height here")
                 self._require_snapshot_due(found)
-                await self._follower.keep_snapshot()
+                found = await self._follower.keep_snapshot()
                 self._snapshot_made = asyncio.get_running_loop().time()
-                found = self._store.snapshot()
         return found
 
     def _require_snapshot_due(self, newest: StoredSnapshot | None) -> None:

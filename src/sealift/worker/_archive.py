@@ -197,15 +197,12 @@ async def create_snapshot(config: WorkerConfig, *, clock: Clock) -> ListedSnapsh
         SealiftError: The enclave does not start, or the disk does not take it.
     """
     async with open_worker(config, clock=clock) as worker:
-        height = await worker.follower.keep_snapshot()
-        made = worker.store.snapshot_at(height)
+        made = await worker.follower.keep_snapshot()
         folder = worker.store.snapshots
-        if made is None:
-            raise NoSnapshotError("the snapshot is gone", got=f"block {height}")
         found = folder.find(made.name)
     return ListedSnapshot(
         path=folder.path / made.name,
-        height=height,
+        height=made.height,
         standing="whole",
         bytes_here=found.bytes_here,
         manifest=found.manifest,

@@ -10,7 +10,8 @@ from sealift.protocol import ScheduleEntry
 from sealift.protocol.ecall import EnclaveStatus, GetStatus
 
 from ._config import Platform, WorkerConfig
-from ._control import Progress
+from ._control import Made, Progress
+from ._errors import EnclaveRefusedError, NoSnapshotError, StalledError
 from ._instances import HANDED_OVER, code_of, open_archive
 from ._plan import Plan
 from ._run import OpenWorker
@@ -96,6 +97,28 @@ class Instance:
     def health(self) -> tuple[str, ...]:
         """What keeps it from its duty."""
         return () if self.worker is None else self.worker.life.health().reasons
+
+    async def snapshot(self) -> Made:
+        """Make a snapshot of its state as it is now.
+
+        Raises:
+            StalledError: Its enclave is not up.
+            NoSnapshotError: It has no state.
+            SealiftError: The disk does not take it, or the enclave has ended.
+        """
+        if self.worker is None:
+            raise StalledError(
+                "no enclave is up that could make a snapshot",
+                got=self.why or "it is starting",
+            )
+        try:
+            made = await self.worker.follower.keep_snapshot()
+        except EnclaveRefusedError as error:
+            raise NoSnapshotError(
+                f"the enclave makes no snapshot ({error})",
+                hint="See `sealift worker status`.",
+            ) from error
+        return Made(name=made.name, height=int(made.height))
 
     # --- what it leaves behind ---
 

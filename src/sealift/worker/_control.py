@@ -2,16 +2,16 @@
 
 One request a connection: a line of JSON, then so many bytes as it says. What comes
 back are lines of JSON, the last of which says that it is the last. Mode 0600: who
-may read the sealed keys may stage a bundle, nobody else.
+may read the sealed keys may stage a bundle or have a snapshot made, nobody else.
 """
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -39,6 +39,10 @@ class StageRequest(msgspec.Struct, frozen=True, kw_only=True, tag="stage"):
 
     size: int
     gramine: str = ""
+
+
+class SnapshotRequest(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
+    """Make a snapshot of the state as it is now; nothing follows."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
@@ -72,6 +76,18 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
         return {"mrenclave": self.fingerprint, **shown}
 
 
+class Made(msgspec.Struct, frozen=True, kw_only=True, tag="made"):
+    """A snapshot was made: its name, and the block after which it is."""
+
+    name: str
+    height: int
+
+    @property
+    def last(self) -> bool:
+        """Nothing more follows."""
+        return True
+
+
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """Why not; nothing follows."""
 
@@ -80,9 +96,19 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     hint: str = ""
 
 
-Word: TypeAlias = Progress | Refusal
-#: Stages a bundle: its bytes, and under Gramine its folder.
-Stage: TypeAlias = Callable[[bytes, Path | None], AsyncGenerator[Progress]]
+_Asked: TypeAlias = StageRequest | SnapshotRequest
+_Word: TypeAlias = Progress | Made | Refusal
+_Told = TypeVar("_Told", Progress, Made)
+
+
+class Operated(Protocol):
+    """What an operator may ask of a running worker."""
+
+    def stage(self, data: bytes, gramine: Path | None) -> AsyncGenerator[Progress]:
+        """Stage a bundle, under Gramine with its folder, and say how it goes."""
+
+    async def snapshot(self) -> Made:
+        """Make a snapshot of the state as it is now."""
 
 
 @contextmanager
@@ -96,12 +122,12 @@ def _short_path(home: Path) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def control_socket(home: Path, stage: Stage) -> AsyncIterator[None]:
+async def control_socket(home: Path, worker: Operated) -> AsyncIterator[None]:
     """Hear requests while in the block. The home's lock must be held.
 
     Args:
         home: Where the socket is; one that an earlier run left is replaced.
-        stage: Stages a bundle and says how it goes.
+        worker: Does what is asked.
 
     Raises:
         ControlError: There can be no socket.
@@ -112,7 +138,7 @@ async def control_socket(home: Path, stage: Stage) -> AsyncIterator[None]:
         _make_way(path)
         _bind(listening, home)
         listening.setblocking(False)  # noqa: FBT003 - positional only
-        served = _Server(stage)
+        served = _Server(worker)
         server = await asyncio.start_unix_server(
             served.serve, sock=listening, limit=_MOST_LINE
         )
@@ -153,8 +179,8 @@ def _make_way(path: Path) -> None:
 
 
 class _Server:
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, worker: Operated) -> None:
+        self._worker = worker
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(
@@ -169,36 +195,44 @@ class _Server:
                     "too many ask at once", expected=f"≤ {_MOST_CLIENTS}"
                 )
             async with asyncio.timeout(_REQUEST_SECONDS):
-                data, gramine = await _request(reader)
-            await self._tell(reader, writer, data, gramine)
+                asked, data = await _request(reader)
+            await self._tell(reader, writer, self._words(asked, data))
         except SealiftError as error:
             with suppress(OSError):
                 await _say(writer, Refusal(**error_body(error)))
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass  # it has gone; what was staged stays staged
+            pass  # it has gone; what was done stays done
         finally:
             if task is not None:
                 self._tasks.discard(task)
             writer.close()
 
+    def _words(self, asked: _Asked, data: bytes) -> AsyncGenerator[Progress | Made]:
+        if isinstance(asked, SnapshotRequest):
+            return self._made()
+        gramine = Path(asked.gramine) if asked.gramine else None
+        return self._worker.stage(data, gramine)
+
+    async def _made(self) -> AsyncGenerator[Made]:
+        yield await self._worker.snapshot()
+
     async def _tell(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        data: bytes,
-        gramine: Path | None,
+        said: AsyncGenerator[Progress | Made],
     ) -> None:
         """Say how it goes, until all is said or nobody listens any more."""
-        staged = asyncio.Event()
+        begun = asyncio.Event()
 
         async def tell() -> None:
-            async with aclosing(self._stage(data, gramine)) as words:
+            async with aclosing(said) as words:
                 async for word in words:
-                    staged.set()
+                    begun.set()
                     await _say(writer, word)
 
         async def gone() -> None:
-            await staged.wait()  # whoever goes before that has it staged all the same
+            await begun.wait()  # whoever goes before that has it done all the same
             await reader.read(1)
 
         tasks = [asyncio.create_task(tell()), asyncio.create_task(gone())]
@@ -219,25 +253,26 @@ class _Server:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _request(reader: asyncio.StreamReader) -> tuple[bytes, Path | None]:
+async def _request(reader: asyncio.StreamReader) -> tuple[_Asked, bytes]:
     try:
         line = await reader.readline()
-        asked = msgspec.json.decode(line, type=StageRequest)
+        asked = msgspec.json.decode(line, type=_Asked)
     except (ValueError, msgspec.MsgspecError) as error:  # too long, or nonsense
         raise ControlError(
-            "this is no request", hint="Use `sealift worker stage` of this release."
+            "this is no request", hint="Use the `sealift` that the worker runs."
         ) from error
+    if isinstance(asked, SnapshotRequest):
+        return asked, b""
     if not 0 < asked.size <= MAX_BUNDLE_BYTES:
         raise ControlError(
             "no bundle has this size",
             got=f"{asked.size} B",
             expected=f"1 to {MAX_BUNDLE_BYTES} B",
         )
-    data = await reader.readexactly(asked.size)
-    return data, Path(asked.gramine) if asked.gramine else None
+    return asked, await reader.readexactly(asked.size)
 
 
-async def _say(writer: asyncio.StreamWriter, word: Word) -> None:
+async def _say(writer: asyncio.StreamWriter, word: _Word) -> None:
     writer.write(msgspec.json.encode(word) + b"\n")
     await writer.drain()
 
@@ -270,6 +305,37 @@ async def stage_in_running(
     Raises:
         ControlError: It cannot be told, or it has refused, by its own words.
     """
+    asked = StageRequest(size=len(data), gramine=str(gramine) if gramine else "")
+    hint = "What is staged goes on when it runs again; see `sealift worker status`."
+    async with aclosing(_told(home, asked, Progress, data=data, hint=hint)) as words:
+        async for word in words:
+            yield word
+
+
+async def snapshot_in_running(home: Path) -> Made:
+    """Have the running worker of a home make a snapshot; it may take its time.
+
+    Whoever stops waiting leaves the snapshot to be made.
+
+    Args:
+        home: The worker's.
+
+    Raises:
+        ControlError: It cannot be told, or it has refused, by its own words.
+    """
+    hint = "What it had written of the snapshot goes when it runs again."
+    async with aclosing(_told(home, SnapshotRequest(), Made, hint=hint)) as words:
+        return await anext(words)
+
+
+async def _told(
+    home: Path, asked: _Asked, kind: type[_Told], *, data: bytes = b"", hint: str
+) -> AsyncGenerator[_Told]:
+    """Ask, and hear what is said, until its last word; never none.
+
+    Raises:
+        ControlError: Why there is no last word; if the worker ends, with ``hint``.
+    """
     try:
         with _short_path(home) as short:
             reader, writer = await asyncio.open_unix_connection(short, limit=_MOST_LINE)
@@ -279,29 +345,31 @@ async def stage_in_running(
             expected="a running worker, and its user's or root's rights",
         ) from error
     try:
-        asked = StageRequest(size=len(data), gramine=str(gramine) if gramine else "")
         writer.write(msgspec.json.encode(asked) + b"\n" + data)
         with suppress(OSError):  # a refusal may come before all is said
             await writer.drain()
         async for word in _words(reader):
+            if not isinstance(word, kind):
+                raise ControlError(
+                    "the worker answers another question",
+                    got=type(word).__name__,
+                    expected=kind.__name__,
+                )
             yield word
             if word.last:
                 return
     finally:
         writer.close()
-    raise ControlError(
-        "the worker has ended meanwhile",
-        hint="What is staged goes on when it runs again; see `sealift worker status`.",
-    )
+    raise ControlError("the worker has ended meanwhile", hint=hint)
 
 
-async def _words(reader: asyncio.StreamReader) -> AsyncIterator[Progress]:
+async def _words(reader: asyncio.StreamReader) -> AsyncIterator[Progress | Made]:
     while True:
         try:
             line = await reader.readline()
             if not line:
                 return
-            word = msgspec.json.decode(line, type=Word)
+            word = msgspec.json.decode(line, type=_Word)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise ControlError(f"the worker talks nonsense ({error})") from error
         if isinstance(word, Refusal):

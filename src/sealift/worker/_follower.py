@@ -291,8 +291,8 @@ class Follower:
         """The state came back from disk; what of it is unconfirmed is owed."""
         self._confirmer.restored(height)
 
-    async def keep_snapshot(self) -> Height:
-        """Write the state as it is to disk as a snapshot; its height.
+    async def keep_snapshot(self) -> StoredSnapshot:
+        """Write the state as it is to disk as a snapshot.
 
         Blocks are executed meanwhile: only its beginning waits for the one that
         is being executed, so that all it holds is durable already. Of older ones
@@ -320,7 +320,7 @@ class Follower:
         before = self._named()
         self._store.put_snapshot(made)
         await self._retain(before)
-        return made.height
+        return made
 
     def _named(self) -> set[str]:
         return {one.name for one in self._store.stored_snapshots()}

@@ -457,7 +457,7 @@ class Life:
             self._troubles.pop(SNAPSHOT, None)
 
     async def _renew_snapshot(self) -> None:
-        height = await self.follower.keep_snapshot()
+        height = (await self.follower.keep_snapshot()).height
         # Diffs that a peer may be applying just now stay for one more period, and
         # those that lead on from the oldest snapshot that is kept.
         kept = self._store.stored_snapshots()

@@ -15,13 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sealift.base import (
-    AccountId,
-    ChainId,
-    Fingerprint,
-    Height,
-    SealiftError,
-)
+from sealift.base import AccountId, ChainId, Fingerprint, Height, SealiftError
 from sealift.protocol import Schedule, ScheduleEntry
 from sealift.transport.clock import Clock
 from sealift.transport.http import serve
@@ -31,7 +25,7 @@ from ._beside import Instance, InstanceState
 from ._bundles import BundleFinder
 from ._carry import CarryGate
 from ._config import Platform, WorkerConfig, load_config
-from ._control import Progress, control_socket
+from ._control import Made, Progress, control_socket
 from ._errors import ControlError, StalledError, WorkerError, first_of
 from ._follower import Executions
 from ._front import Board, Front, Rank, Seat, archives_of
@@ -379,9 +373,7 @@ class Service:
                 )
             )
             try:
-                await stack.enter_async_context(
-                    control_socket(self.config.home, self.stage)
-                )
+                await stack.enter_async_context(control_socket(self.config.home, self))
             except ControlError as error:
                 self._control_trouble = str(error)
                 _LOG.warning("%s", error)
@@ -511,6 +503,14 @@ class Service:
                 return
             async with self._news:
                 await self._news.wait()
+
+    async def snapshot(self) -> Made:
+        """Make a snapshot of the state as it is now, of the instance that answers.
+
+        Raises:
+            SealiftError: Why there is none, by name.
+        """
+        return await self._answering().snapshot()
 
     async def _tell(self) -> None:
         async with self._news:
