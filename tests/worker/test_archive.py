@@ -5,15 +5,21 @@ import shutil
 from pathlib import Path
 
 import pytest
-from doubles import CODE, SHARD, stored, written
+from doubles import CODE, SHARD, entry, stored, written
+from doubles import schedule as schedule_of
+from small_bundles import code_in, small_bundle
 from test_run import RIGHT, home_with
 
+from sealift.base import Fingerprint, Height
+from sealift.protocol import EntryStatus
 from sealift.transport.files import FileLockedError, hold_lock
 from sealift.transport.http import make_app, serve
 from sealift.worker import (
+    Judged,
     NoSnapshotError,
     SnapshotDamagedError,
     UpstreamError,
+    WorkerConfig,
     WorkerStore,
     copy_snapshot,
     fetch_snapshot,
@@ -23,7 +29,10 @@ from sealift.worker import (
     verify_snapshot,
 )
 from sealift.worker._api import API_ERRORS
-from sealift.worker._archive import FetchProgress
+from sealift.worker._archive import FetchProgress, furthest_instance
+from sealift.worker._front import Rank
+from sealift.worker._instances import install_instance
+from sealift.worker._plan import generation_at
 from sealift.worker._rate import Bandwidth
 from sealift.worker._snapshots import SnapshotFolder
 from sealift.worker._state_api import StateRoutes
@@ -58,6 +67,50 @@ def test_a_home_and_a_folder_are_listed_newest_first(home: Path) -> None:
     assert seen(home / "snapshots") == everything
     with pytest.raises(NoSnapshotError, match="no such folder"):
         list_snapshots(home / "elsewhere")
+
+
+def test_the_enclave_that_is_asked_is_the_one_that_would_answer(
+    tmp_path: Path,
+) -> None:
+    """After an upgrade the home's own code is at XYZ-1, and lacks the newest keys."""
+    datas = [small_bundle(app=b"v = %d\n" % number) for number in (1, 2, 3)]
+    old, new, void = (Fingerprint(code_in(data)) for data in datas)
+    (tmp_path / "b.bundle").write_bytes(datas[0])
+    text = RIGHT.replace('bundle = "../app.bundle"', 'bundle = "b.bundle"')
+    config = load_config(home_with(tmp_path, text))
+    schedule = schedule_of(
+        entries=(
+            entry(0, code=old, status=EntryStatus.RETIRED),
+            entry(1, since=100, code=new),
+            entry(2, since=90, code=void, status=EntryStatus.VOID),
+        )
+    )
+
+    def rank(code: Fingerprint, height: int | None) -> Rank:
+        if height is None:
+            return Rank()
+        run = generation_at(schedule, code, height, config.platform)
+        return Rank(generation=run, height=height)
+
+    def stands(one: WorkerConfig, code: Fingerprint, height: int) -> None:
+        store = WorkerStore(one.database, shard=config.shard, fingerprint=code)
+        store.commit_diff(Height(height), b"diff")
+        store.close()
+
+    assert furthest_instance(config, rank) == config
+    stands(config, old, 99)
+    staged = {}
+    for code, data in ((new, datas[1]), (void, datas[2])):
+        judged = Judged(fingerprint=code, version="2", data=data)
+        staged[code] = install_instance(config, judged)
+    assert furthest_instance(config, rank) == config  # neither has a state
+    stands(staged[void], void, 120)
+    stands(staged[new], new, 99)
+    assert furthest_instance(config, rank) == config  # the upgrade has not begun
+    stands(staged[new], new, 100)
+    assert furthest_instance(config, rank) == staged[new]
+    (tmp_path / "b.bundle").unlink()
+    assert furthest_instance(config, rank) == staged[new]
 
 
 def test_older_ones_are_pruned_and_what_was_set_aside_stays(home: Path) -> None:

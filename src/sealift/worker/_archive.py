@@ -1,15 +1,23 @@
 """What operators do with snapshots: make, list, verify, fetch and prune them."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import aiohttp
 
-from sealift.base import Epoch, Fingerprint, Height, ShardId, StateRoot, parse_hex
+from sealift.base import (
+    Epoch,
+    Fingerprint,
+    Height,
+    SealiftError,
+    ShardId,
+    StateRoot,
+    parse_hex,
+)
 from sealift.protocol.ecall import (
     SnapshotCheck,
     SnapshotCheckChunk,
@@ -27,8 +35,17 @@ from ._errors import (
     UpstreamBusyError,
     UpstreamError,
 )
+from ._front import Rank
+from ._ground import open_ground
+from ._instances import (
+    home_fingerprint,
+    instance_config,
+    open_archive,
+    staged_instances,
+)
+from ._outlook import Outlook
 from ._rate import Bandwidth
-from ._run import open_worker
+from ._run import OpenWorker, open_instance, wait_for_chain
 from ._snapshots import (
     ASIDE,
     FOLDER,
@@ -160,7 +177,7 @@ async def check_snapshot(
         EnclaveRefusedError: The enclave refuses it, by name.
         SealiftError: The enclave does not start, or is too old to check.
     """
-    async with open_worker(config, clock=clock) as worker:
+    async with _open_furthest(config, clock=clock) as worker:
         return await checked_by(worker.channel, path)
 
 
@@ -196,7 +213,7 @@ async def create_snapshot(config: WorkerConfig, *, clock: Clock) -> ListedSnapsh
         EnclaveRefusedError: It has no state.
         SealiftError: The enclave does not start, or the disk does not take it.
     """
-    async with open_worker(config, clock=clock) as worker:
+    async with _open_furthest(config, clock=clock) as worker:
         made = await worker.follower.keep_snapshot()
         folder = worker.store.snapshots
         found = folder.find(made.name)
@@ -207,6 +224,52 @@ async def create_snapshot(config: WorkerConfig, *, clock: Clock) -> ListedSnapsh
         bytes_here=found.bytes_here,
         manifest=found.manifest,
     )
+
+
+@asynccontextmanager
+async def _open_furthest(
+    config: WorkerConfig, *, clock: Clock
+) -> AsyncIterator[OpenWorker]:
+    """The instance of a home whose worker does not run that is furthest, up alone."""
+    async with open_ground(config, clock=clock) as ground:
+        if any(staged_instances(config)):
+            outlook = Outlook(ground.l1, config.shard, config.platform)
+            await wait_for_chain(ground.l1)
+            await outlook.look(await ground.l1.height())
+            config = furthest_instance(config, outlook.rank)
+        async with open_instance(ground, config) as worker:
+            yield worker
+
+
+def furthest_instance(
+    config: WorkerConfig, rank: Callable[[Fingerprint, int | None], Rank]
+) -> WorkerConfig:
+    """Which instance of a home would answer: the home's own, or a staged one.
+
+    After an upgrade the home's own has neither the state nor, maybe, the keys.
+
+    Args:
+        config: The home, whose lock is held.
+        rank: How far a code is whose state stands after a block.
+    """
+    known: dict[Fingerprint, WorkerConfig] = {}
+    with suppress(SealiftError):  # where it is needed, its start says what is wrong
+        known[home_fingerprint(config)] = config
+    for code in staged_instances(config):
+        known.setdefault(code, instance_config(config, code))
+    ranks = {code: rank(code, _durable(one, code)) for code, one in known.items()}
+    return known[max(ranks, key=lambda code: ranks[code].key())] if known else config
+
+
+def _durable(config: WorkerConfig, code: Fingerprint) -> Height | None:
+    """The last block after which an instance's state is on disk."""
+    stores = open_archive(config, code)
+    try:
+        found = [store.durable() for store in stores]
+    finally:
+        for store in stores:
+            store.close()
+    return max((height for height in found if height is not None), default=None)
 
 
 def copy_snapshot(path: Path, to: Path) -> Path:
