@@ -782,6 +782,48 @@ def test_a_forged_diff_is_told_and_nothing_else_suffers(play) -> None:
     play(story, upstream=upstream)
 
 
+def test_a_peer_whose_diffs_are_forged_is_left_for_another(play) -> None:
+    upstream = FakeUpstream("http://liar")
+
+    async def story(scene: Scene) -> None:
+        scene.epochs = (Epoch(0),)
+        scene.state_height = 10
+        scene.standing()
+        scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "http://honest")
+        scene.store.add_holders(ME, OTHER)
+        scene.follower.refuse = EnclaveRefusedError("DiffForgedError", "does not open")
+        scene.follower.progress.needs_state = True
+        await scene.until(lambda: "http://honest" in upstream.asked)
+
+    play(story, upstream=upstream)
+
+
+def test_over_a_block_that_other_code_began_leads_a_snapshot(play) -> None:
+    """Staged for the upgrade after the next, it has not the next one's migrations."""
+    upstream = FakeUpstream("http://there")
+
+    async def story(scene: Scene) -> None:
+        scene.state_height = 10
+        scene.follower.refuse = EnclaveRefusedError("DiffOfOtherCodeError", "not ours")
+        scene.follower.progress.needs_state = True
+        fetch = scene.life._fetcher._fetch_diffs
+        past = entry(since=1), entry(1, since=11, code=b"\x01" * 32)
+        ahead = entry(2, since=20, status=EntryStatus.PENDING)
+        for entries in ((past[1],), past):  # a rescue would go on from what is here
+            what = schedule(entries=entries)
+            scene.l1.values[schedule_key(SHARD)] = encode(what)
+            with pytest.raises(EnclaveRefusedError, match="not ours"):
+                await fetch(upstream, 10)
+        assert not scene.follower.taken
+        what = schedule(entries=(*past, ahead))
+        scene.l1.values[schedule_key(SHARD)] = encode(what)
+        await fetch(upstream, 10)
+        assert upstream.fresh == [11]
+        assert scene.follower.taken == [b"header"]
+
+    play(story, upstream=upstream, live=False)
+
+
 def test_a_diff_that_was_executed_here_meanwhile_is_no_trouble(play) -> None:
     upstream = FakeUpstream("http://there")
 

@@ -5,7 +5,15 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from sealift.base import AccountId, Height, SealiftError, ShardId, canonical_decode
-from sealift.protocol import EnclaveRecord, KeyEpochRecord, enclave_key, keys_key
+from sealift.protocol import (
+    EnclaveRecord,
+    EntryStatus,
+    KeyEpochRecord,
+    Schedule,
+    enclave_key,
+    keys_key,
+    schedule_key,
+)
 from sealift.protocol.ecall import EnclaveStatus, GetStatus
 
 from ._channel import EnclaveChannel
@@ -27,6 +35,19 @@ FAR_BEHIND: Final = 64
 _LOST: Final = ("behind", "no-state")
 #: How the enclave names that the other end of a session has refused.
 REFUSED_BY_PEER: Final = "RefusedByPeerError"
+#: How it names a diff that no time mends: another peer may have a good one, …
+_BAD_DIFF: Final = frozenset(
+    {
+        "DecodeError",
+        "DiffForgedError",
+        "DiffOrderError",
+        "ForeignSnapshotError",
+        "NonCanonicalError",
+        "StateRootMismatchError",
+    }
+)
+#: … and one that other code has begun with migrations of its own.
+_OF_OTHER_CODE: Final = "DiffOfOtherCodeError"
 #: The name of this topic in the worker's health.
 STATE: Final = "state"
 
@@ -196,6 +217,22 @@ class Fetcher:
     def _is_over(self, height: int) -> bool:
         return self.last is not None and height > self.last
 
+    async def _turn_is_after(self, height: int) -> bool:
+        """Whether this code is to run from a later block: what others make leads there.
+
+        Once its turn is over it does not: a rescue would go on from the state here.
+        """
+        raw, _ = await self._l1.prove(
+            schedule_key(self._shard), self._follower.progress.imported
+        )
+        entries = () if raw is None else canonical_decode(Schedule, raw).entries
+        return any(
+            entry.status is EntryStatus.PENDING
+            and entry.upgrade_at > height
+            and self._store.fingerprint in entry.config.code.values()
+            for entry in entries
+        )
+
     async def _begin_at_genesis(self) -> bool:
         """Make the state from the genesis blob, while L1 has confirmed no block.
 
@@ -273,11 +310,22 @@ class Fetcher:
                 return
             try:
                 await self._follower.apply_diff(height, diff)
-            except EnclaveRefusedError:
+            except EnclaveRefusedError as error:
                 status = await self._channel.call(GetStatus(), EnclaveStatus)
-                if status.state_height is None or status.state_height < height:
-                    raise
-                return  # executed here meanwhile
+                if status.state_height is not None and status.state_height >= height:
+                    return  # executed here meanwhile
+                if error.refused == _OF_OTHER_CODE and await self._turn_is_after(
+                    height
+                ):
+                    await self._fetch_snapshot(upstream, fresh_at=wanted)
+                    return
+                if error.refused in _BAD_DIFF:
+                    raise UpstreamError(
+                        f"the diff of block {height} at {upstream.url} is refused "
+                        f"by the enclave ({error})",
+                        hint="Name another worker as upstream.",
+                    ) from error
+                raise
             wanted = height + 1
             await self._follower.execute_ready()
 
