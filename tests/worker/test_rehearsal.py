@@ -449,6 +449,37 @@ async def test_a_refusal_of_the_enclave_is_said_and_waited_out(scene: Scene) -> 
     running.cancel()
 
 
+@pytest.mark.parametrize("good", [False, True])
+@whole
+async def test_what_was_in_the_way_goes_and_a_bad_verdict_stays(
+    scene: Scene, good: bool
+) -> None:
+    def said(words: str) -> Callable[[], bool]:
+        return lambda: words in scene.troubles.get(REHEARSAL, "")
+
+    async def until(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not holds():
+                await asyncio.sleep(0.001)
+
+    scene.upgrade_at = 100_000
+    scene.says()
+    scene.good, scene.check = good, "" if good else "accounts.pre_upgrade"
+    tasks = [
+        asyncio.create_task(one()) for one in (scene.outbox.run, scene.rehearsing.run)
+    ]
+    await until(lambda: scene.rehearsing.standing.good is good)
+    scene.l1.lost = LostError("the node is away")
+    await until(said("the node is away"))
+    scene.l1.lost = None
+    scene.reply = lambda: Idle(reason="no-block", detail="")  # nothing new is said
+    await until(lambda: not said("the node is away")())
+    assert said("accounts.pre_upgrade")() is not good
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 @whole
 async def test_an_enclave_that_is_gone_ends_the_worker(scene: Scene) -> None:
     scene.enclave.gone = LostError("gone")

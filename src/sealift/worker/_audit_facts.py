@@ -207,15 +207,19 @@ class AuditFacts:
                     self._claims.append(claim)
             elif body.call == INVOKE:
                 if canonical_decode(InvokeArgs, body.args).shard == self.shard:
-                    self._busy.append(height)
+                    self._mark(height)
             elif (
                 body.call == SHIELD_FUNDS
                 and canonical_decode(ShieldFundsArgs, body.args).shard == self.shard
             ):
-                self._busy.append(height)
+                self._mark(height)
         except DecodeError:
             return
-        self._busy = list(dict.fromkeys(self._busy))
+
+    def _mark(self, height: Height) -> None:
+        """A block, in their order, holds something for the shard."""
+        if self._busy[-1:] != [height]:
+            self._busy.append(height)
 
     def _extend(self, height: Height, known: Frontier, new: Frontier) -> None:
         """The ranges that led from one proven frontier to the next."""

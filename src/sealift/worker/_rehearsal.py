@@ -115,6 +115,7 @@ class Rehearsing:
     _copy: tuple[bytes, int, int] | None = field(default=None, init=False)
     _seconds: float = field(default=0.0, init=False)
     _unclaimed: float = field(default=0.0, init=False)
+    _verdict: str = field(default="", init=False)
     _posts: tuple[tuple[bytes, int], int] = field(default=((b"", 0), 0), init=False)
 
     async def run(self) -> None:
@@ -139,6 +140,7 @@ class Rehearsing:
                 self.troubles[REHEARSAL] = str(error)
                 await asyncio.sleep(pauses.after(paid=self.outbox.paid > paid_before))
             else:
+                self._say()
                 pauses = Pauses()
 
     async def look(self) -> None:
@@ -221,13 +223,13 @@ class Rehearsing:
             posted=posted,
             detail="" if gate is not None else "this L1 takes no rehearsals yet",
         )
-        if said.good:
-            self.troubles.pop(REHEARSAL, None)
-        else:
-            self.troubles[REHEARSAL] = (
-                f"generation {entry.generation} would fail at block "
-                f"{entry.upgrade_at}: {said.check}"
-            )
+        self._verdict = (
+            ""
+            if said.good
+            else f"generation {entry.generation} would fail at block "
+            f"{entry.upgrade_at}: {said.check}"
+        )
+        self._say()
         if gate is None or not self._pays(said, kept, entry):
             return
         named = _named(entry)
@@ -295,7 +297,15 @@ class Rehearsing:
     def _forget(self, detail: str = "") -> None:
         self.standing = RehearsalStanding(detail=detail)
         self._copy, self._seconds, self._unclaimed = None, 0.0, 0.0
-        self.troubles.pop(REHEARSAL, None)
+        self._verdict = ""
+        self._say()
+
+    def _say(self) -> None:
+        """Nothing else is in the way now than a bad verdict."""
+        if self._verdict:
+            self.troubles[REHEARSAL] = self._verdict
+        else:
+            self.troubles.pop(REHEARSAL, None)
 
 
 def _named(entry: ScheduleEntry) -> tuple[bytes, int]:
