@@ -1,6 +1,8 @@
 """The worker's database: whole or not at all, its owner's, never dropped."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,12 @@ from sealift.worker._store import StoredSnapshot
 
 def opened(path: Path) -> WorkerStore:
     return WorkerStore(path, shard=SHARD, fingerprint=CODE)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[WorkerStore]:
+    with closing(opened(tmp_path / "worker.db")) as made:
+        yield made
 
 
 def named(height: int, name: str = "") -> StoredSnapshot:
@@ -95,8 +103,7 @@ def test_killed_while_the_file_is_made_the_next_start_makes_it(tmp_path: Path) -
         store.close()
 
 
-def test_a_copy_of_a_call_keeps_the_first_receipt(tmp_path: Path) -> None:
-    store = opened(tmp_path / "worker.db")
+def test_a_copy_of_a_call_keeps_the_first_receipt(store: WorkerStore) -> None:
     store.commit_block(executed(1, receipts=(receipt(1),)))
     store.commit_block(executed(2, receipts=(receipt(2, index=5),)))
     found = store.receipt(receipt(1).envelope)
@@ -104,7 +111,6 @@ def test_a_copy_of_a_call_keeps_the_first_receipt(tmp_path: Path) -> None:
     assert store.receipts_at(2) == []
     assert store.receipts_at(1) == [receipt(1)]
     assert store.receipt(Digest(bytes(32))) is None
-    store.close()
 
 
 @pytest.mark.parametrize(
@@ -152,27 +158,24 @@ def test_a_folder_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
         "DROP TABLE receipts",
     ],
 )
-def test_a_damaged_row_or_table_is_a_named_refusal(tmp_path: Path, damage: str) -> None:
-    store = opened(tmp_path / "worker.db")
+def test_a_damaged_row_or_table_is_a_named_refusal(
+    store: WorkerStore, damage: str
+) -> None:
     store.commit_block(executed(1, receipts=(receipt(1),)))
     store._db.execute(damage)
     with pytest.raises(StoreError, match="cannot be used"):
         store.receipt(receipt(1).envelope)
     with pytest.raises(StoreError, match="cannot be used"):
         store.receipts_at(1)
-    store.close()
 
 
-def test_damaged_names_of_holders_are_a_named_refusal(tmp_path: Path) -> None:
-    store = opened(tmp_path / "worker.db")
+def test_damaged_names_of_holders_are_a_named_refusal(store: WorkerStore) -> None:
     store.put_meta("holders", b"\xc1")
     with pytest.raises(StoreError, match="cannot be used"):
         store.holders()
-    store.close()
 
 
-def test_a_failed_write_is_named_and_what_was_there_stays(tmp_path: Path) -> None:
-    store = opened(tmp_path / "worker.db")
+def test_a_failed_write_is_named_and_what_was_there_stays(store: WorkerStore) -> None:
     store.commit_block(executed(1))
     store._db.execute("PRAGMA query_only = ON")
     with pytest.raises(StoreError, match="was not written") as caught:
@@ -181,35 +184,31 @@ def test_a_failed_write_is_named_and_what_was_there_stays(tmp_path: Path) -> Non
     assert store.diff(1) == b"diff 1"
     store._db.execute("PRAGMA query_only = OFF")
     store.commit_block(executed(2))
-    store.close()
 
 
 def test_an_instance_is_counted_once_however_often_it_is_provisioned(
-    tmp_path: Path,
+    store: WorkerStore,
 ) -> None:
-    store = opened(tmp_path / "worker.db")
     assert store.holders() == 0
     store.add_holders(b"me")
     store.add_holders(b"me", b"other")
     store.add_holders(b"other")
     store.add_holders()
     assert store.holders() == 2
-    store.close()
 
 
-def test_diffs_come_in_order_and_no_more_than_asked(tmp_path: Path) -> None:
-    store = opened(tmp_path / "worker.db")
+def test_diffs_come_in_order_and_no_more_than_asked(store: WorkerStore) -> None:
     for height in (3, 1, 2):
         store.commit_diff(Height(height), b"%d" % height)
     assert store.diffs_after(0) == [(1, b"1"), (2, b"2"), (3, b"3")]
     assert store.diffs_after(1, most=1) == [(2, b"2")]
     store.drop_diffs_below(3)
     assert store.diffs_after(0) == [(3, b"3")]
-    store.close()
 
 
-def test_so_many_snapshots_stay_named_as_are_kept_the_newest(tmp_path: Path) -> None:
-    store = opened(tmp_path / "worker.db")
+def test_so_many_snapshots_stay_named_as_are_kept_the_newest(
+    store: WorkerStore,
+) -> None:
     assert store.snapshot() is None
     assert store.durable() is None
     for height in (5, 12, 9):
@@ -225,30 +224,24 @@ def test_so_many_snapshots_stay_named_as_are_kept_the_newest(tmp_path: Path) -> 
     assert store.durable() == 12
     store.forget_snapshot(12)
     assert store.durable() == 11
-    store.close()
 
 
-def test_another_snapshot_of_a_height_takes_its_place(tmp_path: Path) -> None:
-    store = opened(tmp_path / "worker.db")
+def test_another_snapshot_of_a_height_takes_its_place(store: WorkerStore) -> None:
     for snapshot in (named(5), named(9, "9-" + "1" * 12), named(9, "9-" + "2" * 12)):
         store.put_snapshot(snapshot)
     assert [one.name[:3] for one in store.stored_snapshots()] == ["9-2", "5-0"]
-    store.close()
 
 
-def test_diffs_are_weighed_above_a_height(tmp_path: Path) -> None:
-    store = opened(tmp_path / "worker.db")
+def test_diffs_are_weighed_above_a_height(store: WorkerStore) -> None:
     assert store.diffs_weight(0) == (0, 0, 0)
     for height in (3, 4, 6):
         store.commit_diff(Height(height), bytes(height))
     assert store.diffs_weight(3) == (2, 6, 10)
-    store.close()
 
 
 def test_a_state_taken_over_leaves_no_snapshot_of_another_line(
-    tmp_path: Path,
+    store: WorkerStore,
 ) -> None:
-    store = opened(tmp_path / "worker.db")
     store.put_snapshot(named(3))
     store.put_snapshot(named(9))
     store.replace_state(named(5))
@@ -256,17 +249,14 @@ def test_a_state_taken_over_leaves_no_snapshot_of_another_line(
     assert found is not None
     assert found.height == 5
     assert store.snapshot_at(3) is store.snapshot_at(9) is None
-    store.close()
 
 
-def test_a_state_taken_over_drops_what_led_elsewhere(tmp_path: Path) -> None:
-    store = opened(tmp_path / "worker.db")
+def test_a_state_taken_over_drops_what_led_elsewhere(store: WorkerStore) -> None:
     for height in (4, 5, 6):
         store.commit_block(executed(height, effects=effects(height)))
     store.replace_state(named(5))
     assert store.diffs_after(5) == []
     assert [one.height for one in store.effects()] == [4, 5]
-    store.close()
 
 
 def test_orders_wait_until_they_are_dropped_in_their_order(tmp_path: Path) -> None:
