@@ -13,7 +13,7 @@ from sealift.base import Height
 from sealift.bundle import encode_bundle
 from sealift.protocol import EntryStatus, ScheduleEntry, ShardConfig
 from sealift.testing import World, _release
-from sealift.worker import Shelf, WorkerConfig, load_config
+from sealift.worker import Judged, Shelf, WorkerConfig, load_config
 from sealift.worker._audit_facts import AuditFacts
 from sealift.worker._audit_home import ShelfBundle, _start
 from sealift.worker._config import TEMPLATE
@@ -24,6 +24,7 @@ from sealift.worker._errors import (
     AuditRangeError,
     AuditUnfinishedError,
 )
+from sealift.worker._instances import install_instance
 
 
 def test_the_ranges_are_those_that_l1_counted(audited: AuditWorld) -> None:
@@ -143,6 +144,20 @@ def test_a_missing_bundle_is_named_with_where_it_may_be_had(
         shelf.find(b"x" * 32, 0, wanted)
     for told in ((b"x" * 32).hex(), (b"h" * 32).hex(), "https://vendor.test/v1.bundle"):
         assert told in str(caught.value)
+
+
+def test_bundles_that_were_staged_in_the_home_are_at_hand(
+    home: tuple[WorkerConfig, World],
+) -> None:
+    config, world = home
+    data = encode_bundle(world.release(runtime(), isv_svn=2).bundle.bundle)
+    code = world.releases[-1].fingerprint
+    assert code != world.releases[0].fingerprint
+    with pytest.raises(AuditBundleMissingError):
+        Shelf(config).find(code, 0, _Schedule(entry(code)))  # type: ignore[arg-type]
+    install_instance(config, Judged(fingerprint=code, version="2", data=data))
+    found = Shelf(config).find(code, 0, _Schedule(entry(code)))  # type: ignore[arg-type]
+    assert found.bundle.fingerprint == code
 
 
 def test_a_bundle_of_an_earlier_release_is_refused_by_name(

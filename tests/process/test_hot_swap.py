@@ -63,6 +63,38 @@ async def every_receipt_is_shown(cast: Cast, upto: int) -> None:
             assert answer.status == 200
 
 
+async def answer(cast: Cast, *words: str) -> dict[str, object]:
+    ended = await cast.run_once("command", *words, "--json")
+    assert ended.code == 0, ended.output
+    said: dict[str, object] = json.loads(ended.output.splitlines()[-1])
+    return said
+
+
+async def audited(cast: Cast, stage: Stage) -> None:
+    """By the code that runs now; all bundles are at hand in the home."""
+    home = str(stage.worker("old"))
+    said = await answer(cast, "audit", home, "--from", "genesis")
+    assert said["agrees"] is True
+    generations = said["generations"]
+    assert isinstance(generations, list)
+    assert [one["mrenclave"] for one in generations] == [
+        stage.old.fingerprint.hex(),
+        stage.new.fingerprint.hex(),
+    ]
+
+
+async def snapshotted(cast: Cast, stage: Stage, last: int) -> None:
+    """Of the state as it is now, not as the home's own code left it."""
+    home = str(stage.worker("old"))
+    made = await answer(cast, "snapshot", "create", home)
+    assert isinstance(made["height"], int)
+    assert made["height"] >= last
+    path = str(made["path"])
+    assert stage.new.fingerprint.hex() in path
+    seen = await answer(cast, "snapshot", "verify", path, "--home", home)
+    assert (seen["enclave"], seen["root"]) == ("takes it", made["root"])
+
+
 class Reads:
     """Somebody who reads all the time, of whom no read fails."""
 
@@ -143,7 +175,9 @@ def test_one_service_upgrades_and_nobody_s_connection_ends(
         assert roles(status)[stage.old.fingerprint.hex()] == "retired"
         assert len(children(cast.parts["old"].pid)) == 1
         await every_receipt_is_shown(cast, last)
+        await audited(cast, stage)
         assert await cast.stop("old") == 0
+        await snapshotted(cast, stage, last)
         await cast.judge("old", cast.swapped("old"), upgrade_at=upgrade_at, upto=last)
 
     play(stage, story)

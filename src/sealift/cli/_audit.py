@@ -71,11 +71,11 @@ def audit(
     r"""Have every former version of a shard's code replay its own range of blocks.
 
     HOME is that of a worker of the version that runs now, on its machine; the
-    worker may be running. Its enclave opens the calls again, under a key of this
-    audit alone, for the code that executed them; no former code sees a key of the
-    shard. Roots, receipts and effects are compared with what L1 confirmed, and the
-    first block that differs is named: exit code 1. One token is sent on L1, to
-    show the enclave what is now.
+    worker may be running. Bundles that were staged in it are at hand. Its enclave
+    opens the calls again, under a key of this audit alone, for the code that
+    executed them; no former code sees a key of the shard. Roots, receipts and
+    effects are compared with what L1 confirmed, and the first block that differs is
+    named: exit code 1. One token is sent on L1, to show the enclave what is now.
 
     \b
     Examples:

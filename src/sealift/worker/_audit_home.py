@@ -5,8 +5,8 @@ everything that is unpacked or logged lies in a folder of the audit's own.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,10 +18,11 @@ from sealift.base import (
     Generation,
     Height,
     SealiftError,
+    canonical_decode,
     encode,
 )
 from sealift.bundle import VerifiedBundle, parse_bundle, verify_bundle
-from sealift.protocol import NoGenerationError, Schedule
+from sealift.protocol import NoGenerationError, Schedule, config_at, schedule_key
 from sealift.protocol.ecall import HelloReply, Start, Started
 from sealift.transport.account import L1Account
 from sealift.transport.bundle_folder import read_bundle_file, verify_folder
@@ -41,6 +42,7 @@ from ._errors import (
     WrongChainError,
 )
 from ._gramine import GramineSgxHost
+from ._instances import code_of, instance_config, staged_instances
 from ._l1 import L1View
 from ._lives import KEY_STORE_LEVEL, lives
 from ._platform import EnclaveHost, InsecureSim
@@ -64,7 +66,7 @@ class Shelf:
     """Bundles at hand, by the MRENCLAVE that they have on the home's platform.
 
     Args:
-        config: The home; its own bundle is at hand.
+        config: The home; its own bundle is at hand, and those staged in it.
         files: Bundles; each must be one.
         folders: Of these, every ``*.bundle`` that is one.
         gramine: Under Gramine, folders that were signed, each of one bundle.
@@ -85,7 +87,8 @@ class Shelf:
         gramine: Iterable[Path] = (),
     ) -> None:
         self._config = config
-        found = [_shelved(path) for path in (config.bundle, *files)]
+        here = list(_codes(config))
+        found = [_shelved(path) for path in (*(one.bundle for one in here), *files)]
         for folder in folders:
             for path in sorted(folder.glob(f"*{_SUFFIX}")):
                 try:
@@ -93,7 +96,8 @@ class Shelf:
                 except SealiftError:
                     continue  # a draft, or of something else
         if config.platform == "gramine-sgx":
-            signed = {_fingerprint_in(one): one for one in (config.gramine, *gramine)}
+            folders = (*(one.gramine for one in here), *gramine)
+            signed = {_fingerprint_in(one): one for one in folders}
             self._at_hand = {
                 gramine_fingerprint(signed[one.bundle.fingerprint]): replace(
                     one, gramine=signed[one.bundle.fingerprint]
@@ -173,7 +177,8 @@ async def audit_home(
 ) -> AuditReport:
     """Audit the shard of a worker's home, from genesis.
 
-    1. The node follows the bundle's chain. 2. The home has a sealed key store that
+    1. The node follows the bundle's chain. 2. The home, or the instance in it whose
+    code L1 says runs now, has a sealed key store that
     the platform opens; the newest such. 3. :meth:`Audit.run`; its challenge is
     brought to L1 by a transfer of one token to it, as to an account.
 
@@ -195,7 +200,9 @@ async def audit_home(
         l1 = await stack.enter_async_context(
             L1Client(config.l1.rpc, backoff=Backoff(jitter=system_jitter))
         )
-        host = host_of(replace(config, home=folder))
+        view = L1View(l1)
+        config = await _running(config, view, head=await l1.height())
+        host = host_of(replace(config, home=folder, instance=""))
         running = await stack.enter_async_context(host.enclave())
         channel = EnclaveChannel(running)
         _check_version("this home", await channel.hello())
@@ -210,7 +217,6 @@ async def audit_home(
                 hint="Correct [l1] rpc, or use the bundle of that chain.",
             )
         # 2.
-        view = L1View(l1)
         started = await _start(channel, config, light=await _light(view, trust))
         account = L1Account(read_account_key(payer), l1, chain_id)
 
@@ -232,6 +238,26 @@ async def audit_home(
             progress=progress,
         )
         return await audit.run(genesis)
+
+
+def _codes(config: WorkerConfig) -> Iterator[WorkerConfig]:
+    """The home's own code, then those that were staged in it."""
+    yield config
+    for code in staged_instances(config):
+        yield instance_config(config, code)
+
+
+async def _running(config: WorkerConfig, view: L1View, *, head: Height) -> WorkerConfig:
+    """The instance of a home whose code runs now, by the node; else the home's own."""
+    raw, _ = await view.prove(schedule_key(config.shard), max(head - 1, 1))
+    if raw is None:
+        return config
+    with suppress(NoGenerationError):
+        entry = config_at(canonical_decode(Schedule, raw), head)
+        code = code_of(entry, config.platform)
+        if code in list(staged_instances(config)):
+            return instance_config(config, code)
+    return config
 
 
 async def _light(view: L1View, height: Height) -> bytes:
