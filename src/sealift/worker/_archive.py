@@ -232,9 +232,9 @@ async def _open_furthest(
 ) -> AsyncIterator[OpenWorker]:
     """The instance of a home whose worker does not run that is furthest, up alone."""
     async with open_ground(config, clock=clock) as ground:
+        await wait_for_chain(ground.l1)
         if any(staged_instances(config)):
             outlook = Outlook(ground.l1, config.shard, config.platform)
-            await wait_for_chain(ground.l1)
             await outlook.look(await ground.l1.height())
             config = furthest_instance(config, outlook.rank)
         async with open_instance(ground, config) as worker:
