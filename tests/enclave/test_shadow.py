@@ -23,6 +23,7 @@ from sealift.enclave import (
     DiffForgedError,
     DiffOfOtherCodeError,
     ForeignSnapshotError,
+    NotServingError,
     StateRootMismatchError,
     _shadow,
 )
@@ -88,6 +89,20 @@ def test_the_shadow_is_ready_before_xyz_and_xyz_runs_on_it(upgrade: Upgrade) -> 
     assert upgrade.shadow is None
     assert papers(new) == {**dict.fromkeys(range(60), "two words"), 3: "changed"}
     assert new.status().shadow is None
+
+
+def test_no_read_is_answered_from_records_that_the_old_code_left(
+    upgrade: Upgrade,
+) -> None:
+    """XYZ is followed, and not executed: new getters, old layout."""
+    upgrade.to_xyz()
+    new = upgrade.new
+    new.follow()
+    assert new.status().state_height == upgrade.xyz - 1
+    with pytest.raises(NotServingError, match="not migrated"):
+        new.read()
+    executed(new, upgrade.xyz)
+    assert new.read().state_height == upgrade.xyz
 
 
 def test_the_shadow_is_made_in_bounded_steps(

@@ -18,8 +18,9 @@ from ._shard import Shard
 def ask(shard: Shard, request: Ask) -> Answer:
     """Answer a sealed getter to the one who signed it.
 
-    1. This code runs the newest block that was followed, and its SVN is not
-    below the shard's floor. 2. The getter opens under an epoch whose calls are
+    1. This code runs the newest block that was followed, its SVN is not below the
+    shard's floor, and it wrote the state: between block XYZ and its execution the
+    records are still the old code's. 2. The getter opens under an epoch whose calls are
     taken, is for this shard and is signed. 3. The state is as new as the reader
     wants, the getter not expired. 4. The reply says what it is true of: state
     height, root, confirmed or not, head height and time.
@@ -45,6 +46,12 @@ def ask(shard: Shard, request: Ask) -> Answer:
     if state is None:
         raise NoStateError("there is no state to read")
     check_confirmed(shard, state)
+    if not shard.executor.wrote(state.store, height=state.height, time=state.time):
+        raise NotServingError(
+            "the state is not migrated to this code yet",
+            got=f"the state after block {state.height}",
+            expected="that after the first block of this code",
+        )
     # 2.
     getter = open_and_verify_getter(
         request.envelope,

@@ -202,6 +202,10 @@ class Executor:
             effects.outstanding.get(ctx, one) for one in effects.waiting.get(ctx)
         )
 
+    def wrote(self, state: StateReader, *, height: Height, time: UnixSeconds) -> bool:
+        """Whether this very version wrote a state, so that its getters fit it."""
+        return self._is_current(Overlay.over(state), self._info(height, time))
+
     def plan(
         self, state: StateReader, *, height: Height, time: UnixSeconds
     ) -> MigrationPlan | None:
