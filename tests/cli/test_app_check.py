@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from sealift.base import Message, encode
+from sealift.base import Message, decode, encode
 from sealift.cli._app_ask import ApplicationError, ask_application
 from sealift.cli._app_check import check_application, require_good
 from sealift.cli._app_finding import ApplicationRefusedError
 from sealift.cli._app_new import STANDARD, ApplicationNameError, make_application
 from sealift.cli._app_reads import Reader
 from sealift.cli._cards import read_bundle
+from sealift.frame import RuntimeMetadata
 from sealift.frame._types import TypeRegistry
 from sealift.stf import StandardPallets
 
@@ -115,7 +116,19 @@ BAD = [
     (("max_length=1000", "max_length=10"), "call-changed", "def keep(",
      "is narrower", "append arguments"),
     (("errors = (TooLongError,)", "errors = ()"), "error-removed", "errors = ()",
-     "TooLongError", "TooLongError"),
+     "TooLongError", "errors = (…, TooLongError)"),
+    (("events = (NoteKept,)", "events = ()"), "event-removed", "events = ()",
+     "the event NoteKept of `notes` is gone", "events = (…, NoteKept)"),
+    (("class NoteKept", "class WasKept", "NoteKept", "WasKept"), "event-removed",
+     "events = (WasKept,)", "the event NoteKept of `notes` is gone",
+     "events = (…, NoteKept)"),
+    (("def mine(", "def own("), "getter-removed", "class NotesPallet",
+     "the getter notes.mine is gone",
+     "def mine(self, ctx: Context, reader: AccountId) -> …: raise …"),
+    (("def how_many(self, ctx: Context)",
+      "def how_many(self, ctx: Context, *, least: int)"), "getter-changed",
+     "def how_many(", "notes.how_many.least was appended without a default",
+     "def how_many(self, ctx: Context, *, …=…) -> …"),
     (('name = "notes"', 'name = "texts"'), "pallet-removed", "@runtime pallets=",
      "is now called `texts`", 'name = "notes"'),
 ]  # fmt: skip
@@ -149,6 +162,30 @@ def test_a_bad_successor_is_refused_with_its_line(  # noqa: PLR0917 - a table
     assert write in one["write"]
 
 
+def test_a_pallet_without_state_is_missed_by_clients(
+    first: tuple[Path, Path], tmp_path: Path, sealift: Any
+) -> None:
+    """Its getters alone are something; nothing at all is nothing."""
+    for part, rules in (
+        ("getters", ["pallet-removed"]),
+        ("events", ["pallet-removed"]),
+        ("errors", ["pallet-removed"]),
+        ("", []),
+    ):
+        old = decode(RuntimeMetadata, read_bundle(first[1]).files["metadata.bin"])
+        notes = old.pallet("notes")
+        empty = {"calls": (), "storage": (), "events": (), "errors": (), "getters": ()}
+        empty.pop(part, None)
+        gone = msgspec.structs.replace(notes, name="gone", **empty)
+        more = msgspec.structs.replace(old, pallets=(*old.pallets, gone))
+        other = bundle_of(first[0], tmp_path / "more.bundle", encode(more))
+        said = sealift("app", "check", first[0], "--against", other, "--json")
+        assert [one["rule"] for one in said.json["findings"]] == rules, part
+        for one in said.json["findings"]:
+            assert "its state" not in one["what"]
+            assert "now called" not in one["what"]
+
+
 def test_a_changed_runtime_name_and_an_older_version(
     first: tuple[Path, Path], edit: Callable[..., Path], sealift: Any
 ) -> None:
@@ -173,7 +210,13 @@ GOOD = [
     ("*, text: Text)", "*, text: Text, more: int = 0)"),
     ("max_length=1000", "max_length=2000"),
     ("weight=50", "weight=60"),
-    ("class NoteKept", "class WasKept", "NoteKept", "WasKept"),
+    ("events = (NoteKept,)", "events = (NoteKept, Other)", "class TooLongError(",
+     'class Other(Event):\n    """Another."""\n\n\nclass TooLongError('),
+    ("def how_many(self, ctx: Context)",
+     "def how_many(self, ctx: Context, *, least: int = 0)"),
+    # A removal that is meant: the names stay, and say so.
+    ("return self.count.get(ctx)", "raise TooLongError('it is no longer told')"),
+    ("        ctx.emit(NoteKept(length=len(text)))\n", ""),
     (*MIGRATED, "value=Note)", "value=str)"),
     (*MIGRATED, NOTE, "    since: Height\n", "written_at=", "since="),
     (*MIGRATED, "storage_version = 2", "storage_version = 3\n    migrates_from = 1"),

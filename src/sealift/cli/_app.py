@@ -66,8 +66,9 @@ def check(
 
     APP is a folder with sealift.toml and app/ (default: here). Its sources are
     read for clocks, floats, randomness, the order of sets, I/O and what is kept
-    outside of the state. With --against, storage, calls and errors are compared
-    with those of a bundle. Each finding has a name, a place and a line to write.
+    outside of the state. With --against, storage, calls, getters, events and
+    errors are compared with those of a bundle. Each finding has a name, a place and
+    a line to write.
 
     \b
     Examples:

@@ -23,7 +23,7 @@ def check_application(folder: Path, previous: Bundle | None) -> list[Finding]:
 
     1. The sources are deterministic, as far as reading them tells.
     2. They are a runtime: imported in another process.
-    3. Its state, calls and errors take over those of ``previous``.
+    3. Its state, calls, getters, events and errors take over those of ``previous``.
 
     The bundle's own metadata is read, measured as it is; nothing of it runs.
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from sealift.frame import (
     CallSpec,
+    GetterSpec,
+    NoteSpec,
     PalletSpec,
     RuntimeMetadata,
     StorageSpec,
@@ -146,7 +148,7 @@ class Comparison:
         self._found: list[Finding] = []
 
     def findings(self) -> list[Finding]:
-        """Everything that the old state or old calls would suffer from."""
+        """Everything that old state, calls or clients would suffer from."""
         old, new = self._old, self._new
         if old.name != new.name:
             self._add(
@@ -172,21 +174,21 @@ class Comparison:
         return sorted(set(self._found))
 
     def _pallet_gone(self, before: PalletSpec) -> None:
-        if not (before.storage or before.calls):
+        told = before.calls or before.getters or before.events or before.errors
+        if not (before.storage or told):
             return
-        near = [
-            pallet.name
-            for pallet in self._new.pallets
-            if pallet.storage == before.storage
-            and all(pallet.name != known.name for known in self._old.pallets)
-        ]
-        what = (
-            f"the pallet `{before.name}` is gone: its state stays and nobody reads it"
-        )
-        if near:
+        what = f"the pallet `{before.name}` is gone, and with it what clients know"
+        if before.storage:
+            near = [
+                pallet.name
+                for pallet in self._new.pallets
+                if pallet.storage == before.storage
+                and all(pallet.name != known.name for known in self._old.pallets)
+            ]
+            now = f"now called `{near[0]}`" if near else "gone"
             what = (
-                f"the pallet `{before.name}` is now called `{near[0]}`, and its state "
-                f"stays under `{before.name}/`, where nobody reads it"
+                f"the pallet `{before.name}` is {now}: its state stays under "
+                f"`{before.name}/`, and nobody reads it"
             )
         line = f'name = "{before.name}"  # or keep it empty, and delete in a migration'
         self._add(self._places.runtime("pallets"), "pallet-removed", what, line)
@@ -222,7 +224,9 @@ class Comparison:
         if raised:
             self._gap(before, after, asked)
         self._calls(before, after)
-        self._errors(before, after)
+        self._getters(before, after)
+        self._notes("event-removed", before, before.events, after.events)
+        self._notes("error-removed", before, before.errors, after.errors)
 
     def _gap(self, before: PalletSpec, after: PalletSpec, asked: AskedPallet) -> None:
         oldest = asked.migrates_from
@@ -306,20 +310,58 @@ class Comparison:
                     "call-changed",
                     f"{found}: calls of {label} that wait sealed on L1 fail, or mean "
                     "something else",
-                    f"def {old.name}(self, ctx: Context{_arguments(old)}, …=…)  "
+                    f"def {old.name}(self, ctx: Context{_arguments(old) or ', *'}, …=…)  "
                     "# append arguments, with defaults",
                 )
 
-    def _errors(self, before: PalletSpec, after: PalletSpec) -> None:
-        there = {error.name for error in after.errors}
-        for error in before.errors:
-            if error.name not in there:
+    def _getters(self, before: PalletSpec, after: PalletSpec) -> None:
+        there = {getter.name: getter for getter in after.getters}
+        for old in before.getters:
+            label = f"{before.name}.{old.name}"
+            reader = "" if old.public else ", reader: AccountId"
+            head = f"def {old.name}(self, ctx: Context{reader}"
+            new = there.get(old.name)
+            if new is None:
                 self._add(
-                    self._places.pallet(after.name, "errors"),
-                    "error-removed",
-                    f"the error {error.name} of `{before.name}` is gone, and clients "
+                    self._places.pallet(after.name),
+                    "getter-removed",
+                    f"the getter {label} is gone: whoever asks it gets "
+                    "UnknownGetterError",
+                    f"{head}{_arguments(old)}) -> …: raise …  # a @getter with an error of its own",
+                )
+                continue
+            found = self._reader.fields(old.args, new.args, label)
+            if found:
+                place = self._places.pallet(after.name, old.name)
+                self._add(
+                    self._places.field(found, place)
+                    if not found.startswith(label)
+                    else place,
+                    "getter-changed",
+                    f"{found}: clients that ask {label} as before are refused, or "
+                    "mean something else",
+                    f"{head}{_arguments(old) or ', *'}, …=…) -> …  "
+                    "# append arguments, with defaults",
+                )
+
+    def _notes(
+        self,
+        rule: str,
+        pallet: PalletSpec,
+        before: Iterable[NoteSpec],
+        after: Iterable[NoteSpec],
+    ) -> None:
+        """Names that clients know: of events and of errors."""
+        kind = rule.partition("-")[0]
+        there = {note.name for note in after}
+        for note in before:
+            if note.name not in there:
+                self._add(
+                    self._places.pallet(pallet.name, f"{kind}s"),
+                    rule,
+                    f"the {kind} {note.name} of `{pallet.name}` is gone, and clients "
                     "know it by its name",
-                    f"errors = (…, {error.name})",
+                    f"{kind}s = (…, {note.name})",
                 )
 
     def _add(self, place: Place, rule: str, what: str, write: str) -> None:
@@ -332,8 +374,8 @@ def _structs(metadata: RuntimeMetadata) -> Mapping[str, StructSpec]:
     return {struct.name: struct for struct in metadata.types}
 
 
-def _arguments(call: CallSpec) -> str:
-    """The arguments of a call as they were written, as far as metadata tells."""
+def _arguments(call: CallSpec | GetterSpec) -> str:
+    """The arguments as they were written, as far as metadata tells."""
     if not call.args:
         return ""
     kinds = (f"{arg.name}: {shown(arg.spec, bounds=False)}" for arg in call.args)
