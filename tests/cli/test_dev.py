@@ -30,6 +30,15 @@ PATIENCE = 120.0
 _SEALIFT = (sys.executable, "-m", "sealift", "dev")
 
 
+def edit_pallet(folder: Path, *words: str) -> None:
+    path = folder / "app" / folder.name / "pallet.py"
+    text = path.read_text()
+    for old, new in zip(words[::2], words[1::2], strict=True):
+        assert old in text, old
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
 class Author:
     """Somebody at a keyboard, without a terminal unless it is given one."""
 
@@ -83,12 +92,7 @@ class Author:
         return json.loads(done.stdout)
 
     def edit(self, *words: str) -> None:
-        path = self.folder / "app" / self.folder.name / "pallet.py"
-        text = path.read_text()
-        for old, new in zip(words[::2], words[1::2], strict=True):
-            assert old in text, old
-            text = text.replace(old, new)
-        path.write_text(text)
+        edit_pallet(self.folder, *words)
 
     def family(self) -> dict[int, str]:
         """Whatever runs below it, and when it was started."""
@@ -260,16 +264,52 @@ def test_a_killed_loop_leaves_nothing_behind(folder: Path, tmp_path: Path) -> No
         os.close(theirs)
 
 
+CLOCK = ("=ctx.block.height", "=time.time()", "import msgspec\n",
+         "import time\nimport msgspec\n")  # fmt: skip
+
+
 @pytest.mark.process
-def test_an_application_that_is_refused_does_not_start(
+@pytest.mark.timeout(200)
+def test_an_application_that_is_refused_at_the_start_waits_for_the_edit(
     folder: Path, tmp_path: Path
 ) -> None:
+    edit_pallet(folder, *CLOCK)
+    genesis = folder / "genesis.json"
+    good = genesis.read_text()
     with author(folder, tmp_path / "scratch") as me:
-        me.end()
-        me.edit("=ctx.block.height", "=time.time()", "import msgspec\n",
-                "import time\nimport msgspec\n")  # fmt: skip
+        said = me.hears(r"^u or Enter: try again")
+        assert "clock: `time.time` reads a clock" in said
+        assert "the application is refused: got 2 findings" in said
+        me.press("s")  # nothing runs that could be asked
+        me.hears(r"^u or Enter: try again")
+        me.press("u")
+        assert "the application is refused" in me.hears(r"^u or Enter: try again")
+        me.edit(*(word for pair in zip(CLOCK[1::2], CLOCK[::2], strict=True)
+                  for word in pair))  # fmt: skip
+        genesis.write_text("[]")
+        me.press("u")
+        assert "genesis.json is wrong" in me.hears(r"^u or Enter: try again")
+        assert me.family() == {}
+        genesis.write_text(good)
+        me.press("u")
+        assert "ready http://" in me.hears(r"^u or Enter: build")
+        assert me.client("call", "notes.keep", "text=hello")["outcome"] == "ok"
+        me.press("q")
+        assert me.process.wait(timeout=60) == 0
+        assert "Traceback" not in me.said
+
+
+@pytest.mark.process
+def test_an_application_that_is_refused_and_left_ends_by_its_refusal(
+    folder: Path,
+) -> None:
+    edit_pallet(folder, *CLOCK)
     done = subprocess.run(
-        [*_SEALIFT, str(folder)], capture_output=True, text=True, check=False
+        [*_SEALIFT, str(folder)],
+        stdin=subprocess.DEVNULL,  # the end of the input is q
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert "clock: `time.time` reads a clock" in done.stdout

@@ -310,8 +310,8 @@ class Comparison:
                     "call-changed",
                     f"{found}: calls of {label} that wait sealed on L1 fail, or mean "
                     "something else",
-                    f"def {old.name}(self, ctx: Context{_arguments(old) or ', *'}, …=…)  "
-                    "# append arguments, with defaults",
+                    f"def {old.name}(self, ctx: Context{_arguments(old) or ', *'}, "
+                    "…=…)  # append arguments, with defaults",
                 )
 
     def _getters(self, before: PalletSpec, after: PalletSpec) -> None:
@@ -327,7 +327,8 @@ class Comparison:
                     "getter-removed",
                     f"the getter {label} is gone: whoever asks it gets "
                     "UnknownGetterError",
-                    f"{head}{_arguments(old)}) -> …: raise …  # a @getter with an error of its own",
+                    f"{head}{_arguments(old)}) -> …: raise …  "
+                    "# a @getter with an error of its own",
                 )
                 continue
             found = self._reader.fields(old.args, new.args, label)

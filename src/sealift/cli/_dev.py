@@ -25,6 +25,8 @@ _KEYS: Final = (
     "u or Enter: build what you have edited, and upgrade · s: status · q: quit"
 )
 
+_AGAIN: Final = "u or Enter: try again what you have edited · q: quit"
+
 
 @click.command()
 @click.argument("application", type=PATH, default=Path(), metavar="[APP]")
@@ -115,15 +117,39 @@ async def _play(application: Path, folder: Path, block_ms: int) -> None:
         workshop, clock=clock, entropy=system_entropy, say=say, count=screen.count
     )
     try:
-        await loop.start(block_ms=block_ms)
-        say(f"ready {loop.running.url} card={workshop.home.card}")
-        for line in loop.examples():
-            say(f"  {line}")
+        await loop.prepare(block_ms=block_ms)
         with pressed_keys() as keys:
+            await _start(loop, keys, say)
+            say(f"ready {loop.running.url} card={workshop.home.card}")
+            for line in loop.examples():
+                say(f"  {line}")
             say(click.style(_KEYS, bold=True))
             await _obey(loop, keys, say)
     finally:
         await asyncio.shield(loop.stop())
+
+
+async def _start(loop: Loop, keys: Keys, say: Callable[[str], None]) -> None:
+    """Start it; an author's mistake is a line, and `u` tries again.
+
+    Raises:
+        SealiftError: It cannot be started; or it was refused, and `q` was pressed.
+    """
+    while True:
+        try:
+            await loop.start()
+        except SealiftError as error:
+            if loop.has_begun:
+                raise
+            _tell(error, say)
+            key = ""
+            while key != "u":
+                say(click.style(_AGAIN, bold=True))
+                key = await keys.next()
+                if key == QUIT:
+                    raise
+        else:
+            return
 
 
 async def _obey(loop: Loop, keys: Keys, say: Callable[[str], None]) -> None:
@@ -173,6 +199,10 @@ def _report(work: "asyncio.Task[None]", say: Callable[[str], None]) -> None:
     try:
         work.result()
     except SealiftError as error:
-        line = shown_safely(" ".join(str(error).split()))
-        say(click.style(f"{error.code}: {line}", fg="red"))
+        _tell(error, say)
     say(click.style(_KEYS, bold=True))
+
+
+def _tell(error: SealiftError, say: Callable[[str], None]) -> None:
+    line = shown_safely(" ".join(str(error).split()))
+    say(click.style(f"{error.code}: {line}", fg="red"))

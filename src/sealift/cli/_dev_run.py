@@ -127,6 +127,8 @@ class Loop:
         self._block_ms = 1
         self._running: Version | None = None
         self._l1_url = ""
+        self._port = 0
+        self._has_begun = False
 
     @property
     def running(self) -> Version:
@@ -139,23 +141,41 @@ class Loop:
             raise DevError("nothing runs yet")
         return self._running
 
-    async def start(self, *, block_ms: int) -> None:
+    @property
+    def has_begun(self) -> bool:
+        """Whether chain or worker were started, well or not."""
+        return self._has_begun
+
+    async def prepare(self, *, block_ms: int) -> None:
+        """Make the chain, the simulator and the keys, for an application that is there.
+
+        Raises:
+            ApplicationError: There is none.
+            FileError: It cannot be written.
+        """
+        await asyncio.to_thread(read_application, self._workshop.application)
+        self._block_ms = block_ms
+        (self._port,) = free_ports(1, entropy=self._entropy)
+        await asyncio.to_thread(self._workshop.make, block_ms=block_ms, port=self._port)
+
+    async def start(self) -> None:
         """Check and build the application, start chain and worker, make the shard.
+
+        What is refused before it `has_begun` is the author's to mend, and may be
+        started again.
 
         Raises:
             SealiftError: Why it cannot be started, by name.
         """
-        self._block_ms = block_ms
         await self._check(None)
-        (port,) = free_ports(1, entropy=self._entropy)
-        await asyncio.to_thread(self._workshop.make, block_ms=block_ms, port=port)
-        self._tries = 1
+        self._tries += 1
         bundle = await self._build()
-        self._l1_url = await self._serve(
-            "chain", "chain", "start", self._home.chain, port
-        )
-        self._done("chain", f"{self._l1_url}, a block every {block_ms} ms")
         blob = await asyncio.to_thread(self._workshop.write_genesis, bundle)
+        self._has_begun = True
+        self._l1_url = await self._serve(
+            "chain", "chain", "start", self._home.chain, self._port
+        )
+        self._done("chain", f"{self._l1_url}, a block every {self._block_ms} ms")
         async with self._l1() as l1:
             await self._create_shard(l1, bundle, blob)
             version = await self._start_worker(bundle, SEATS[0], upstream="")
@@ -226,7 +246,7 @@ class Loop:
             raise DevError(
                 "the application is refused",
                 got=f"{len(found)} finding{'s' * (len(found) > 1)}, above",
-                hint="Write the lines, and press u again" if previous else "",
+                hint="Write the lines, and press u again",
             )
 
     async def _build(self) -> Bundle:
