@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from sealift.cli._bench import NAMES, bench
+from sealift.cli._bench import NAMES, BenchError, bench
 from sealift.cli._bench_report import (
     BUDGETS,
     BenchFileError,
@@ -124,6 +124,7 @@ def test_json_is_what_is_compared_with(tmp_path: Path) -> None:
         b"",
         b"\xff",
         b"[]",
+        b"{}",
         b'{"exec": 1}',
         b'{"exec": {"value": 1}}',
         b'{"exec": {"value": 1, "floor": 1, "ratio": "good"}}',
@@ -142,6 +143,13 @@ def test_a_file_of_something_else_is_refused_by_name(
     assert isinstance(done.exception, BenchFileError)
     with pytest.raises(BenchFileError):
         read_results(tmp_path / "none.json")
+
+
+def test_a_comparison_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    file = written(tmp_path, "now.json", FIGURES)
+    done = run("--from", file, "--against", file, "--json")
+    assert isinstance(done.exception, BenchError)
+    assert "compares none" in str(done.exception)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from sealift.base import decode
-from sealift.cli import _dev_keys
+from sealift.cli import _dev, _dev_keys
 from sealift.cli._app_new import make_application
 from sealift.cli._application import application_metadata
 from sealift.cli._dev_home import DevHome, example_commands
@@ -346,6 +346,24 @@ def test_nothing_runs_before_it_is_started(tmp_path: Path) -> None:
             await loop.status()
 
     asyncio.run(ask())
+
+
+def test_what_fails_halfway_ends_and_does_not_wait_for_a_key() -> None:
+    """A chain that runs, or a shard that is half made, is not for the author to mend."""
+
+    class Half:
+        has_begun = True
+
+        async def start(self) -> None:
+            raise DevError("the chain does not start")
+
+    async def begin() -> None:
+        keys = _dev_keys.Keys(asyncio.get_running_loop())
+        half: Any = Half()
+        with pytest.raises(DevError, match="does not start"):
+            await asyncio.wait_for(_dev._start(half, keys, print), timeout=5)
+
+    asyncio.run(begin())
 
 
 def test_examples_can_be_pasted(folder: Path, tmp_path: Path) -> None:

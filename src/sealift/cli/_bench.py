@@ -85,6 +85,13 @@ def bench(
         raise BenchError(
             "--only, --all and --from exclude each other", expected="one of them"
         )
+    if as_json and against is not None:
+        raise BenchError(
+            "--json prints figures and compares none",
+            got=f"--against {against}",
+            expected="one of them",
+            hint="Keep the figures, then compare: --from FILE --against FILE",
+        )
     before = None if against is None else read_results(against)
     if from_file is None:
         found = _measured(["--all"] if everything else only)

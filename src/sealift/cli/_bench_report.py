@@ -70,7 +70,7 @@ def read_results(path: Path) -> Results:
     except OSError as error:
         raise BenchFileError(
             f"{path} cannot be read ({error.strerror})",
-            hint="sealift bench --json > benches/VERSION.json writes such a file.",
+            hint="sealift bench --all --json > benches/VERSION.json writes such a file.",
         ) from error
     return parse_results(raw, str(path))
 
@@ -88,6 +88,10 @@ def parse_results(raw: bytes, what: str) -> Results:
             f"{what}: no figures of benchmarks ({error})",
             expected='{"NAME": {"value": …, "unit": …, "floor": …, "ratio": …}, …}',
         ) from error
+    if not found:
+        raise BenchFileError(
+            f"{what}: no figures of benchmarks", got="{}", expected="one, or more"
+        )
     for name, result in found.items():
         for figure in ("value", "floor", "ratio"):
             if math.isnan(_number(result, figure)):
