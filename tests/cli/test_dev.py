@@ -349,7 +349,7 @@ def test_nothing_runs_before_it_is_started(tmp_path: Path) -> None:
 
 
 def test_what_fails_halfway_ends_and_does_not_wait_for_a_key() -> None:
-    """A chain that runs, or a shard that is half made, is not for the author to mend."""
+    """A chain that runs, or half a shard, is not for the author to mend."""
 
     class Half:
         has_begun = True

@@ -70,7 +70,7 @@ def read_results(path: Path) -> Results:
     except OSError as error:
         raise BenchFileError(
             f"{path} cannot be read ({error.strerror})",
-            hint="sealift bench --all --json > benches/VERSION.json writes such a file.",
+            hint="sealift bench --all --json > benches/VERSION.json writes one.",
         ) from error
     return parse_results(raw, str(path))
 
