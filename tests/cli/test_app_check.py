@@ -296,6 +296,7 @@ def test_an_application_that_cannot_be_imported_is_named_with_its_line(
         assert f"app/notes/runtime.py:{line}: " in said.out + said.err
         assert words in said.out + said.err
         assert "Traceback" not in said.err
+        assert f"write: {text.splitlines()[-1]}" not in said.out  # what is wrong
     path.write_text(good.replace("runtime = ", "another = "))
     said = sealift("app", "check", folder)
     assert "has no attribute 'runtime'" in said.err

@@ -57,7 +57,7 @@ RULES: Final[Mapping[str, tuple[str, str]]] = {
         "is not among what an enclave gives an application",
         "sealift.base, .crypto, .frame, .protocol, .stf, msgspec, or a module in app/",
     ),
-    "syntax": ("is not Python that can be read", "shorter, and as Python reads it"),
+    "syntax": ("is not Python that can be read", "what Python reads; less within itself"),
 }
 
 #: Modules that an application may import; what is below them, too, by its own name.

@@ -67,7 +67,8 @@ def judge_sources(files: Mapping[str, bytes]) -> list[Finding]:
             line = getattr(error, "lineno", None) or 1
             said = getattr(error, "msg", None) or str(error)
             text = (getattr(error, "text", None) or "").strip()
-            found.append(_finding("syntax", f"app/{path}", line, said, text))
+            what = f"`{text}` ({said})" if text else said
+            found.append(_finding("syntax", f"app/{path}", line, what))
     order = SetOrder(sources)
     for module in sources.modules.values():
         judge = _Judge(sources, module, order)
