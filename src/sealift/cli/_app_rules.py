@@ -57,7 +57,7 @@ RULES: Final[Mapping[str, tuple[str, str]]] = {
         "is not among what an enclave gives an application",
         "sealift.base, .crypto, .frame, .protocol, .stf, msgspec, or a module in app/",
     ),
-    "syntax": ("is not Python that can be read", "what Python reads; less within itself"),
+    "syntax": ("is not Python that can be read", "what Python reads, nested less"),
 }
 
 #: Modules that an application may import; what is below them, too, by its own name.
