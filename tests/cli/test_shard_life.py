@@ -135,6 +135,16 @@ def test_workers_are_listed_as_the_registry_proves_them(
     assert found["url"] == world.enclave.url
     assert found["runs_now"] is True
     assert found["answers"] == "yes"
+    assert "missing" not in said.err, "all blocks were looked through"
+
+
+def test_a_list_of_workers_says_where_it_may_lack_some(
+    world: World, card: Path, sealift: Any
+) -> None:
+    said = sealift("client", "list-workers", "--card", card, "--blocks", 1)
+    assert said.code == 0
+    assert "Looked through blocks from " in said.err
+    assert "--blocks" in said.err
 
 
 def test_a_shard_stands_as_l1_proves_it(world: World, card: Path, sealift: Any) -> None:

@@ -131,6 +131,7 @@ class Enclave:
         self.shielding = hpke_generate(HpkeSuite.X25519, system_entropy)
         self.receipts: dict[bytes, SealedReceipt] = {}
         self.executed = Height(0)
+        self.head, self.time = Height(0), 0
         self.root = sha256(b"genesis root")
         self.confirm = True
         #: What the HTTP side does instead of its duty.

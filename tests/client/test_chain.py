@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from shard_world import CHAIN, World
+from shard_world import CHAIN, RICH, World
 
 from sealift.base import AccountId, Digest, Epoch, Height, ShardId
 from sealift.client import (
@@ -282,8 +282,34 @@ def test_instances_are_found_in_blocks_and_proven(world: World, play: Any) -> No
         return await find_instances(proven(world), world.shard, blocks=blocks)
 
     found = play(story(10_000))
-    assert [one.record.url for one in found] == [world.enclave.url]
-    assert found[0].refusal == ""
+    assert [one.record.url for one in found.instances] == [world.enclave.url]
+    assert found.instances[0].refusal == ""
+    assert found.complete
+
+
+def test_whoever_registered_long_ago_is_found_by_what_it_confirms(
+    world: World, play: Any
+) -> None:
+    """A registration counts for 100,000 blocks; nobody looks back so far."""
+
+    async def story() -> Any:
+        record = await proven(world).enclave(account_of(world.enclave.secret))
+        assert record is not None
+        async with asyncio.timeout(60):
+            while world.enclave.head <= record.attested_at:
+                await asyncio.sleep(0.1)
+            async with world.user(RICH) as user:
+                call = {"dest": account_of(sha256(b"bob")), "amount": 1}
+                await user.call("balances.transfer", call, confirmed=True)
+        # Blocks come while it looks: it may look back so far, and no further.
+        blocks = await world.l1.height() - record.attested_at
+        spoke = await find_instances(proven(world), world.shard, blocks=blocks)
+        assert spoke.since > record.attested_at
+        return spoke
+
+    spoke = play(story())
+    assert [one.record.url for one in spoke.instances] == [world.enclave.url]
+    assert not spoke.complete
 
 
 def test_a_node_that_answers_garbage_is_refused_by_name(

@@ -27,6 +27,7 @@ from ._client_words import (
     within_option,
     worker_option,
 )
+from ._forecast import say_how_far
 from ._output import emit, emit_rows, json_option
 from ._params import ACCOUNT, AMOUNT, HEX32, NUMBER, PATH, run
 
@@ -254,11 +255,13 @@ def ask(
     type=click.IntRange(min=1),
     default=2000,
     show_default=True,
-    help="How many blocks to look through for registrations.",
+    help="How many blocks to look through for workers.",
 )
 @json_option
 def list_workers(*, card: Path, blocks: int, as_json: bool) -> None:
     r"""Workers of the shard, as L1's registry proves them, and who answers.
+
+    Those are found that registered or confirmed a root in the last --blocks blocks.
 
     \b
     Example:
@@ -271,7 +274,9 @@ async def _instances(card: Path, blocks: int) -> list[dict[str, object]]:
     known = read_card(card)
     rows: list[dict[str, object]] = []
     async with open_workers(known) as (chain, workers):
-        for found in await find_instances(chain, known.shard_id, blocks=blocks):
+        spoke = await find_instances(chain, known.shard_id, blocks=blocks)
+        say_how_far(spoke)
+        for found in spoke.instances:
             record = found.record
             try:
                 await workers.get(record.url, "/healthz")

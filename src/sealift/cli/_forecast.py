@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from sealift.base import MrSigner
-from sealift.client import KnownInstance, ProvenChain, find_instances
+from sealift.client import FoundInstances, ProvenChain, find_instances
 from sealift.ledger import forecast
 from sealift.protocol import (
     EnclaveRecord,
@@ -16,6 +16,7 @@ from sealift.protocol import (
     ShardStatus,
 )
 
+from ._output import say
 from ._records import Government
 
 
@@ -32,10 +33,18 @@ async def registered(
     chain: ProvenChain, now: Government, *, blocks: int
 ) -> list[EnclaveRecord]:
     """Records of the shard's instances, as far as blocks name them; each proven."""
-    found: list[KnownInstance] = await find_instances(
-        chain, now.schedule.shard, blocks=blocks
-    )
-    return [one.record for one in found]
+    found = await find_instances(chain, now.schedule.shard, blocks=blocks)
+    say_how_far(found)
+    return [one.record for one in found.instances]
+
+
+def say_how_far(found: FoundInstances) -> None:
+    """Tell people if there may be instances that were not found."""
+    if not found.complete:
+        say(
+            f"Looked through blocks from {found.since} on: who registered before and "
+            "has confirmed nothing since is missing. --blocks N looks further back."
+        )
 
 
 def forecast_rows(

@@ -46,7 +46,7 @@ blocks_option = click.option(
     type=click.IntRange(min=1),
     default=2000,
     show_default=True,
-    help="How many blocks to look through for registrations.",
+    help="How many blocks to look through for instances.",
 )
 GRAMINE: Final = "gramine-sgx"
 _GENERATION: Final = re.compile(r"[0-9]{1,9}", re.ASCII)

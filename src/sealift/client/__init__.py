@@ -15,7 +15,7 @@ from ._card import (
     write_card,
 )
 from ._chain import CLIENT_RULES, ProvenChain, TrustedEnclave
-from ._discovery import KnownInstance, find_instances
+from ._discovery import FoundInstances, KnownInstance, find_instances
 from ._errors import (
     CallFailedError,
     CardError,
@@ -51,6 +51,7 @@ __all__ = [
     "ClientError",
     "EnclaveNotTrustedError",
     "EvidenceExportError",
+    "FoundInstances",
     "KnownInstance",
     "NodeSource",
     "NotConfirmedError",

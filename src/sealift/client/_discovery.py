@@ -12,7 +12,11 @@ from sealift.protocol import EnclaveRecord, Transaction
 
 from ._chain import ProvenChain
 
-_REGISTER: Final = "teerex.register_sgx_enclave"
+#: Calls in which an instance names itself and its shard, and in which argument.
+_NAMED_IN: Final = {
+    "teerex.register_sgx_enclave": "statement",
+    "enclave_bridge.confirm": "confirmation",
+}
 _AT_ONCE: Final = 16
 
 
@@ -24,13 +28,32 @@ class KnownInstance:
     refusal: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundInstances:
+    """Instances of a shard that spoke on L1 from block ``since`` on.
+
+    Others may stand in the registry unless ``since`` is the first block: it has no
+    list that can be proven.
+    """
+
+    instances: tuple[KnownInstance, ...]
+    since: Height
+
+    @property
+    def complete(self) -> bool:
+        """Whether all blocks there are were looked through."""
+        return self.since == 1
+
+
 async def find_instances(
     chain: ProvenChain, shard: ShardId, *, blocks: int
-) -> list[KnownInstance]:
-    """Instances that registered in the last blocks and still stand in the registry.
+) -> FoundInstances:
+    """Instances that spoke in the last blocks and still stand in the registry.
 
-    Which keys to look for is taken from the node's blocks; what is returned of
-    them is proven. A node can hide instances, not invent them.
+    A registration counts for longer than anybody looks back; so whoever confirms a
+    root is found too, however long ago it registered. Which keys to look for is
+    taken from the node's blocks; what is returned of them is proven. A node can hide
+    instances, not invent them.
 
     Args:
         chain: L1, proven.
@@ -38,13 +61,14 @@ async def find_instances(
         blocks: How many blocks to look through.
     """
     head = await chain.follow()
-    heights = range(max(1, head.height - blocks + 1), head.height + 1)
+    since = Height(max(1, head.height - blocks + 1))
+    heights = range(since, head.height + 1)
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def look(height: int) -> list[AccountId]:
         async with gate:
             found = await chain.node.block(Height(height))
-        return [key for tx in found.block.txs for key in _registered(tx, shard)]
+        return [key for tx in found.block.txs for key in _named(tx, shard)]
 
     keys = await asyncio.gather(*(look(height) for height in heights))
     instances = []
@@ -58,16 +82,16 @@ async def find_instances(
             instances.append(KnownInstance(record=record, refusal=str(error)))
         else:
             instances.append(KnownInstance(record=record, refusal=""))
-    return instances
+    return FoundInstances(instances=tuple(instances), since=since)
 
 
-def _registered(tx: bytes, shard: ShardId) -> list[AccountId]:
+def _named(tx: bytes, shard: ShardId) -> list[AccountId]:
     try:
         body = decode(Transaction, tx).body
-        if body.call != _REGISTER:
+        if body.call not in _NAMED_IN:
             return []
         call = RuntimeCall(name=body.call, args=body.args)
-        statement = _metadata().decode_call(call).args["statement"]
+        statement = _metadata().decode_call(call).args[_NAMED_IN[body.call]]
     except (DecodeError, CallArgumentsError):
         return []
     if not isinstance(statement, dict) or statement.get("shard") != "0x" + shard.hex():
