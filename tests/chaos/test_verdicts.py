@@ -1,7 +1,9 @@
 """The campaign's judges, shown what they are there to find."""
 
 import asyncio
+import errno
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from sealift.base import decode
-from sealift.cli import run_cli
+from sealift.cli import _chaos, run_cli
 from sealift.cli._application import (
     application_metadata,
     example,
@@ -26,6 +28,7 @@ from sealift.cli._chaos_run import Run, Struck, Verdict
 from sealift.cli._chaos_trace import Trace
 from sealift.crypto import HpkeSuite, hpke_generate, sha256, system_entropy
 from sealift.frame import RuntimeMetadata
+from sealift.transport.files import FileError
 
 ONE, TWO = sha256(b"one"), sha256(b"two")
 
@@ -311,6 +314,29 @@ def test_wrong_words_are_refused_before_anything_is_made(
     assert "--runs" in refused("--runs", "0")
     assert "--jobs" in refused("--jobs", "0")
     assert "--seed" in refused("--seed", "-1")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), "no space to write"),
+        (shutil.Error([("a", "b", "No space left")]), "No space left"),
+    ],
+)
+def test_a_run_that_finds_no_room_ends_the_campaign_by_name(
+    error: OSError, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ground(*_: object, **__: object) -> None:
+        """None is needed: no run comes so far."""
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(_chaos, "make_ground", ground)
+    monkeypatch.setattr(_chaos, "copy_ground", full)
+    campaign = Campaign(seeds=range(7, 9), jobs=2, say=lambda _: None)
+    with pytest.raises(FileError, match=said):
+        asyncio.run(campaign.play(tmp_path))
 
 
 def test_what_is_kept_of_a_violation_and_what_could_not_be(tmp_path: Path) -> None:

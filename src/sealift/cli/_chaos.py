@@ -13,12 +13,19 @@ from pathlib import Path
 
 import click
 
+from sealift.base import SealiftError
 from sealift.transport.clock import WallClock
-from sealift.transport.files import FileError, make_folder, write_durably
+from sealift.transport.files import (
+    FileError,
+    make_folder,
+    refuse_write,
+    write_durably,
+)
 
 from ._chaos_ground import Ground, copy_ground, make_ground
 from ._chaos_plan import VICTIMS, plan
 from ._chaos_run import Run, Verdict
+from ._demo_story import first_of
 from ._params import PATH
 
 _MOST_JOBS = 64
@@ -158,7 +165,7 @@ class Campaign:
         """Play them all in a folder that is the campaign's own.
 
         Raises:
-            SealiftError: There is no ground to play on.
+            SealiftError: There is no ground to play on, or no room.
         """
         began = time.monotonic()
         for wanted in (self.keep, self.trace):
@@ -169,9 +176,12 @@ class Campaign:
             folder / "ground", WallClock(), block_ms=self.block_ms
         )
         seeds = iter(self.seeds)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self.jobs, len(self.seeds))):
-                group.create_task(self._some(ground, folder, seeds))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self.jobs, len(self.seeds))):
+                    group.create_task(self._some(ground, folder, seeds))
+        except* SealiftError as errors:
+            raise first_of(errors) from None
         self.seconds = time.monotonic() - began
 
     async def _some(self, ground: Ground, folder: Path, seeds: Iterator[int]) -> None:
@@ -183,7 +193,11 @@ class Campaign:
 
     async def play_one(self, ground: Ground, folder: Path, seed: int) -> Verdict:
         """One run in a folder of its own, which goes afterwards."""
-        stage = await asyncio.to_thread(copy_ground, ground, folder)
+        try:
+            stage = await asyncio.to_thread(copy_ground, ground, folder)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            refuse_write(error, folder)
         run = Run(ground, stage, seed, plan(seed))
         try:
             verdict = await run.play()

@@ -120,7 +120,7 @@ class Story:
                             task.cancel()
                         await asyncio.gather(*tasks, return_exceptions=True)
         except* SealiftError as errors:
-            raise _first(errors) from errors
+            raise first_of(errors) from errors
         finally:
             await self.processes.stop_all()
 
@@ -486,7 +486,8 @@ def _copy_home(source: Path, copy: Path) -> None:
         shutil.copytree(folder, copy / "snapshots" / folder.name)
 
 
-def _first(errors: BaseExceptionGroup[SealiftError]) -> SealiftError:
+def first_of(errors: BaseExceptionGroup[SealiftError]) -> SealiftError:
+    """The first error of a group of tasks, by which the group ended."""
     found: BaseException = errors
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]

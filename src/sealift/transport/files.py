@@ -243,7 +243,7 @@ def refuse_write(error: OSError, path: Path) -> NoReturn:
             "something is there already", got=str(path), hint="Nothing is overwritten"
         ) from error
     raise FileError(
-        f"{path} cannot be written ({error.strerror})",
+        f"{path} cannot be written ({error.strerror or error})",
         hint="What was there before is untouched",
     ) from error
 
