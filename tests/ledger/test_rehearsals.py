@@ -59,10 +59,12 @@ BLOCKS_AHEAD = 14
 class Stage:
     """A gated shard whose generation 1 is pending, and three of its instances."""
 
-    def __init__(self, world: Any, *, required: int = 2, **config: Any) -> None:
+    def __init__(
+        self, world: Any, *, required: int = 2, rules: Any = None, **config: Any
+    ) -> None:
         self.world = world
         self.old = world.instance("old")
-        self.shard = gated(world, required=required)
+        self.shard = gated(world, required=required, **rules or {})
         world.collateral()
         world.register(self.shard, self.old)
         world.publish_key(self.shard, self.old)
@@ -123,17 +125,53 @@ class Stage:
         return self.world.read(RehearsalGate, gate_key(self.shard))
 
     def terms_order(self, required: int, by: int, **fields: Any) -> RehearsalsOrder:
-        schedule = self.world.schedule(self.shard)
-        base = {
-            "chain_id": self.world.genesis.chain_id,
-            "shard": self.shard,
-            "serial": schedule.serial,
-            "required": required,
-            "postpone_by": by,
-            "effective_at": self.world.next + schedule.rules.longest_notice,
-            "expiry": self.world.height + 50,
-        }
-        return RehearsalsOrder(**(base | fields))
+        return terms_order(self.world, self.shard, required, by, **fields)
+
+    def postpone_order(self, at: int) -> PostponeOrder:
+        return PostponeOrder(
+            chain_id=self.world.genesis.chain_id,
+            shard=self.shard,
+            serial=self.world.schedule(self.shard).serial,
+            generation=1,
+            upgrade_at=at,
+            expiry=self.world.height + 50,
+        )
+
+    def crowd(self, **said: Any) -> list[Any]:
+        """As many platforms as words are kept, each with a word; XYZ is put off."""
+        world = self.world
+        world.submit(self.postpone_order(self.order.upgrade_at + 60))
+        crowd = [world.instance(f"crowd{n}", world.CODE_B) for n in range(MAX_WORDS)]
+        for call, arguments in (
+            (
+                "teerex.register_sgx_enclave",
+                lambda one: world.registration(self.shard, one),
+            ),
+            (
+                "enclave_bridge.post_rehearsal",
+                lambda one: self.arguments(one, **said),
+            ),
+        ):
+            txs = [world.tx(call, by="operator", **arguments(one)) for one in crowd]
+            for result in world.block(*txs):
+                world.told(result)
+        return crowd
+
+
+def terms_order(
+    world: Any, shard: bytes, required: int, by: int, **fields: Any
+) -> RehearsalsOrder:
+    schedule = world.schedule(shard)
+    base = {
+        "chain_id": world.genesis.chain_id,
+        "shard": shard,
+        "serial": schedule.serial,
+        "required": required,
+        "postpone_by": by,
+        "effective_at": world.next + schedule.rules.longest_notice,
+        "expiry": world.height + 50,
+    }
+    return RehearsalsOrder(**(base | fields))
 
 
 def gated(
@@ -324,18 +362,43 @@ def test_a_cancel_that_was_signed_before_still_cancels(stage: Stage) -> None:
 
 def test_no_order_that_was_signed_before_makes_it_run_sooner(stage: Stage) -> None:
     world = stage.world
-    late = PostponeOrder(
-        chain_id=world.genesis.chain_id,
-        shard=stage.shard,
-        serial=world.schedule(stage.shard).serial,
-        generation=1,
-        upgrade_at=stage.order.upgrade_at + BY - 1,
-        expiry=world.height + 50,
-    )
+    late = stage.postpone_order(stage.order.upgrade_at + BY - 1)
     world.blocks_until(stage.order.upgrade_at - 1)
     with pytest.raises(Exception, match="put off"):
         world.submit(late)
     assert stage.entry.upgrade_at == stage.order.upgrade_at + BY
+
+
+def test_an_upgrade_that_never_comes_holds_no_vulnerability_day_up(world: Any) -> None:
+    """Floors, maintenance and cancels ask for no rehearsal; the fix asks for its own.
+
+    What waits in vain must go first: whatever follows it is put off with it.
+    """
+    hasty = {"emergency_notice": 3, "emergency_floor": 2}
+    stage = Stage(world, required=1, rules=hasty)
+    shard, first = stage.shard, stage.order.upgrade_at
+    world.blocks_until(first + BY - 1)
+    assert stage.entry.upgrade_at == first + 2 * BY
+    world.submit(world.status_order(shard, mode="maintenance", min_isv_svn=1))
+    world.block()
+    status = world.schedule(shard).status
+    assert (status.mode, status.min_isv_svn) == ("maintenance", 1)
+    world.submit(world.cancel_order(shard, 1))
+    mended = world.instance("mended", world.CODE_C)
+    order = world.upgrade_order(
+        shard,
+        config=world.config(world.CODE_C),
+        emergency=True,
+        release_from=world.next + 3,
+        upgrade_at=world.next + 5,
+    )
+    world.submit(order)
+    world.register(shard, mended)
+    entry = world.schedule(shard).entry(2)
+    world.blocks_until(entry.release_from - 1)
+    stage.post(mended, generation=2, order=entry.order, upgrade_at=entry.upgrade_at)
+    world.blocks_until(order.upgrade_at)
+    assert world.record(shard).generation == 2
 
 
 # who may post, and what
@@ -408,6 +471,21 @@ def test_a_word_for_another_shard_counts_nowhere_else(stage: Stage) -> None:
     assert stage.kept() is None
 
 
+def test_an_instance_speaks_for_no_other_shard_that_brings_in_the_same_code(
+    stage: Stage,
+) -> None:
+    world = stage.world
+    other = gated(world, required=1)
+    order = world.upgrade_order(other, config=world.config(world.CODE_B))
+    world.submit(world.replace(order, upgrade_at=order.release_from + BLOCKS_AHEAD))
+    world.blocks_until(order.release_from)
+    entry = world.schedule(other).entry(1)
+    named = {"order": entry.order, "upgrade_at": entry.upgrade_at}
+    with pytest.raises(NotRegisteredError):
+        stage.post(stage.new[0], shard=other, **named)
+    assert world.read(EntryRehearsals, rehearsals_key(other, 1)) is None
+
+
 def test_a_check_that_is_too_long_is_no_statement(stage: Stage) -> None:
     long = stage.statement(stage.new[0], good=False, check="x" * 97)
     raw = encode([long, long.sign(stage.new[0].secret), 64])
@@ -476,21 +554,45 @@ def test_of_a_cancelled_entry_nothing_is_kept_or_taken(stage: Stage) -> None:
         world.call("enclave_bridge.post_rehearsal", by="operator", **said)
 
 
+def test_words_for_a_cancelled_order_are_none_of_the_one_that_is_issued_again(
+    stage: Stage,
+) -> None:
+    """The same code at the same block: it is another order, and begins with none."""
+    world, first = stage.world, stage.order
+    stage.post(stage.new[0])
+    stage.post(stage.new[1])
+    said = stage.arguments(stage.new[2])
+    world.submit(world.cancel_order(stage.shard, 1))
+    again = world.replace(
+        world.upgrade_order(stage.shard, config=first.config),
+        upgrade_at=first.upgrade_at,
+    )
+    world.submit(again)
+    entry = world.schedule(stage.shard).entry(2)
+    assert (entry.config, entry.upgrade_at) == (stage.entry.config, first.upgrade_at)
+    world.blocks_until(entry.release_from)
+    with pytest.raises(RehearsalClosedError):
+        world.call("enclave_bridge.post_rehearsal", by="operator", **said)
+    with pytest.raises(RehearsalForeignError):
+        stage.post(stage.new[2], generation=2)  # names the first order
+    relabelled = world.replace(said["statement"], generation=2, order=entry.order)
+    with pytest.raises(StatementSignatureError):
+        world.call(
+            "enclave_bridge.post_rehearsal",
+            by="operator",
+            **said | {"statement": relabelled},
+        )
+    world.blocks_until(entry.upgrade_at)
+    assert world.record(stage.shard).generation == 0
+    assert world.schedule(stage.shard).entry(2).upgrade_at == first.upgrade_at + BY
+
+
 def test_a_postponed_entry_is_rehearsed_anew(stage: Stage) -> None:
     """Also where the authority put it off: the word names its upgrade block."""
     world = stage.world
     stage.post(stage.new[0])
     said = stage.arguments(stage.new[1])
-    world.submit(
-        PostponeOrder(
-            chain_id=world.genesis.chain_id,
-            shard=stage.shard,
-            serial=world.schedule(stage.shard).serial,
-            generation=1,
-            upgrade_at=stage.order.upgrade_at + 5,
-            expiry=world.height + 50,
-        )
-    )
+    world.submit(stage.postpone_order(stage.order.upgrade_at + 5))
     assert stage.kept() is None
     with pytest.raises(RehearsalForeignError):
         world.call("enclave_bridge.post_rehearsal", by="operator", **said)
@@ -558,30 +660,8 @@ def test_one_platform_cannot_speak_for_k(world: Any) -> None:
     assert world.record(stage.shard).generation == 0
 
 
-def test_a_crowd_of_bad_words_does_not_keep_good_ones_out(world: Any) -> None:
-    stage = Stage(world)
-    world.block()
-    order = world.replace(stage.order, upgrade_at=stage.order.upgrade_at)
-    crowd = [world.instance(f"crowd{n}", world.CODE_B) for n in range(MAX_WORDS)]
-    put_off(stage, order.upgrade_at + 60)
-    registered = [
-        world.tx(
-            "teerex.register_sgx_enclave",
-            by="operator",
-            **world.registration(stage.shard, one),
-        )
-        for one in crowd
-    ]
-    assert all(result.ok for result in world.block(*registered))
-    posted = [
-        world.tx(
-            "enclave_bridge.post_rehearsal",
-            by="operator",
-            **stage.arguments(one, good=False, check="a.pre_upgrade"),
-        )
-        for one in crowd
-    ]
-    assert all(result.ok for result in world.block(*posted))
+def test_a_crowd_of_bad_words_does_not_keep_good_ones_out(stage: Stage) -> None:
+    stage.crowd(good=False, check="a.pre_upgrade")
     stage.post(stage.new[0])
     stage.post(stage.new[1])
     kept = stage.kept()
@@ -591,42 +671,11 @@ def test_a_crowd_of_bad_words_does_not_keep_good_ones_out(world: Any) -> None:
     assert good == [stage.new[0].key, stage.new[1].key]
 
 
-def test_no_more_good_words_are_kept_than_are_bounded(world: Any) -> None:
-    stage = Stage(world)
-    world.block()
-    put_off(stage, stage.order.upgrade_at + 60)
-    crowd = [world.instance(f"crowd{n}", world.CODE_B) for n in range(MAX_WORDS)]
-    registered = [
-        world.tx(
-            "teerex.register_sgx_enclave",
-            by="operator",
-            **world.registration(stage.shard, one),
-        )
-        for one in crowd
-    ]
-    assert all(result.ok for result in world.block(*registered))
-    posted = [
-        world.tx("enclave_bridge.post_rehearsal", by="operator", **stage.arguments(one))
-        for one in crowd
-    ]
-    assert all(result.ok for result in world.block(*posted))
+def test_no_more_good_words_are_kept_than_are_bounded(stage: Stage) -> None:
+    crowd = stage.crowd()
     with pytest.raises(RehearsalsFullError):
         stage.post(stage.new[0])
     stage.post(crowd[5])  # its place is its own
-
-
-def put_off(stage: Stage, at: int) -> None:
-    world = stage.world
-    world.submit(
-        PostponeOrder(
-            chain_id=world.genesis.chain_id,
-            shard=stage.shard,
-            serial=world.schedule(stage.shard).serial,
-            generation=1,
-            upgrade_at=at,
-            expiry=world.height + 50,
-        )
-    )
 
 
 # terms
@@ -670,15 +719,7 @@ def test_raised_terms_gate_what_was_scheduled_before(world: Any) -> None:
 def test_terms_take_all_members_of_an_any_of(world: Any) -> None:
     keys = [SudoAuthority(key=world.account(n)) for n in ("authority", "bob")]
     shard = gated(world, required=1, authority=AnyOf(members=tuple(keys)))
-    order = RehearsalsOrder(
-        chain_id=world.genesis.chain_id,
-        shard=shard,
-        serial=0,
-        required=0,
-        postpone_by=0,
-        effective_at=world.height + 20,
-        expiry=world.height + 50,
-    )
+    order = terms_order(world, shard, 0, 0, effective_at=world.height + 20)
     world.submit(order)
     assert world.schedule(shard).serial == 0
     assert "enclave_bridge.OrderEndorsed" in world.events()
@@ -689,15 +730,7 @@ def test_terms_take_all_members_of_an_any_of(world: Any) -> None:
 
 def test_the_emergency_authority_changes_no_terms(world: Any) -> None:
     shard = gated(world, required=1, emergency=SudoAuthority(key=world.account("bob")))
-    order = RehearsalsOrder(
-        chain_id=world.genesis.chain_id,
-        shard=shard,
-        serial=0,
-        required=0,
-        postpone_by=0,
-        effective_at=world.height + 20,
-        expiry=world.height + 50,
-    )
+    order = terms_order(world, shard, 0, 0, effective_at=world.height + 20)
     world.submit(order, signed_by="bob")
     assert world.schedule(shard).serial == 0
     with pytest.raises(OrderSignatureError):
@@ -805,17 +838,7 @@ def test_no_more_are_asked_for_than_instances_may_be(world: Any) -> None:
         world.upgrade(stage.shard, config=world.config(world.CODE_C, max_instances=3))
     limited = gated(world, required=1, config=world.config(max_instances=2))
     with pytest.raises(RehearsalTermsError):
-        world.submit(
-            RehearsalsOrder(
-                chain_id=world.genesis.chain_id,
-                shard=limited,
-                serial=0,
-                required=3,
-                postpone_by=BY,
-                effective_at=world.height + 20,
-                expiry=world.height + 50,
-            )
-        )
+        world.submit(terms_order(world, limited, 3, BY))
 
 
 # versions
@@ -829,15 +852,7 @@ def test_earlier_versions_refuse_the_order_as_they_always_did(
     world = new_world(runtime=number)
     one = world.instance("one")
     shard = world.born_shard(one)
-    order = RehearsalsOrder(
-        chain_id=world.genesis.chain_id,
-        shard=shard,
-        serial=0,
-        required=1,
-        postpone_by=BY,
-        effective_at=world.height + 50,
-        expiry=world.height + 50,
-    )
+    order = terms_order(world, shard, 1, BY)
     calls = {
         "enclave_bridge.submit_order": {"order": world.signed(order)},
         "council.propose": {"order": order, "signing_key": one.key},
