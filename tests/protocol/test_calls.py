@@ -303,9 +303,20 @@ def test_a_receipt_moved_to_another_place(changes: dict[str, Any]) -> None:
 
 
 def test_receipts_of_equal_calls_do_not_share_a_key() -> None:
-    """The nonce comes from the same derivation: a key serves one plaintext."""
+    """Nor a nonce, which comes from the same derivation."""
     one, two = sealed_receipt(), sealed_receipt(index=3)
     assert one.sealed[:12] != two.sealed[:12]
+
+
+def test_the_nonce_of_a_receipt_is_no_test_of_what_is_in_it() -> None:
+    """It stands in the clear, and whoever guesses the receipt must not confirm it."""
+    receipt = Receipt(call_id=sha256(b"call"), height=7, index=2, outcome="ok")
+    place: dict[str, Any] = {"envelope": sha256(b"envelope"), "block_hash": BLOCK}
+    one, two = (
+        seal_receipt(receipt, reply_key=key * 32, **place).sealed
+        for key in (b"1", b"2")
+    )
+    assert one[:12] != two[:12]
 
 
 @pytest.mark.parametrize(

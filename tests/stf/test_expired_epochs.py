@@ -9,8 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sealift.base import InvariantError, encode
-from sealift.crypto import HpkeSuite, hpke_generate
-from sealift.protocol import Getter, GetterBody, TrustedCall, seal_message
+from sealift.crypto import HpkeSuite, hpke_generate, hpke_seal
+from sealift.protocol import (
+    Envelope,
+    Getter,
+    GetterBody,
+    TrustedCall,
+    call_info,
+    seal_message,
+)
 from sealift.stf import (
     KeyEpochExpiredError,
     OpenedCall,
@@ -20,7 +27,7 @@ from sealift.stf import (
     open_and_verify_getter,
 )
 
-PLACE = {"chain_id": "test-chain", "shard": b"s" * 32}
+PLACE: dict[str, Any] = {"chain_id": "test-chain", "shard": b"s" * 32}
 PAIRS = [
     hpke_generate(HpkeSuite.X25519, lambda size, n=n: bytes([n + 1]) * size)
     for n in range(5)
@@ -114,6 +121,16 @@ def test_what_does_not_even_open_under_an_expired_epoch_has_nobody_to_tell(
         item = opened(raw, {3})
         assert isinstance(item, RefusedCall)
         assert (item.code, item.reply_key) == (KeyEpochExpiredError.code, None)
+
+
+def test_what_is_no_call_under_an_expired_epoch_has_nobody_to_tell() -> None:
+    """It opens, and is unreadable: that its epoch is over comes first all the same."""
+    info = call_info("TrustedCall", PLACE["chain_id"], PLACE["shard"], 0)
+    sealed = hpke_seal(HpkeSuite.X25519, PAIRS[0].public, b"no call", info=info)
+    item = opened(encode(Envelope(epoch=0, ciphertext=sealed)), {1})
+    assert isinstance(item, RefusedCall)
+    assert (item.code, item.reply_key) == (KeyEpochExpiredError.code, None)
+    assert item.call_id == item.envelope
 
 
 def test_without_the_key_of_an_accepted_epoch_nothing_is_decided(world: Any) -> None:
