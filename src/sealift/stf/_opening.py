@@ -256,8 +256,10 @@ def _open_one(raw: bytes, taken: _Taken, opener: _Opener) -> _Plain | RefusedCal
         except KeyEpochExpiredError as error:
             expired = error
         plain = opener(envelope)  # 3
+    except HpkeError as error:
+        return _refused(digest, expired or error)
     except SealiftError as error:
-        return _refused(digest, error if expired is None else expired)
+        return _refused(digest, error)
     return _Plain(digest, plain, expired)
 
 
