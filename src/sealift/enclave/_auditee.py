@@ -11,7 +11,7 @@ from sealift.base import Height, Message, SealiftError, UnixSeconds, decode, enc
 from sealift.bundle import Manifest
 from sealift.crypto import Entropy, hpke_open, hpke_public
 from sealift.frame import MigrationCheckError, MigrationFailedError, PageStore, Runtime
-from sealift.protocol import AuditStatement, Schedule, ShardStatus, effects_digest
+from sealift.protocol import AuditStatement, Schedule, effects_digest
 from sealift.protocol.audit import (
     AUDIT_PART_BYTES,
     AuditCall,
@@ -36,6 +36,7 @@ from ._epochs import taken_epochs
 from ._errors import AuditOrderError, AuditRecordError
 from ._execute import sealed_receipts
 from ._platform import PlatformPort
+from ._shard import given_block
 from ._start import trust_root
 from ._state import GENESIS_HEIGHT
 
@@ -201,16 +202,7 @@ class Auditee:
             else ShieldedFunds(beneficiary=item.beneficiary, amount=item.amount)
             for item in task.items
         ]
-        return ShardBlock(
-            height=task.height,
-            block_hash=task.block_hash,
-            time=task.time,
-            items=tuple(items),
-            status=ShardStatus() if schedule is None else schedule.status,
-            schedule=schedule,
-            code=frozenset(task.code),
-            effects_done=task.effects_done,
-        )
+        return given_block(task, items=tuple(items), schedule=schedule, code=task.code)
 
 
 def _task(plain: bytes) -> GenesisTask | StateTask | BlockTask:

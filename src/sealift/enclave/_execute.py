@@ -14,7 +14,6 @@ from sealift.protocol import (
     HandoverCertificate,
     ScheduleEntry,
     SealedReceipt,
-    ShardStatus,
     effects_digest,
     effects_root,
     seal_receipt,
@@ -26,7 +25,7 @@ from sealift.protocol.ecall import (
     Executed,
     Idle,
 )
-from sealift.stf import BlockOutcome, CallReceipt, ShardBlock
+from sealift.stf import BlockOutcome, CallReceipt
 
 from ._checkpoint import seal_checkpoint
 from ._diff import seal_diff
@@ -40,7 +39,7 @@ from ._errors import (
 from ._judge import check_confirmed, note_executed, prune, root_at
 from ._rehearse import keep_shadow
 from ._shadow import TakenOver, take_over
-from ._shard import Shard, WaitingBlock
+from ._shard import Shard, WaitingBlock, given_block
 from ._state import ShardState, TrailEntry, effects_facts, keyed_root, receipts_root
 from ._view import names
 
@@ -96,17 +95,8 @@ def execute(shard: Shard) -> Executed | Idle:
     items = block.opened
     if items is None:
         items = shard.open_items(block)
-    status = ShardStatus() if block.schedule is None else block.schedule.status
-    given = ShardBlock(
-        height=block.height,
-        block_hash=block.block_hash,
-        time=block.time,
-        items=items,
-        status=status,
-        schedule=block.schedule,
-        code=frozenset(entry.config.code.values()),
-        effects_done=block.effects_done,
-    )
+    code = entry.config.code.values()
+    given = given_block(block, items=items, schedule=block.schedule, code=code)
     try:
         taken = take_over(shard.shadow, shard.executor, state)
         outcome = shard.executor.execute_block(

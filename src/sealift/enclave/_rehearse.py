@@ -12,13 +12,11 @@ from sealift.protocol import (
     EntryStatus,
     RehearsalStatement,
     ScheduleEntry,
-    ShardStatus,
 )
 from sealift.protocol.ecall import Idle, Rehearsed
-from sealift.stf import ShardBlock
 
 from ._shadow import Shadow, kept
-from ._shard import Rehearsal, Shard, WaitingBlock
+from ._shard import Rehearsal, Shard, WaitingBlock, given_block
 from ._state import ShardState
 
 #: So many blocks are executed in the copy's shadow.
@@ -194,16 +192,11 @@ def _run_blocks(shard: Shard, rehearsal: Rehearsal, entry: ScheduleEntry) -> Non
         if shard.missing(block):
             return
         del rehearsal.waiting[0]
-        status = ShardStatus() if block.schedule is None else block.schedule.status
-        given = ShardBlock(
-            height=block.height,
-            block_hash=block.block_hash,
-            time=block.time,
+        given = given_block(
+            block,
             items=shard.open_items(block),
-            status=status,
             schedule=block.schedule,
-            code=frozenset(entry.config.code.values()),
-            effects_done=block.effects_done,
+            code=entry.config.code.values(),
         )
         guard = CallGuard()
         with guard:

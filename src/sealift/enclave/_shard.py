@@ -1,5 +1,6 @@
 """Everything one running enclave holds for its shard."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -9,6 +10,7 @@ from sealift.base import (
     ChainId,
     Digest,
     Epoch,
+    Fingerprint,
     Height,
     ShardId,
     StateRoot,
@@ -22,10 +24,12 @@ from sealift.protocol import (
     PublishKeyStatement,
     Schedule,
     ScheduleEntry,
+    ShardStatus,
 )
+from sealift.protocol.audit import BlockTask
 from sealift.protocol.platform import IdentityReply
 from sealift.relay import ChainRelay
-from sealift.stf import Executor, Item, ShieldedFunds, open_and_verify
+from sealift.stf import Executor, Item, ShardBlock, ShieldedFunds, open_and_verify
 
 from ._checkpoint import ResumePoint
 from ._epochs import epoch_of, missing_epochs, taken_epochs
@@ -67,6 +71,26 @@ class WaitingBlock:
     def size(self) -> int:
         """Bytes of sealed calls, about."""
         return sum(len(item) for item in self.raw if isinstance(item, bytes))
+
+
+def given_block(
+    block: WaitingBlock | BlockTask,
+    *,
+    items: tuple[Item, ...],
+    schedule: Schedule | None,
+    code: Iterable[Fingerprint],
+) -> ShardBlock:
+    """A block as the executor is given it, in rehearsals and audits as for real."""
+    return ShardBlock(
+        height=block.height,
+        block_hash=block.block_hash,
+        time=block.time,
+        items=items,
+        status=ShardStatus() if schedule is None else schedule.status,
+        schedule=schedule,
+        code=frozenset(code),
+        effects_done=block.effects_done,
+    )
 
 
 @dataclass(slots=True, kw_only=True)
