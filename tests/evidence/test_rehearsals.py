@@ -22,6 +22,8 @@ from sealift.ledger.v3 import _bridge, _gate
 from sealift.protocol import (
     EntryStatus,
     RehearsalsOrder,
+    RulesOrder,
+    ShardStatus,
     UpgradeOrder,
     WithdrawOrder,
 )
@@ -138,6 +140,60 @@ def test_terms_that_were_changed_and_withdrawn(cast: Cast) -> None:
     ]
 
 
+def test_terms_that_count_already_outlive_a_withdrawal_of_rules(cast: Cast) -> None:
+    world = cast.world
+    cast.terms(1, 20)
+    world.blocks(4)
+    rules = replace(world.schedule_now().rules, grace=7)
+    at = Height(world.height + 40)
+    for order in (
+        world.order(RulesOrder, rules=rules, effective_at=at),
+        world.order(WithdrawOrder, serial=world.schedule_now().serial + 1),
+    ):
+        world.submit(world.sign_order(order))
+    world.blocks(1)
+    lineage = verify(world, export(world))
+    assert lineage.acts[-1].kind == "WithdrawOrder"
+    assert (lineage.rehearsals_required, lineage.postpone_by) == (1, 20)
+    assert lineage.terms_ahead is None
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_terms_are_those_of_the_block_before_xyz(cast: Cast, late: int) -> None:
+    world, at = cast.world, cast.order.upgrade_at
+    cast.terms(0, 0, effective_at=Height(at - 1 + late))
+    world.run_until(at + 1)
+    lineage = verify(world, export(world))
+    assert lineage.schedule == world.schedule_now()
+    assert lineage.schedule.entry(1).upgrade_at == at + late * BY
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_who_is_evicted_before_the_judgement_has_no_voice_in_it(
+    cast: Cast, late: int
+) -> None:
+    """A floor acts from the block after its order on, to the reader as to L1."""
+    world, at = cast.world, cast.order.upgrade_at
+    for one in cast.new:
+        one.rehearse(1)
+    world.run_until(at - 3 + late)
+    world.set_status(ShardStatus(not_before=Height(world.height)))
+    assert world.height == at - 2 + late
+    world.run_until(at + 2)
+    lineage = verify(world, export(world))
+    assert lineage.schedule == world.schedule_now()
+    assert lineage.schedule.entry(1).upgrade_at == at + (0 if late else BY)
+
+
+def test_what_follows_is_put_off_with_it(cast: Cast) -> None:
+    world, at = cast.world, cast.order.upgrade_at
+    world.submit(world.upgrade_order(world.releases[0], upgrade_at=at + 4))
+    world.run_until(at + 2)
+    lineage = verify(world, export(world))
+    later = [one.upgrade_at for one in lineage.schedule.entries[1:]]
+    assert later == [at + BY, at + 4 + BY]
+
+
 # forgeries by whoever makes the file
 
 
@@ -240,10 +296,29 @@ def test_a_rehearsal_of_something_else(
     refuses(cast, ActUnprovenError, "no generation that waits")
 
 
-def test_an_old_rehearsal_after_a_newer_one(cast: Cast, monkeypatch: Patch) -> None:
-    cast.new[0].rehearse(1, good=False)
+def test_a_rehearsal_before_the_release(cast: Cast, monkeypatch: Patch) -> None:
+    world = cast.world
+    late = world.upgrade_order(
+        world.releases[1],
+        release_from=world.height + 12,
+        upgrade_at=cast.order.upgrade_at + 9,
+    )
+    world.submit(late)
+    monkeypatch.setattr(
+        _bridge, "verify_word", lambda schedule, *_, **__: schedule.entry(2)
+    )
+    cast.new[0].rehearse(2)
+    refuses(cast, ActUnprovenError, "no generation that waits")
+
+
+@pytest.mark.parametrize("back", [0, 5])
+def test_an_old_rehearsal_after_a_newer_one(
+    cast: Cast, monkeypatch: Patch, back: int
+) -> None:
+    height = Height(cast.world.height - 1)
+    cast.new[0].rehearse(1, height=height, good=False)
     monkeypatch.setattr(_bridge, "with_word", lambda kept, word, **_: (*kept[1:], word))
-    cast.new[0].rehearse(1, height=Height(cast.world.height - 5))
+    cast.new[0].rehearse(1, height=Height(height - back), good=False)
     refuses(cast, ActUnprovenError, "older rehearsal")
 
 

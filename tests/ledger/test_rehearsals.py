@@ -463,6 +463,12 @@ def test_nothing_finer_than_powers_of_two_is_taken(stage: Stage) -> None:
     stage.post(stage.new[0], size=0, milliseconds=1)
 
 
+def test_the_block_that_a_word_stands_in_is_not_rehearsed(stage: Stage) -> None:
+    with pytest.raises(RehearsalFormError):
+        stage.post(stage.new[0], height=Height(stage.world.height), blocks=1)
+    stage.post(stage.new[0], height=Height(stage.world.height - 1), blocks=1)
+
+
 def test_a_word_for_another_shard_counts_nowhere_else(stage: Stage) -> None:
     world = stage.world
     other = gated(world, required=1)
@@ -678,6 +684,19 @@ def test_no_more_good_words_are_kept_than_are_bounded(stage: Stage) -> None:
     stage.post(crowd[5])  # its place is its own
 
 
+def test_good_words_of_who_was_evicted_keep_nobody_out(stage: Stage) -> None:
+    world = stage.world
+    stage.crowd()
+    world.submit(world.status_order(stage.shard, not_before=world.height + 1))
+    world.block()
+    healed = world.instance("healed", world.CODE_B)
+    world.register(stage.shard, healed)
+    stage.post(healed)
+    kept = stage.kept()
+    assert kept is not None
+    assert [one.statement.signing_key for one in kept.rehearsals] == [healed.key]
+
+
 # terms
 
 
@@ -839,6 +858,18 @@ def test_no_more_are_asked_for_than_instances_may_be(world: Any) -> None:
     limited = gated(world, required=1, config=world.config(max_instances=2))
     with pytest.raises(RehearsalTermsError):
         world.submit(terms_order(world, limited, 3, BY))
+
+
+def test_terms_that_were_lowered_bind_no_later_configuration(stage: Stage) -> None:
+    world = stage.world
+    order = stage.terms_order(0, 0)
+    world.submit(order)
+    config = world.config(world.CODE_C, max_instances=1)
+    with pytest.raises(RehearsalTermsError):
+        world.upgrade(stage.shard, config=config)
+    world.blocks_until(order.effective_at - 1)
+    later = stage.order.upgrade_at + 9
+    world.upgrade(stage.shard, config=config, upgrade_at=later)
 
 
 # versions
