@@ -52,10 +52,10 @@ def test_a_named_file_that_is_no_bundle_is_refused(
     assert len(said.err.splitlines()) == 1
     said = sealift(*words, "--bundle", tmp_path / "nowhere.bundle")
     assert said.code == 4
-    # In a folder it is only passed over; then there is no such machine.
+    # In a folder it is only passed over; then L1 is asked whose code runs now.
     said = sealift(*words, "--bundles", tmp_path)
-    assert said.code == 4, said
-    assert "simulated Intel" in said.err
+    assert said.code == 3, said
+    assert "L1 node at http://127.0.0.1:1 cannot be reached" in said.err
 
 
 def test_a_missing_genesis_or_home_is_a_file_error(
