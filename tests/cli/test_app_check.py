@@ -346,6 +346,8 @@ def test_a_bundle_is_read_and_never_run(
     (tmp_path / "y.bundle").write_bytes(bundle_bytes)
     cut = sealift("app", "check", folder, "--against", tmp_path / "y.bundle")
     assert cut.code == 1
+    assert f"{tmp_path / 'y.bundle'}: " in cut.err  # which one of several
+    assert "`sealift build`" in cut.err
     none = sealift("app", "check", folder, "--against", tmp_path / "none.bundle")
     assert none.code == 4
 

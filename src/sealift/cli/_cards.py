@@ -11,7 +11,13 @@ import msgspec
 
 from sealift.attestation import TrustAnchor
 from sealift.base import Fingerprint, Height, MrSigner, ShardId, decode
-from sealift.bundle import Bundle, measure, parse_bundle, verify_bundle
+from sealift.bundle import (
+    Bundle,
+    BundleFormatError,
+    measure,
+    parse_bundle,
+    verify_bundle,
+)
 from sealift.client import (
     ProvenChain,
     ShardCard,
@@ -83,7 +89,16 @@ def read_bundle(path: Path) -> Bundle:
     Raises:
         BundleFolderError, BundleFormatError: It cannot be read, or is none.
     """
-    return parse_bundle(read_bundle_file(path))
+    data = read_bundle_file(path)
+    try:
+        return parse_bundle(data)
+    except BundleFormatError as error:
+        raise type(error)(
+            f"{path}: {error.what}",
+            got=f"{len(data)} B" if isinstance(error.got, bytes) else error.got,
+            expected=error.expected or "a file that `sealift build` wrote",
+            hint=error.hint or "It may have been cut on its way: fetch it again.",
+        ) from error
 
 
 def code_of_bundle(bundle: Bundle) -> dict[str, Fingerprint]:
