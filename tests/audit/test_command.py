@@ -97,7 +97,10 @@ def run(
                     node_info=SimpleNamespace(network=audited.network)
                 )
 
-            yield SimpleNamespace(url=url, status=status)
+            async def height() -> Height:
+                return world.height
+
+            yield SimpleNamespace(url=url, status=status, height=height)
 
         monkeypatch.setattr(glue, "host_of", host_of)
         monkeypatch.setattr(glue, "L1Client", client)

@@ -293,7 +293,10 @@ def test_emergency_code_waits_for_its_own_notice(
         {"sudo": public(boss)},
         "--emergency-floor", 2, "--emergency-notice", 2, "--rules-notice", 500,
     )  # fmt: skip
-    said = sealift("gov", "schedule", "--card", fast, *pay, *what, "--json")
+    for _ in range(3):  # on a busy machine the chain may be past it meanwhile
+        said = sealift("gov", "schedule", "--card", fast, *pay, *what, "--json")
+        if "too little notice" not in said.out:
+            break
     assert said.code == 0, said
     slow = govern({"sudo": public(boss)})
     said = sealift("gov", "schedule", "--card", slow, *pay, *what)

@@ -26,6 +26,8 @@ from sealift.transport import build as build_module
 from sealift.transport.bundle_folder import BundleFolderError
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "auction"
+#: However old the world is by now.
+ALL = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -340,7 +342,7 @@ def test_what_cannot_be_reviewed(story: Story, sealift: Any) -> None:
 def test_who_would_fall_out_and_why(world: World, tmp_path: Path, sealift: Any) -> None:
     card = tmp_path / "card.json"
     write_card(card, world.card)
-    me = ("gov", "forecast", "--card", card, "--json")
+    me = ("gov", "forecast", "--card", card, "--blocks", ALL, "--json")
     calm = sealift(*me).json
     assert (calm["instances"], calm["stay"], calm["fall_out"]) == (1, 1, 0)
     assert calm["forecast"][0]["runs_that_code"] is True
@@ -366,7 +368,10 @@ def test_a_machine_is_judged_as_if_it_ran_the_new_code(
 ) -> None:
     card = tmp_path / "card.json"
     write_card(card, world.card)
-    me = ("gov", "forecast", "--card", card, "--bundle", tiny_bundle, "--json")
+    me = (
+        "gov", "forecast", "--card", card, "--blocks", ALL, "--bundle", tiny_bundle,
+        "--json",
+    )  # fmt: skip
     (row,) = sealift(*me).json["forecast"]
     assert row["stays"] is True
     assert row["runs_that_code"] is False
