@@ -1,5 +1,6 @@
 """Every error has one root, a name, a sentence, and a test that provokes it."""
 
+import builtins
 import importlib
 import inspect
 import pkgutil
@@ -64,3 +65,11 @@ def test_error_is_provoked_somewhere(error: type[Exception]) -> None:
     """``raises(TheError``, or its name as text where it crosses a wire by name."""
     ways = (f"raises({error.__name__}", f'"{error.__name__}"')
     assert any(way in TEXT for way in ways)
+
+
+def test_an_error_that_is_named_in_words_is_there() -> None:
+    """Hosts know an enclave's refusals by their names alone."""
+    known = {*re.findall(r"class (\w+Error)\b", SOURCE), *dir(builtins)}
+    named = set(re.findall(r'"([A-Z]\w+Error)"', SOURCE))
+    assert "NotServingError" in named
+    assert named <= known, named - known

@@ -297,6 +297,12 @@ class Scene:
             statement=publication(), signature=bytes(64), key_store=b"sealed"
         )
 
+    def stands_at(self, height: int) -> None:
+        """It has keys and a state, and is registered."""
+        self.epochs = (Epoch(0),)
+        self.state_height = height
+        self.standing()
+
     def standing(self, url: str = "http://me", *, attested_at: int = 1) -> None:
         self.l1.values[enclave_key(ME)] = announced(ME, url, attested_at=attested_at)
 
@@ -461,9 +467,7 @@ def test_an_upstream_that_moved_is_found_where_l1_has_it_announced(play) -> None
     upstream = FakeUpstream("http://old-port", lives_at="http://new-port")
 
     async def story(scene: Scene) -> None:
-        scene.epochs = (Epoch(0),)
-        scene.state_height = 10
-        scene.standing()
+        scene.stands_at(10)
         scene.l1.values[keys_key(SHARD, 0)] = encode(
             KeyEpochRecord(statement=publication(), valid_from=Height(3))
         )
@@ -559,9 +563,7 @@ def test_a_gap_in_a_peers_diffs_is_closed_by_a_snapshot(play) -> None:
     upstream.given = [(Height(20), b"diff 20")]
 
     async def story(scene: Scene) -> None:
-        scene.epochs = (Epoch(0),)
-        scene.state_height = 10
-        scene.standing()
+        scene.stands_at(10)
         scene.follower.progress.needs_state = True
         await scene.until(lambda: scene.follower.taken)
         assert upstream.fresh[0] == 11
@@ -576,9 +578,7 @@ def test_nothing_is_fetched_that_a_later_generation_made_of_the_state(play) -> N
     upstream.given = [(Height(n), b"diff") for n in range(11, 20)]
 
     async def story(scene: Scene) -> None:
-        scene.epochs = (Epoch(0),)
-        scene.state_height = 10
-        scene.standing()
+        scene.stands_at(10)
         scene.life.fetch_until(Height(13))
         scene.follower.progress.needs_state = True
         await scene.until(lambda: len(scene.follower.applied) >= 3)
@@ -653,9 +653,7 @@ def test_who_is_far_behind_takes_the_cheaper_way(
     upstream.weighed = weighed
 
     async def story(scene: Scene) -> None:
-        scene.epochs = (Epoch(0),)
-        scene.state_height = 10
-        scene.standing()
+        scene.stands_at(10)
         scene.follower.progress.imported = 100
         scene.follower.progress.needs_state = True
         await scene.until(lambda: scene.follower.taken or scene.follower.applied)
@@ -687,9 +685,7 @@ def test_a_worker_without_upstream_that_fell_behind_asks_one_who_has_the_keys(
     monkeypatch.setattr(fetch_module, "_LOOK_SECONDS", 0.001)
 
     async def story(scene: Scene) -> None:
-        scene.epochs = (Epoch(0),)
-        scene.state_height = 10
-        scene.standing()
+        scene.stands_at(10)
         scene.store.put_meta("born", b"\x01")
         may_skip = scene.life._fetcher.may_skip
         assert not may_skip()  # nobody else is known: what is skipped would be lost
@@ -713,9 +709,7 @@ def test_whoever_lost_its_database_asks_those_that_speak_for_the_shard(
     monkeypatch.setattr(fetch_module, "_LOOK_SECONDS", 0.001)
 
     async def story(scene: Scene) -> None:
-        scene.epochs = (Epoch(0),)
-        scene.state_height = 10
-        scene.standing()
+        scene.stands_at(10)
         progress = scene.follower.progress
         progress.idle, progress.needs_state = "no-state: none", True
         await scene.until(lambda: progress.imported > 10)
@@ -772,9 +766,7 @@ def test_a_forged_diff_is_told_and_nothing_else_suffers(play) -> None:
     upstream = FakeUpstream("http://there")
 
     async def story(scene: Scene) -> None:
-        scene.epochs = (Epoch(0),)
-        scene.state_height = 10
-        scene.standing()
+        scene.stands_at(10)
         scene.follower.refuse = EnclaveRefusedError("DiffForgedError", "does not open")
         scene.follower.progress.needs_state = True
         await scene.until(lambda: "DiffForgedError" in str(scene.life.health()))
@@ -786,9 +778,7 @@ def test_a_peer_whose_diffs_are_forged_is_left_for_another(play) -> None:
     upstream = FakeUpstream("http://liar")
 
     async def story(scene: Scene) -> None:
-        scene.epochs = (Epoch(0),)
-        scene.state_height = 10
-        scene.standing()
+        scene.stands_at(10)
         scene.l1.values[enclave_key(OTHER)] = announced(OTHER, "http://honest")
         scene.store.add_holders(ME, OTHER)
         scene.follower.refuse = EnclaveRefusedError("DiffForgedError", "does not open")

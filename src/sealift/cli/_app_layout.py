@@ -289,61 +289,69 @@ class Comparison:
         there = {call.name: call for call in after.calls}
         for old in before.calls:
             label = f"{before.name}.{old.name}"
-            new = there.get(old.name)
-            if new is None:
-                self._add(
-                    self._places.pallet(after.name),
-                    "call-removed",
-                    f"the call {label} is gone: those that wait sealed on L1 fail by "
-                    "UnknownCallError, and their nonces are consumed",
-                    f"def {old.name}(self, ctx: Context{_arguments(old)}) -> None: "
-                    "raise …  # a @call with an error of its own",
-                )
-                continue
-            found = self._reader.fields(old.args, new.args, label)
-            if found:
-                place = self._places.pallet(after.name, old.name)
-                self._add(
-                    self._places.field(found, place)
-                    if not found.startswith(label)
-                    else place,
-                    "call-changed",
-                    f"{found}: calls of {label} that wait sealed on L1 fail, or mean "
-                    "something else",
-                    f"def {old.name}(self, ctx: Context{_arguments(old) or ', *'}, "
-                    "…=…)  # append arguments, with defaults",
-                )
+            self._signature(
+                "call",
+                after.name,
+                old,
+                there.get(old.name),
+                head=f"def {old.name}(self, ctx: Context",
+                gone=f"the call {label} is gone: those that wait sealed on L1 fail by "
+                "UnknownCallError, and their nonces are consumed",
+                changed=f"calls of {label} that wait sealed on L1 fail, or mean "
+                "something else",
+            )
 
     def _getters(self, before: PalletSpec, after: PalletSpec) -> None:
         there = {getter.name: getter for getter in after.getters}
         for old in before.getters:
             label = f"{before.name}.{old.name}"
             reader = "" if old.public else ", reader: AccountId"
-            head = f"def {old.name}(self, ctx: Context{reader}"
-            new = there.get(old.name)
-            if new is None:
-                self._add(
-                    self._places.pallet(after.name),
-                    "getter-removed",
-                    f"the getter {label} is gone: whoever asks it gets "
-                    "UnknownGetterError",
-                    f"{head}{_arguments(old)}) -> …: raise …  "
-                    "# a @getter with an error of its own",
-                )
-                continue
-            found = self._reader.fields(old.args, new.args, label)
-            if found:
-                place = self._places.pallet(after.name, old.name)
-                self._add(
-                    self._places.field(found, place)
-                    if not found.startswith(label)
-                    else place,
-                    "getter-changed",
-                    f"{found}: clients that ask {label} as before are refused, or "
-                    "mean something else",
-                    f"{head}{_arguments(old) or ', *'}, …=…) -> …  "
-                    "# append arguments, with defaults",
-                )
+            self._signature(
+                "getter",
+                after.name,
+                old,
+                there.get(old.name),
+                head=f"def {old.name}(self, ctx: Context{reader}",
+                gone=f"the getter {label} is gone: whoever asks it gets "
+                "UnknownGetterError",
+                changed=f"clients that ask {label} as before are refused, or mean "
+                "something else",
+            )
+
+    def _signature(
+        self,
+        kind: str,
+        pallet: str,
+        old: CallSpec | GetterSpec,
+        new: CallSpec | GetterSpec | None,
+        *,
+        head: str,
+        gone: str,
+        changed: str,
+    ) -> None:
+        """What others ask by its name, with arguments of their version."""
+        if new is None:
+            self._add(
+                self._places.pallet(pallet),
+                f"{kind}-removed",
+                gone,
+                f"{head}{_arguments(old)}) -> …: raise …  "
+                f"# a @{kind} with an error of its own",
+            )
+            return
+        label = f"{pallet}.{old.name}"
+        found = self._reader.fields(old.args, new.args, label)
+        if found:
+            place = self._places.pallet(pallet, old.name)
+            if not found.startswith(label):
+                place = self._places.field(found, place)
+            self._add(
+                place,
+                f"{kind}-changed",
+                f"{found}: {changed}",
+                f"{head}{_arguments(old) or ', *'}, …=…) -> …  "
+                "# append arguments, with defaults",
+            )
 
     def _notes(
         self,

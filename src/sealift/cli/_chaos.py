@@ -21,11 +21,11 @@ from sealift.transport.files import (
     refuse_write,
     write_durably,
 )
+from sealift.transport.tasks import first_of
 
 from ._chaos_ground import Ground, copy_ground, make_ground
 from ._chaos_plan import VICTIMS, plan
 from ._chaos_run import Run, Verdict
-from ._demo_story import first_of
 from ._params import PATH
 
 _MOST_JOBS = 64

@@ -23,6 +23,7 @@ from sealift.protocol import (
 )
 from sealift.transport.account import L1Account
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
+from sealift.transport.tasks import first_of
 
 from ._demo_decide import GRACE, Government, Hall
 from ._demo_engine import start_chain
@@ -484,11 +485,3 @@ def _copy_home(source: Path, copy: Path) -> None:
     for manifest in (source / "snapshots").glob("*/manifest"):
         folder = manifest.parent
         shutil.copytree(folder, copy / "snapshots" / folder.name)
-
-
-def first_of(errors: BaseExceptionGroup[SealiftError]) -> SealiftError:
-    """The first error of a group of tasks, by which the group ended."""
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found if isinstance(found, SealiftError) else DemoError(str(found))

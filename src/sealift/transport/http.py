@@ -155,6 +155,8 @@ async def _to_its_end(start: Coroutine[None, None, None]) -> None:
         await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # heard, and of no interest any more
         raise
 
 

@@ -178,9 +178,9 @@ async def audit_home(
     """Audit the shard of a worker's home, from genesis.
 
     1. The node follows the bundle's chain. 2. The home, or the instance in it whose
-    code L1 says runs now, has a sealed key store that
-    the platform opens; the newest such. 3. :meth:`Audit.run`; its challenge is
-    brought to L1 by a transfer of one token to it, as to an account.
+    code L1 says runs now, has a sealed key store that the platform opens; the newest
+    such. 3. :meth:`Audit.run`; its challenge is brought to L1 by a transfer of one
+    token to it, as to an account.
 
     Args:
         config: The home, of the version that runs now; a worker may be running.

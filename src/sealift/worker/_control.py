@@ -19,6 +19,7 @@ from sealift.base import SealiftError
 from sealift.bundle import MAX_BUNDLE_BYTES
 from sealift.transport.files import PRIVATE_MODE
 from sealift.transport.http import error_body
+from sealift.transport.tasks import until_one_ends
 
 from ._errors import ControlError
 
@@ -235,16 +236,7 @@ class _Server:
             await begun.wait()  # whoever goes before that has it done all the same
             await reader.read(1)
 
-        tasks = [asyncio.create_task(tell()), asyncio.create_task(gone())]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                if task.done():
-                    task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await until_one_ends((asyncio.create_task(tell()), asyncio.create_task(gone())))
 
     async def end(self) -> None:
         tasks = list(self._tasks)

@@ -173,13 +173,3 @@ class AuditKeysError(AuditError):
 
 class AuditUnfinishedError(AuditError):
     """The enclaves came to an end before all that is confirmed was compared."""
-
-
-def first_of(errors: BaseExceptionGroup[SealiftError]) -> SealiftError:
-    """The first error of a group of tasks, by which the group ended."""
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    if isinstance(found, SealiftError):
-        return found
-    return WorkerError(f"the worker ended by {type(found).__name__}: {found}")

@@ -30,15 +30,11 @@ from sealift.protocol.ecall import (
     Registration,
     Started,
 )
+from sealift.transport.tasks import first_of
 
 from ._api import Health
 from ._channel import EnclaveChannel
-from ._errors import (
-    FATAL,
-    StalledError,
-    UpstreamError,
-    first_of,
-)
+from ._errors import FATAL, StalledError, UpstreamError
 from ._fetch import Fetcher, record_of
 from ._follower import Follower
 from ._metrics import Reading

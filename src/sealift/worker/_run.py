@@ -35,6 +35,7 @@ from sealift.transport.clock import Clock
 from sealift.transport.enclave_process import RunningEnclave
 from sealift.transport.pccs import PccsClient
 from sealift.transport.rpc import L1Client, NodeUnreachableError
+from sealift.transport.tasks import until_one_ends
 
 from ._channel import EnclaveChannel
 from ._collateral import CollateralKeeper, CollateralSource, PccsSource, SimSource
@@ -151,16 +152,7 @@ class OpenWorker:
         watcher = asyncio.create_task(self.view.watch(), name="L1 news")
         worker = asyncio.create_task(main, name="worker")
         others = asyncio.create_task(self.witnesses.run(), name="witnesses")
-        tasks = (enclave, watcher, others, worker)
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                if task.done():
-                    task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await until_one_ends((enclave, watcher, others, worker))
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from sealift.base import AccountId, ChainId, Fingerprint, Height, SealiftError
 from sealift.protocol import Schedule, ScheduleEntry
 from sealift.transport.clock import Clock
 from sealift.transport.http import serve
+from sealift.transport.tasks import first_of
 
 from ._api import Api, Health
 from ._beside import Instance, InstanceState
@@ -26,7 +27,7 @@ from ._bundles import BundleFinder
 from ._carry import CarryGate
 from ._config import Platform, WorkerConfig, load_config
 from ._control import Made, Progress, control_socket
-from ._errors import ControlError, StalledError, WorkerError, first_of
+from ._errors import ControlError, StalledError, WorkerError
 from ._follower import Executions
 from ._front import Board, Front, Rank, Seat, archives_of
 from ._ground import Ground, open_ground
