@@ -290,11 +290,11 @@ class Comparison:
         for old in before.calls:
             label = f"{before.name}.{old.name}"
             self._signature(
-                "call",
                 after.name,
                 old,
                 there.get(old.name),
                 head=f"def {old.name}(self, ctx: Context",
+                rules=("call-removed", "call-changed"),
                 gone=f"the call {label} is gone: those that wait sealed on L1 fail by "
                 "UnknownCallError, and their nonces are consumed",
                 changed=f"calls of {label} that wait sealed on L1 fail, or mean "
@@ -307,11 +307,11 @@ class Comparison:
             label = f"{before.name}.{old.name}"
             reader = "" if old.public else ", reader: AccountId"
             self._signature(
-                "getter",
                 after.name,
                 old,
                 there.get(old.name),
                 head=f"def {old.name}(self, ctx: Context{reader}",
+                rules=("getter-removed", "getter-changed"),
                 gone=f"the getter {label} is gone: whoever asks it gets "
                 "UnknownGetterError",
                 changed=f"clients that ask {label} as before are refused, or mean "
@@ -320,20 +320,25 @@ class Comparison:
 
     def _signature(
         self,
-        kind: str,
         pallet: str,
         old: CallSpec | GetterSpec,
         new: CallSpec | GetterSpec | None,
         *,
         head: str,
+        rules: tuple[str, str],
         gone: str,
         changed: str,
     ) -> None:
-        """What others ask by its name, with arguments of their version."""
+        """What others ask by its name, with arguments of their version.
+
+        `rules` are the names of what is found if it is gone, and if it has changed.
+        """
+        if_gone, if_changed = rules
         if new is None:
+            kind = if_gone.partition("-")[0]
             self._add(
                 self._places.pallet(pallet),
-                f"{kind}-removed",
+                if_gone,
                 gone,
                 f"{head}{_arguments(old)}) -> …: raise …  "
                 f"# a @{kind} with an error of its own",
@@ -347,7 +352,7 @@ class Comparison:
                 place = self._places.field(found, place)
             self._add(
                 place,
-                f"{kind}-changed",
+                if_changed,
                 f"{found}: {changed}",
                 f"{head}{_arguments(old) or ', *'}, …=…) -> …  "
                 "# append arguments, with defaults",

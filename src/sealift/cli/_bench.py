@@ -79,7 +79,7 @@ def bench(
     Ratios near 1 mean that little is added to what the libraries cost. Machines
     are noisy: compare ratios, not times.
 
-    Example: sealift bench --only exec --against benches/unreleased.json
+    Example: sealift bench --only exec --against benches/0.1.0.json
     """
     if ((only or everything) and from_file is not None) or (only and everything):
         raise BenchError(
