@@ -15,6 +15,7 @@ from sealift.client import (
     ProvenChain,
     ShardUnbornError,
     UnknownShardOnChainError,
+    _discovery,
     find_instances,
 )
 from sealift.crypto import account_of, sha256
@@ -310,6 +311,20 @@ def test_whoever_registered_long_ago_is_found_by_what_it_confirms(
     spoke = play(story())
     assert [one.record.url for one in spoke.instances] == [world.enclave.url]
     assert not spoke.complete
+
+
+def test_whatever_an_instance_signs_for_l1_names_it() -> None:
+    """An upgrade's successor may have registered, and have rehearsed, and no more."""
+    assert dict(_discovery._statements()) == {
+        "enclave_bridge.confirm": "confirmation",
+        "enclave_bridge.hold_keys": "statement",
+        "enclave_bridge.post_certificate": "certificate",
+        "enclave_bridge.post_effects": "statement",
+        "enclave_bridge.post_rehearsal": "statement",
+        "enclave_bridge.publish_key": "statement",
+        "enclave_bridge.stage_keys": "statement",
+        "teerex.register_sgx_enclave": "statement",
+    }
 
 
 def test_a_node_that_answers_garbage_is_refused_by_name(

@@ -405,21 +405,23 @@ class Cast(Parts):
         1. The confirmed root chain on L1 has no gap, and no block twice; fresh
            enclaves replay the chain from genesis: every confirmed root is theirs.
         2. Every call on L1 has exactly one receipt, at the place at which the
-           undisturbed execution has it: no user of these makes copies.
+           undisturbed execution has it: no user of these makes copies. That holds
+           of what was executed and not yet confirmed when the workers ended, too.
         """
-        await self.reach(upto + 1)
-        end = self.scan.confirmations[-1][1].last
+        receipts = self.receipts(*names)
+        executed = [int(o.height) for one in receipts.values() for o in one.values()]
+        await self.reach(max([upto, *executed]) + 1)
+        confirmed = int(self.scan.confirmations[-1][1].last)
         done = await replay(  # 1
             self.stage,
             self.l1,
             homes=(self.seat("old"), self.seat("new")),
             upgrade_at=upgrade_at,
-            upto=end,
+            upto=max([confirmed, *executed]),
         )
-        wrong = judge_roots(self.scan, done, upto=max(end, upto))
-        receipts = self.receipts(*names)  # 2
+        wrong = judge_roots(self.scan, done, upto=max(confirmed, upto))
         assert any(at <= upto for at, _ in self.scan.calls.values()), "nobody called"
-        wrong += judge_calls(self.scan, done, receipts, upto=upto)
+        wrong += judge_calls(self.scan, done, receipts, upto=upto)  # 2
         for envelope, by_worker in receipts.items():
             places = {(int(one.height), int(one.index)) for one in by_worker.values()}
             if places != {done.places.get(envelope)}:

@@ -1,6 +1,7 @@
 """Finding workers: hints from blocks, then proven records."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -12,11 +13,8 @@ from sealift.protocol import EnclaveRecord, Transaction
 
 from ._chain import ProvenChain
 
-#: Calls in which an instance names itself and its shard, and in which argument.
-_NAMED_IN: Final = {
-    "teerex.register_sgx_enclave": "statement",
-    "enclave_bridge.confirm": "confirmation",
-}
+#: What an instance's signed statement for L1 names: itself, and its shard.
+_NAMED_BY: Final = frozenset({"shard", "signing_key"})
 _AT_ONCE: Final = 16
 
 
@@ -51,9 +49,9 @@ async def find_instances(
     """Instances that spoke in the last blocks and still stand in the registry.
 
     A registration counts for longer than anybody looks back; so whoever confirms a
-    root is found too, however long ago it registered. Which keys to look for is
-    taken from the node's blocks; what is returned of them is proven. A node can hide
-    instances, not invent them.
+    root, or signs anything else for L1, is found too, however long ago it registered.
+    Which keys to look for is taken from the node's blocks; what is returned of them
+    is proven. A node can hide instances, not invent them.
 
     Args:
         chain: L1, proven.
@@ -88,16 +86,30 @@ async def find_instances(
 def _named(tx: bytes, shard: ShardId) -> list[AccountId]:
     try:
         body = decode(Transaction, tx).body
-        if body.call not in _NAMED_IN:
+        if body.call not in _statements():
             return []
         call = RuntimeCall(name=body.call, args=body.args)
-        statement = _metadata().decode_call(call).args[_NAMED_IN[body.call]]
+        statement = _metadata().decode_call(call).args[_statements()[body.call]]
     except (DecodeError, CallArgumentsError):
         return []
     if not isinstance(statement, dict) or statement.get("shard") != "0x" + shard.hex():
         return []
     key = str(statement.get("signing_key")).removeprefix("0x")
     return [AccountId(bytes.fromhex(key))]
+
+
+@cache
+def _statements() -> Mapping[str, str]:
+    """Calls that carry an instance's statement, each with that argument's name."""
+    metadata = _metadata()
+    fields = {one.name: {field.name for field in one.fields} for one in metadata.types}
+    return {
+        f"{pallet.name}.{call.name}": arg.name
+        for pallet in metadata.pallets
+        for call in pallet.calls
+        for arg in call.args
+        if fields.get(arg.spec.name, set()) >= _NAMED_BY
+    }
 
 
 @cache
