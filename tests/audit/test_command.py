@@ -100,7 +100,14 @@ def run(
             async def height() -> Height:
                 return world.height
 
-            yield SimpleNamespace(url=url, status=status, height=height)
+            async def abci_query(key: bytes, *, prove: bool) -> Any:
+                assert not prove, "a hint"
+                value, _ = await Chain(world).prove(key, world.height - 1)
+                return SimpleNamespace(value=value)
+
+            yield SimpleNamespace(
+                url=url, status=status, height=height, abci_query=abci_query
+            )
 
         monkeypatch.setattr(glue, "host_of", host_of)
         monkeypatch.setattr(glue, "L1Client", client)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from cast import Cast, play
-from test_hot_swap import roles, rows_of, staged
+from test_hot_swap import answer, roles, rows_of, staged
 
 from sealift.cli._demo_stage import Stage
 
@@ -55,6 +55,12 @@ def test_inv1_inv2_three_workers_are_upgraded_each_at_its_own_time(
         assert await cast.stop("old") == 0
         alone_from = cast.scan.height
         await cast.until_confirmed(alone_from + 2)
+        # Of the codes in its home the one that runs now catches up; the home's own
+        # would stand before XYZ for ever.
+        words = ("worker", "join", str(stage.worker("old")))
+        said = await answer(cast, *words, "--from", cast.parts["late"].url)
+        assert said["step"] == "done"
+        assert said["state_height"] >= alone_from
         # Back after all: its bundle is in its folder, it needs no word.
         folder = stage.worker("dead") / "bundles"
         shutil.copy(stage.new.path, folder / "next.bundle")

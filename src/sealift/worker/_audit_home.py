@@ -6,7 +6,7 @@ everything that is unpacked or logged lies in a folder of the audit's own.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,11 +18,10 @@ from sealift.base import (
     Generation,
     Height,
     SealiftError,
-    canonical_decode,
     encode,
 )
 from sealift.bundle import VerifiedBundle, parse_bundle, verify_bundle
-from sealift.protocol import NoGenerationError, Schedule, config_at, schedule_key
+from sealift.protocol import NoGenerationError, Schedule
 from sealift.protocol.ecall import HelloReply, Start, Started
 from sealift.transport.account import L1Account
 from sealift.transport.bundle_folder import read_bundle_file, verify_folder
@@ -42,9 +41,10 @@ from ._errors import (
     WrongChainError,
 )
 from ._gramine import GramineSgxHost
-from ._instances import code_of, instance_config, staged_instances
+from ._instances import instance_config, staged_instances
 from ._l1 import L1View
 from ._lives import KEY_STORE_LEVEL, lives
+from ._outlook import running_instance
 from ._platform import EnclaveHost, InsecureSim
 
 _SUFFIX: Final = ".bundle"
@@ -201,7 +201,7 @@ async def audit_home(
             L1Client(config.l1.rpc, backoff=Backoff(jitter=system_jitter))
         )
         view = L1View(l1)
-        config = await _running(config, view, head=await l1.height())
+        config = await running_instance(config, l1)
         host = host_of(replace(config, home=folder, instance=""))
         running = await stack.enter_async_context(host.enclave())
         channel = EnclaveChannel(running)
@@ -245,19 +245,6 @@ def _codes(config: WorkerConfig) -> Iterator[WorkerConfig]:
     yield config
     for code in staged_instances(config):
         yield instance_config(config, code)
-
-
-async def _running(config: WorkerConfig, view: L1View, *, head: Height) -> WorkerConfig:
-    """The instance of a home whose code runs now, by the node; else the home's own."""
-    raw, _ = await view.prove(schedule_key(config.shard), max(head - 1, 1))
-    if raw is None:
-        return config
-    with suppress(NoGenerationError):
-        entry = config_at(canonical_decode(Schedule, raw), head)
-        code = code_of(entry, config.platform)
-        if code in list(staged_instances(config)):
-            return instance_config(config, code)
-    return config
 
 
 async def _light(view: L1View, height: Height) -> bytes:

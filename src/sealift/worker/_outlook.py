@@ -1,20 +1,24 @@
 """What L1 says about a home's instances: hints, read anew with each block."""
 
+from contextlib import suppress
 from typing import TypeVar
 
 from sealift.base import Fingerprint, Height, Message, ShardId, canonical_decode
 from sealift.protocol import (
     Frontier,
     HandoverCertificate,
+    NoGenerationError,
     Schedule,
     certificate_key,
+    config_at,
     frontier_key,
     schedule_key,
 )
 from sealift.transport.rpc import L1Client
 
-from ._config import Platform
+from ._config import Platform, WorkerConfig
 from ._front import Rank
+from ._instances import code_of, instance_config, staged_instances
 from ._plan import Plan, generation_at, plan_for
 
 T = TypeVar("T", bound=Message)
@@ -72,3 +76,24 @@ class Outlook:
             return Rank()
         generation = generation_at(self.schedule, code, height, self._platform)
         return Rank(generation=generation, height=height)
+
+
+async def running_instance(config: WorkerConfig, l1: L1Client) -> WorkerConfig:
+    """Which instance of a home has the code that runs now, by what the node says.
+
+    Returns:
+        The one that was staged with it; else the home's own, whose start or whose
+        peers say what is wrong with it.
+
+    Raises:
+        SealiftError: The node does not answer; a note about an instance is damaged.
+    """
+    outlook = Outlook(l1, config.shard, config.platform)
+    head = await l1.height()
+    await outlook.look(head)
+    if outlook.schedule is not None:
+        with suppress(NoGenerationError):
+            code = code_of(config_at(outlook.schedule, head), config.platform)
+            if code in list(staged_instances(config)):
+                return instance_config(config, code)
+    return config

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,7 @@ from ._l1 import L1Standing, L1View
 from ._life import Life
 from ._lives import KEY_STORE_LEVEL, begin_life
 from ._outbox import Outbox
+from ._outlook import running_instance
 from ._platform import EnclaveHost, InsecureSim
 from ._skip import SkipPlanner
 from ._state import restore_state
@@ -161,22 +162,23 @@ async def open_worker(
     *,
     clock: Clock,
     upstream: str | None = None,
-    witnesses: Sequence[str] = (),
 ) -> AsyncIterator[OpenWorker]:
-    """Start the one enclave of a home folder and bring its state back.
+    """Start one enclave of a home folder and bring its state back.
+
+    It is the one whose code L1 says runs now: after an upgrade a home has several.
 
     Args:
         config: The home.
         clock: The wall clock, to judge collateral by.
         upstream: Instead of the configured one.
-        witnesses: Beside the configured ones.
 
     Raises:
         SealiftError: Whatever keeps it from starting, by name; nothing on disk
             was dropped or overwritten.
     """
-    async with open_ground(config, clock=clock, witnesses=witnesses) as ground:
+    async with open_ground(config, clock=clock) as ground:
         await wait_for_chain(ground.l1)
+        config = await running_instance(config, ground.l1)
         async with open_instance(ground, config, upstream=upstream) as worker:
             yield worker
 
