@@ -43,10 +43,12 @@ unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not process and not wheel and not cometbft" $(ARGS)
 
 # Under -O no assert of ours may carry a check. The variable reaches the processes that
-# pytest starts, an option would not. Campaigns and explorers take long, and run once only.
+# pytest starts, an option would not. Campaigns and explorers take long, and run once only;
+# what only reads the source would find the same.
 optimised: $(VENV)/dev.stamp
 	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) \
-	  -m "not process and not wheel and not cometbft and not campaign" --ignore tests/explorer tests
+	  -m "not process and not wheel and not cometbft and not campaign" \
+	  --ignore tests/explorer --ignore tests/house tests
 
 processes: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "process and not wheel and not cometbft" $(ARGS)

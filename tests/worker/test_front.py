@@ -50,7 +50,8 @@ class Service:
 
     def __init__(self, path: Path) -> None:
         self.awaited = True
-        self.board = Board(lambda: self.awaited)
+        self.newest = 0
+        self.board = Board(lambda: self.awaited, lambda epoch: epoch == self.newest)
         self.old = Instance(path / "old", OLD, Rank(generation=0, height=99))
         self.new = Instance(path / "new", NEW, Rank(height=99))
         self.well = Health(ok=True, reasons=())
@@ -193,6 +194,43 @@ def test_an_enclave_that_has_not_seen_its_turn_is_asked_again_when_it_has(
         service.switch()
         assert await waiting == (200, NEW)
         assert service.board.switches == 0
+
+    play(story)
+
+
+def test_who_is_ahead_of_the_enclave_by_a_rotation_waits_for_it(play: Play) -> None:
+    """A client seals to what L1 proves; the enclave may hear of it a block later."""
+
+    async def story(
+        service: Service, http: aiohttp.ClientSession, _: Listening
+    ) -> None:
+        service.awaited = False  # no upgrade is near
+        service.board.enter(service.old.seat)
+        answers = service.old.enclave.answers["Ask"]
+        service.old.enclave.answers["Ask"] = lambda _: refusal("UnknownEpochError")
+        waiting = asyncio.create_task(ask(http))
+        await settled()
+        assert not waiting.done()
+        service.old.enclave.answers["Ask"] = answers
+        service.board.advance(OLD, Rank(generation=0, height=100))
+        assert await waiting == (200, OLD)
+
+    play(story)
+
+
+def test_an_epoch_that_is_over_or_that_nobody_has_is_not_waited_for(play: Play) -> None:
+    """Else strangers could hold every place in which is waited."""
+
+    async def story(
+        service: Service, http: aiohttp.ClientSession, _: Listening
+    ) -> None:
+        service.both()
+        service.old.enclave.answers["Ask"] = lambda _: refusal("UnknownEpochError")
+        for newest in (1, -1):
+            service.newest = newest
+            async with asyncio.timeout(5):
+                status, _raw = await ask(http)
+            assert status == 422
 
     play(story)
 
@@ -370,7 +408,7 @@ def test_health_status_and_metrics_are_of_all(play: Play) -> None:
 
 
 def board_of(*ranks: tuple[Fingerprint, int, int]) -> Board:
-    board = Board(lambda: True)
+    board = Board(lambda: True, lambda _: False)
     for fingerprint, generation, height in ranks:
         board.enter(seat_of(fingerprint, generation, height))
     return board
@@ -423,7 +461,7 @@ def test_who_waits_is_bounded() -> None:
             return b"answer"
 
         tasks = [
-            asyncio.create_task(board.patiently(step, door=door, peer="a"))
+            asyncio.create_task(board.patiently(step, epoch=0, door=door, peer="a"))
             for _ in range(3)
         ]
         await settled()
@@ -450,6 +488,8 @@ def test_a_switch_while_one_was_being_asked_is_not_missed() -> None:
             return b"answer"
 
         async with asyncio.timeout(1):
-            assert await board.patiently(step, door=door, peer="a") == b"answer"
+            assert (
+                await board.patiently(step, epoch=0, door=door, peer="a") == b"answer"
+            )
 
     asyncio.run(whole())

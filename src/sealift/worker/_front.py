@@ -41,6 +41,8 @@ SWITCH_SECONDS: Final = 10.0
 #: How an enclave names that another code runs the shard now, or that L1 does not
 #: cover yet the state that it took over.
 _NOT_SERVING: Final = frozenset({"NotServingError", "StateUnconfirmedError"})
+#: How it names a key epoch of which it has not heard, or which is over.
+_UNKNOWN_EPOCH: Final = "UnknownEpochError"
 #: So many of those who waited are answered at a time.
 _TURNS: Final = 8
 T = TypeVar("T")
@@ -87,10 +89,15 @@ class Board:
     Args:
         awaited: Whether an instance is being staged or started, so that waiting
             for one makes sense.
+        is_newest: Whether a key epoch is the newest that L1 has: who sealed to it may
+            be a block ahead of the enclave.
     """
 
-    def __init__(self, awaited: Callable[[], bool]) -> None:
+    def __init__(
+        self, awaited: Callable[[], bool], is_newest: Callable[[int], bool]
+    ) -> None:
         self._awaited = awaited
+        self._is_newest = is_newest
         self._seats: dict[Fingerprint, Seat] = {}
         self._stops: dict[Fingerprint, Callable[[], None]] = {}
         self._archives: dict[Fingerprint, Receipts] = {}
@@ -156,12 +163,18 @@ class Board:
         return lambda: self._listeners.discard(listener)
 
     async def patiently(
-        self, step: Callable[[Seat], Awaitable[T]], *, door: Door, peer: str
+        self,
+        step: Callable[[Seat], Awaitable[T]],
+        *,
+        epoch: int,
+        door: Door,
+        peer: str,
     ) -> T:
         """Have the answering instance do something; wait for it, if it changes.
 
         Args:
             step: What is to be done.
+            epoch: The key epoch of what it is asked.
             door: Has the places in which is waited.
             peer: Who asks.
 
@@ -181,7 +194,7 @@ class Board:
                     async with turn:
                         return await step(seat)
                 except EnclaveRefusedError as error:
-                    if error.refused not in _NOT_SERVING or not self._awaited():
+                    if not self._passes(error.refused, epoch):
                         raise
                     why = error
                 except EnclaveGoneError as error:
@@ -197,6 +210,12 @@ class Board:
                 except TimeoutError:
                     raise _switching(why) from why
             turn = self._turns
+
+    def _passes(self, refused: str, epoch: int) -> bool:
+        """Whether what is refused so may be answered in a moment."""
+        if refused == _UNKNOWN_EPOCH:
+            return self._is_newest(epoch)
+        return refused in _NOT_SERVING and self._awaited()
 
     def _tell(self, event: Executions) -> None:
         for listener in tuple(self._listeners):
@@ -230,7 +249,7 @@ class _Noticing:
 
 def _switching(why: SealiftError | None) -> SwitchingError:
     return SwitchingError(
-        "the next enclave does not answer yet",
+        "the enclave that would answer does not yet",
         got="nobody is up" if why is None else str(why),
         expected=f"an answer within {SWITCH_SECONDS:g} s",
         hint="Ask again in two seconds, or ask another worker.",
@@ -322,10 +341,11 @@ class Front:
         return await carry_call(request, self._gate, self._submitter)
 
     async def _ask(self, request: web.Request) -> web.Response:
-        raw, _ = await read_envelope(request)
+        raw, envelope = await read_envelope(request)
         peer = request.remote or ""
         sealed = await self._board.patiently(
             lambda seat: seat.api.answer(raw, peer=peer),
+            epoch=envelope.epoch,
             door=self._switching,
             peer=peer,
         )

@@ -70,6 +70,14 @@ class Outlook:
         plan = self.plan
         return plan is not None and plan.wants(code, self._platform, handed_over)
 
+    def is_newest(self, epoch: int) -> bool:
+        """Whether a key epoch is the shard's newest, so that an enclave hears of it."""
+        return (
+            self.schedule is not None
+            and bool(self.schedule.epochs)
+            and self.schedule.epochs[-1].epoch == epoch
+        )
+
     def rank(self, code: Fingerprint, height: int | None) -> Rank:
         """How far an instance is whose state stands after a block."""
         if height is None:

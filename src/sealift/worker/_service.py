@@ -89,9 +89,9 @@ class Service:
         self._finder = BundleFinder(config, ground.http)
         self._finding: dict[Fingerprint, asyncio.Task[None]] = {}
         self._instances: dict[Fingerprint, Instance] = {}
-        self._board = Board(self._is_awaited)
-        self._metrics = InstanceMetrics(config.shard.hex())
         self._outlook = Outlook(ground.l1, config.shard, config.platform)
+        self._board = Board(self._is_awaited, self._outlook.is_newest)
+        self._metrics = InstanceMetrics(config.shard.hex())
         self._chain: ChainId | None = None
         self._first = asyncio.Event()
         self._listening = asyncio.Event()
