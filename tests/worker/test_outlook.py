@@ -65,14 +65,16 @@ def test_of_several_codes_the_one_is_brought_up_that_runs(home: WorkerConfig) ->
     assert brought_up(Node(None)) == ""
 
 
-def test_only_the_newest_epoch_is_one_that_an_enclave_has_yet_to_hear_of() -> None:
-    async def outlook(said: Schedule | None) -> Outlook:
+def test_only_an_epoch_that_is_new_is_one_that_an_enclave_has_yet_to_hear_of() -> None:
+    async def outlook(said: Schedule | None, head: int) -> Outlook:
         found = Outlook(Node(said), SHARD, "insecure-sim")  # type: ignore[arg-type]
-        await found.look(Height(60))
+        await found.look(Height(head))
         return found
 
-    rotated = asyncio.run(outlook(schedule(epochs=(epoch(0), epoch(1)))))
-    assert [rotated.is_newest(number) for number in (0, 1, 2)] == [False, True, False]
-    unborn = asyncio.run(outlook(schedule(epochs=())))
-    assert not unborn.is_newest(0)
-    assert not asyncio.run(outlook(None)).is_newest(0)
+    said = schedule(epochs=(epoch(0), epoch(1, valid_from=60)))
+    for head, new in ((57, True), (60, True), (67, True), (68, False)):
+        rotated = asyncio.run(outlook(said, head))
+        found = [rotated.is_new(number) for number in (0, 1, 2)]
+        assert found == [False, new, False], head
+    assert not asyncio.run(outlook(schedule(epochs=()), 60)).is_new(0)
+    assert not asyncio.run(outlook(None, 60)).is_new(0)

@@ -294,6 +294,7 @@ class Comparison:
                 old,
                 there.get(old.name),
                 head=f"def {old.name}(self, ctx: Context",
+                answer="None",
                 rules=("call-removed", "call-changed"),
                 gone=f"the call {label} is gone: those that wait sealed on L1 fail by "
                 "UnknownCallError, and their nonces are consumed",
@@ -311,6 +312,7 @@ class Comparison:
                 old,
                 there.get(old.name),
                 head=f"def {old.name}(self, ctx: Context{reader}",
+                answer="…",
                 rules=("getter-removed", "getter-changed"),
                 gone=f"the getter {label} is gone: whoever asks it gets "
                 "UnknownGetterError",
@@ -325,6 +327,7 @@ class Comparison:
         new: CallSpec | GetterSpec | None,
         *,
         head: str,
+        answer: str,
         rules: tuple[str, str],
         gone: str,
         changed: str,
@@ -340,7 +343,7 @@ class Comparison:
                 self._places.pallet(pallet),
                 if_gone,
                 gone,
-                f"{head}{_arguments(old)}) -> …: raise …  "
+                f"{head}{_arguments(old)}) -> {answer}: raise …  "
                 f"# a @{kind} with an error of its own",
             )
             return
@@ -354,7 +357,7 @@ class Comparison:
                 place,
                 if_changed,
                 f"{found}: {changed}",
-                f"{head}{_arguments(old) or ', *'}, …=…) -> …  "
+                f"{head}{_arguments(old) or ', *'}, …=…) -> {answer}  "
                 "# append arguments, with defaults",
             )
 

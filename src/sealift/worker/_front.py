@@ -89,15 +89,15 @@ class Board:
     Args:
         awaited: Whether an instance is being staged or started, so that waiting
             for one makes sense.
-        is_newest: Whether a key epoch is the newest that L1 has: who sealed to it may
-            be a block ahead of the enclave.
+        is_new: Whether a key epoch begins about now: who sealed to it may be a block
+            ahead of the enclave.
     """
 
     def __init__(
-        self, awaited: Callable[[], bool], is_newest: Callable[[int], bool]
+        self, awaited: Callable[[], bool], is_new: Callable[[int], bool]
     ) -> None:
         self._awaited = awaited
-        self._is_newest = is_newest
+        self._is_new = is_new
         self._seats: dict[Fingerprint, Seat] = {}
         self._stops: dict[Fingerprint, Callable[[], None]] = {}
         self._archives: dict[Fingerprint, Receipts] = {}
@@ -214,7 +214,7 @@ class Board:
     def _passes(self, refused: str, epoch: int) -> bool:
         """Whether what is refused so may be answered in a moment."""
         if refused == _UNKNOWN_EPOCH:
-            return self._is_newest(epoch)
+            return self._is_new(epoch)
         return refused in _NOT_SERVING and self._awaited()
 
     def _tell(self, event: Executions) -> None:

@@ -1,7 +1,7 @@
 """What L1 says about a home's instances: hints, read anew with each block."""
 
 from contextlib import suppress
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sealift.base import Fingerprint, Height, Message, ShardId, canonical_decode
 from sealift.protocol import (
@@ -22,6 +22,8 @@ from ._instances import code_of, instance_config, staged_instances
 from ._plan import Plan, generation_at, plan_for
 
 T = TypeVar("T", bound=Message)
+#: An enclave that is up has heard of an epoch so many blocks after it began.
+_HEARD_OF: Final = 8
 
 
 class Outlook:
@@ -37,6 +39,7 @@ class Outlook:
         self._l1 = l1
         self._shard = shard
         self._platform = platform
+        self._head = Height(0)
         self.schedule: Schedule | None = None
         self.plan: Plan | None = None
 
@@ -52,7 +55,7 @@ class Outlook:
             return
         frontier = await self._read(frontier_key(shard), Frontier)
         certificate = await self._read(certificate_key(shard), HandoverCertificate)
-        self.schedule = schedule
+        self._head, self.schedule = head, schedule
         self.plan = plan_for(
             schedule,
             head=head,
@@ -70,12 +73,16 @@ class Outlook:
         plan = self.plan
         return plan is not None and plan.wants(code, self._platform, handed_over)
 
-    def is_newest(self, epoch: int) -> bool:
-        """Whether a key epoch is the shard's newest, so that an enclave hears of it."""
-        return (
-            self.schedule is not None
-            and bool(self.schedule.epochs)
-            and self.schedule.epochs[-1].epoch == epoch
+    def is_new(self, epoch: int) -> bool:
+        """Whether a key epoch is one of which an enclave hears about now.
+
+        It is the newest, and has not acted for long: who lacks its keys then is not
+        waited for.
+        """
+        newest = self.schedule.epochs[-1:] if self.schedule is not None else ()
+        return any(
+            one.epoch == epoch and self._head < one.valid_from + _HEARD_OF
+            for one in newest
         )
 
     def rank(self, code: Fingerprint, height: int | None) -> Rank:

@@ -90,7 +90,7 @@ class Service:
         self._finding: dict[Fingerprint, asyncio.Task[None]] = {}
         self._instances: dict[Fingerprint, Instance] = {}
         self._outlook = Outlook(ground.l1, config.shard, config.platform)
-        self._board = Board(self._is_awaited, self._outlook.is_newest)
+        self._board = Board(self._is_awaited, self._outlook.is_new)
         self._metrics = InstanceMetrics(config.shard.hex())
         self._chain: ChainId | None = None
         self._first = asyncio.Event()
