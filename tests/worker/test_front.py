@@ -18,7 +18,7 @@ from sealift.worker import _front as front_module
 from sealift.worker._api import WAITS, Health
 from sealift.worker._carry import CarryGate
 from sealift.worker._door import Door, Places
-from sealift.worker._errors import EnclaveGoneError
+from sealift.worker._errors import EnclaveGoneError, SwitchingError
 from sealift.worker._front import Board, Front, Rank, Seat
 
 OLD, NEW = Fingerprint(b"\x01" * 32), Fingerprint(b"\x02" * 32)
@@ -66,7 +66,9 @@ class Service:
         return self.well
 
     def about(self) -> dict[str, object]:
-        return {"instances": []}
+        current = self.board.current
+        named = "" if current is None else current.fingerprint.hex()
+        return {"instances": [], "answering": named}
 
     def metrics(self) -> bytes:
         return b"sealift_more 1\n"
@@ -84,6 +86,7 @@ def crowd() -> aiohttp.TCPConnector:
     return aiohttp.TCPConnector(limit=0)
 
 
+Described = Callable[..., Awaitable[dict[str, object]]]
 Story = Callable[[Service, aiohttp.ClientSession, Listening], Awaitable[None]]
 Play = Callable[[Story], None]
 
@@ -405,6 +408,77 @@ def test_health_status_and_metrics_are_of_all(play: Play) -> None:
         assert (found["ok"], found["reasons"]) == (False, list(service.well.reasons))
 
     play(story)
+
+
+def test_a_status_asked_at_the_switch_tells_of_one_enclave(play: Play) -> None:
+    """Seen as the old enclave's hash beside rows in which the new one answers."""
+
+    async def story(
+        service: Service, http: aiohttp.ClientSession, _: Listening
+    ) -> None:
+        service.both()
+        for one, name in ((service.old, "old"), (service.new, "new")):
+            described = one.api.described
+
+            async def slow(
+                *, peer: str, name: str = name, described: Described = described
+            ) -> dict[str, object]:
+                found = {**await described(peer=peer), "mrenclave": name}
+                if name == "old":
+                    service.switch()
+                return found
+
+            one.api.described = slow  # type: ignore[method-assign]
+        async with http.get("/v1/status") as answer:
+            found = await answer.json()
+        assert found["mrenclave"] == "new"
+        assert found["answering"] == NEW.hex()
+
+    play(story)
+
+
+def test_metrics_asked_at_the_switch_are_of_one_enclave(play: Play) -> None:
+    async def story(
+        service: Service, http: aiohttp.ClientSession, _: Listening
+    ) -> None:
+        service.both()
+
+        async def old(*, peer: str) -> bytes:
+            service.switch()
+            return b"of_the_old 1\n"
+
+        async def new(*, peer: str) -> bytes:
+            return b"of_the_new 1\n"
+
+        service.old.api.render_metrics = old  # type: ignore[method-assign]
+        service.new.api.render_metrics = new  # type: ignore[method-assign]
+        async with http.get("/metrics") as answer:
+            assert await answer.read() == b"of_the_new 1\nsealift_more 1\n"
+
+    play(story)
+
+
+def test_what_an_enclave_that_left_refused_is_asked_of_the_next() -> None:
+    board = board_of((OLD, 0, 99), (NEW, -1, 99))
+
+    async def step(seat: Seat) -> Fingerprint:
+        if seat.fingerprint == OLD:
+            board.leave(OLD)
+            raise EnclaveGoneError("the enclave has ended")
+        return seat.fingerprint
+
+    async def alone(seat: Seat) -> Fingerprint:
+        raise EnclaveGoneError("the enclave has ended")
+
+    async def last(seat: Seat) -> Fingerprint:
+        board.leave(NEW)
+        return seat.fingerprint
+
+    assert asyncio.run(board.steadily(step)) == NEW
+    with pytest.raises(EnclaveGoneError):  # it is the one that answers, still
+        asyncio.run(board.steadily(alone))
+    with pytest.raises(SwitchingError):
+        asyncio.run(board.steadily(last))
 
 
 def board_of(*ranks: tuple[Fingerprint, int, int]) -> Board:

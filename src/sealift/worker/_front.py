@@ -211,6 +211,41 @@ class Board:
                     raise _switching(why) from why
             turn = self._turns
 
+    async def steadily(self, step: Callable[[Seat], Awaitable[T]]) -> T:
+        """Ask the answering instance; again, if another answers by then.
+
+        What is read of the board in the same moment fits to the answer: nobody is
+        told of one enclave's state beside the roles of after the switch.
+
+        Args:
+            step: What is asked.
+
+        Raises:
+            SwitchingError: Nobody is up.
+            SealiftError: As the step, of an instance that still answers.
+        """
+        while True:
+            seat = self.someone()
+            try:
+                found = await step(seat)
+            except SealiftError:
+                if self.current is seat:
+                    raise
+            else:
+                if self.current is seat:
+                    return found
+
+    def someone(self) -> Seat:
+        """Whoever answers.
+
+        Raises:
+            SwitchingError: Nobody is up.
+        """
+        seat = self.current
+        if seat is None:
+            raise _switching(None)
+        return seat
+
     def _passes(self, refused: str, epoch: int) -> bool:
         """Whether what is refused so may be answered in a moment."""
         if refused == _UNKNOWN_EPOCH:
@@ -312,26 +347,24 @@ class Front:
         """To whichever instance answers now; it keeps the request to its end."""
 
         async def handler(request: web.Request) -> web.StreamResponse:
-            return await self._someone().handlers[route](request)
+            return await self._board.someone().handlers[route](request)
 
         return handler
-
-    def _someone(self) -> Seat:
-        seat = self._board.current
-        if seat is None:
-            raise _switching(None)
-        return seat
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return show_health(self._overseer.health())
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        text = await self._someone().api.render_metrics(peer=request.remote or "")
+        peer = request.remote or ""
+        text = await self._board.steadily(
+            lambda seat: seat.api.render_metrics(peer=peer)
+        )
         body = text + self._overseer.metrics()
         return web.Response(body=body, content_type="text/plain", charset="utf-8")
 
     async def _status(self, request: web.Request) -> web.Response:
-        found = await self._someone().api.described(peer=request.remote or "")
+        peer = request.remote or ""
+        found = await self._board.steadily(lambda seat: seat.api.described(peer=peer))
         health = self._overseer.health()
         told = {"ok": health.ok, "reasons": list(health.reasons)}
         return web.json_response({**found, **told, **self._overseer.about()})
