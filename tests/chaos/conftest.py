@@ -1,4 +1,4 @@
-"""``--campaign-runs N`` and ``--campaign-seed S``: how long, and which campaign."""
+"""``--campaign-runs``, ``-swaps`` and ``-seed``: how long, and which campaign."""
 
 import asyncio
 import sys
@@ -11,22 +11,28 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "explorer"))
 from sealift.cli._chaos_ground import Ground, make_ground
 from sealift.transport.clock import WallClock
 
-RUNS = 10
+RUNS = 6
+SWAPS = 4
 SEED = 20261123
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("campaign")
     group.addoption("--campaign-runs", type=int, default=RUNS)
+    group.addoption("--campaign-swaps", type=int, default=SWAPS)
     group.addoption("--campaign-seed", type=int, default=SEED)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "seed" in metafunc.fixturenames:
-        # Not known where this folder is not named on the command line.
-        runs = metafunc.config.getoption("--campaign-runs", default=RUNS)
-        first = metafunc.config.getoption("--campaign-seed", default=SEED)
-        metafunc.parametrize("seed", range(first, first + runs))
+    for name, option, few in (
+        ("seed", "--campaign-runs", RUNS),
+        ("swap_seed", "--campaign-swaps", SWAPS),
+    ):
+        if name in metafunc.fixturenames:
+            # Not known where this folder is not named on the command line.
+            runs = metafunc.config.getoption(option, default=few)
+            first = metafunc.config.getoption("--campaign-seed", default=SEED)
+            metafunc.parametrize(name, range(first, first + runs))
 
 
 @pytest.fixture(scope="session")

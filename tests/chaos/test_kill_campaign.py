@@ -20,9 +20,22 @@ def test_inv7_kill_9_at_any_instant_of_a_handover_loses_nothing(
     seed: int, ground: Ground, tmp_path: Path
 ) -> None:
     """And what was seen of it is a path of the explorer's model."""
+    played(ground, tmp_path, seed, hot_swap=False)
+
+
+def test_inv7_kill_9_at_any_instant_of_a_hot_swap_loses_nothing(
+    swap_seed: int, ground: Ground, tmp_path: Path
+) -> None:
+    """One worker, that stages the new enclave by itself; judged as the others."""
+    played(ground, tmp_path, swap_seed, hot_swap=True)
+
+
+def played(ground: Ground, folder: Path, seed: int, *, hot_swap: bool) -> None:
     pace = ground.block_ms
-    campaign = Campaign(seeds=range(seed, seed + 1), trace=tmp_path, block_ms=pace)
-    verdict = asyncio.run(campaign.play_one(ground, tmp_path / "run", seed))
+    campaign = Campaign(
+        seeds=range(seed, seed + 1), trace=folder, block_ms=pace, hot_swap=hot_swap
+    )
+    verdict = asyncio.run(campaign.play_one(ground, folder / "run", seed))
     print(*told(verdict, block_ms=pace), sep="\n")
     assert not verdict.violations, verdict.words
-    follow(Trace.read(tmp_path / f"seed-{seed}.json"))
+    follow(Trace.read(folder / f"seed-{seed}.json"))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sealift.base import decode
+from sealift.base import Fingerprint, decode
 from sealift.cli import _chaos, run_cli
 from sealift.cli._application import (
     application_metadata,
@@ -20,10 +20,11 @@ from sealift.cli._application import (
     read_application,
 )
 from sealift.cli._chaos import Campaign, told
+from sealift.cli._chaos_hosts import HotSwap, Seen, TwoWorkers
 from sealift.cli._chaos_judge import Replay, judge_calls, judge_roots
 from sealift.cli._chaos_load import Books, Tracked, TrackedLoad
 from sealift.cli._chaos_parts import ChaosError, Ended, Part, Parts, children
-from sealift.cli._chaos_plan import SPAN, VICTIMS, Kill, plan
+from sealift.cli._chaos_plan import SPAN, SWAP_VICTIMS, VICTIMS, Kill, plan
 from sealift.cli._chaos_run import Run, Struck, Verdict
 from sealift.cli._chaos_trace import Trace
 from sealift.crypto import HpkeSuite, hpke_generate, sha256, system_entropy
@@ -244,6 +245,72 @@ def test_a_seed_names_a_plan_and_all_victims_come() -> None:
         } == set(VICTIMS)
 
 
+def test_every_victim_of_a_hot_swap_comes_first_in_four_seeds() -> None:
+    plans = [plan(seed, SWAP_VICTIMS) for seed in range(40)]
+    for first in range(0, 40, 4):
+        for seed in range(first, first + 4):
+            victims = {kill.victim for kill in plans[seed]}
+            assert SWAP_VICTIMS[seed % 4] in victims <= set(SWAP_VICTIMS)
+
+
+# --- who hosts what ---
+
+
+def a_stage(tmp_path: Path) -> Any:
+    old, new = (
+        SimpleNamespace(fingerprint=Fingerprint(bytes([n]) * 32)) for n in (1, 2)
+    )
+    return SimpleNamespace(old=old, new=new, worker=lambda name: tmp_path / name)
+
+
+def a_row(stage: Any, name: str, imported: int | None, state: int) -> dict[str, Any]:
+    code = getattr(stage, name).fingerprint.hex()
+    return {"mrenclave": code, "imported": imported, "state_height": state}
+
+
+def test_a_worker_that_swaps_tells_of_both_and_of_no_life_that_is_over(
+    tmp_path: Path,
+) -> None:
+    stage, part = a_stage(tmp_path), SimpleNamespace(ended=[])
+    struck = [True, False]
+    parts: Any = SimpleNamespace(
+        parts={"old": part}, kill_one_enclave=lambda *_: struck.pop(0)
+    )
+    hosts = HotSwap(stage, parts)
+    said = {
+        "mrenclave": stage.old.fingerprint.hex(),
+        "epochs": [0],
+        "instances": [a_row(stage, "old", 9, 8), a_row(stage, "new", 7, 6)],
+    }
+    life = hosts.life("old")
+    assert list(hosts.seen("old", said, life)) == [
+        Seen("old", 0, 9, 8, (0,)),
+        Seen("new", 0, 7, 6, ()),
+    ]
+    assert hosts.kill("new enclave")
+    assert list(hosts.seen("old", said, life)) == []  # whose words these are: unknown
+    assert not hosts.kill("new enclave")  # it is down: no life of it is over by this
+    said["instances"] = [a_row(stage, "old", 9, 8), a_row(stage, "new", None, 6)]
+    part.ended.append(Ended(-9, ""))
+    assert list(hosts.seen("old", said, hosts.life("old"))) == [
+        Seen("old", 1, 9, 8, (0,))
+    ]
+    assert hosts.life("old") == {"old": 1, "new": 2}
+    assert [hosts.executor("old", h, upgrade_at=9) for h in (8, 9)] == ["old", "new"]
+
+
+def test_the_instance_that_was_staged_has_its_own_disk(tmp_path: Path) -> None:
+    stage, parts = a_stage(tmp_path), Parts(tmp_path)
+    code = stage.new.fingerprint.hex()
+    swap, two = HotSwap(stage, parts), TwoWorkers(stage, parts)
+    assert [swap.seat(name).folder for name in ("old", "new")] == [
+        tmp_path / "old",
+        tmp_path / "old" / "instances" / code,
+    ]
+    assert [swap.seat(name).machine for name in ("old", "new")] == ["old", "old"]
+    assert [two.seat(name).machine for name in ("old", "new")] == ["old", "new"]
+
+
 # --- what is said ---
 
 
@@ -267,6 +334,8 @@ def test_a_run_is_told_in_one_line_and_a_violation_in_more() -> None:
         "  again: sealift chaos --seed 7 --runs 1",
     ]
     assert list(told(lost, block_ms=400))[-1].endswith("--runs 1 --block-ms 400")
+    swapped = a_verdict(violations=["calls: one is lost"], hot_swap=True)
+    assert list(told(swapped, block_ms=150))[-1].endswith("--runs 1 --hot-swap")
 
 
 def test_the_summary_counts_kills_that_hit() -> None:
@@ -370,6 +439,19 @@ print("ready http://127.0.0.1:1", flush=True)
 os.waitpid(child, 0)
 """
 
+#: Stands for a worker that stages: it outlives one of its two enclaves.
+WITH_TWO = """
+import subprocess, sys
+wait = "import sys; sys.stdin.read()"
+for code in ("00ab", "00cd"):
+    words = [sys.executable, "-c", wait, code]
+    last = subprocess.Popen(words, stdin=subprocess.PIPE)
+    first = last if code == "00ab" else first
+print("ready http://127.0.0.1:1", flush=True)
+first.wait()
+last.wait()
+"""
+
 
 def test_who_was_struck_is_up_again_only_in_the_next_life(tmp_path: Path) -> None:
     """Or the campaign would go on with one that is about to end, and blame it."""
@@ -390,6 +472,34 @@ def test_who_was_struck_is_up_again_only_in_the_next_life(tmp_path: Path) -> Non
     asyncio.run(story())
 
 
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_of_two_enclaves_only_the_named_one_is_struck(tmp_path: Path) -> None:
+    """The worker lives on: nobody waits for another life of it."""
+
+    async def story() -> None:
+        parts = Parts(tmp_path)
+        try:
+            part = parts.spawn("both", argv=(sys.executable, "-c", WITH_TWO))
+            await parts.up("both")
+            named = {one: command_line(one) for one in children(part.pid)}
+            assert len(named) == 2
+            assert parts.kill_one_enclave("both", "00ab")
+            assert part.up.is_set()
+            async with asyncio.timeout(10):
+                while len(left := children(part.pid)) == 2:
+                    await asyncio.sleep(0.01)
+            assert [named[one].count(b"00cd") for one in left] == [1]
+            assert not parts.kill_one_enclave("both", "00ab")
+            assert part.ended == []
+        finally:
+            await parts.close()
+
+    asyncio.run(story())
+
+
 def test_whoever_does_not_come_up_is_said_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,6 +512,7 @@ def test_whoever_does_not_come_up_is_said_by_name(
             await parts.up("chain")
         assert not parts.kill("chain")
         assert not parts.kill_enclave("chain")
+        assert not parts.kill_one_enclave("chain", "00ab")
 
     asyncio.run(story())
     assert children(2**22 + 1) == []

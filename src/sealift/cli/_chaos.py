@@ -24,7 +24,7 @@ from sealift.transport.files import (
 from sealift.transport.tasks import first_of
 
 from ._chaos_ground import Ground, copy_ground, make_ground
-from ._chaos_plan import VICTIMS, plan
+from ._chaos_plan import SWAP_VICTIMS, VICTIMS
 from ._chaos_run import Run, Verdict
 from ._params import PATH
 
@@ -56,6 +56,11 @@ _BLOCK_MS = 150
     help="Milliseconds between blocks; more where the machine is busy.",
 )
 @click.option(
+    "--hot-swap",
+    is_flag=True,
+    help="One worker, that stages the new enclave beside the old one.",
+)
+@click.option(
     "--keep",
     type=PATH,
     help="Keep logs and disks of runs with a violation in this new folder.",
@@ -74,6 +79,7 @@ def chaos(
     runs: int,
     jobs: int,
     block_ms: int,
+    hot_swap: bool,
     keep: Path | None,
     trace: Path | None,
     as_json: bool,
@@ -93,12 +99,14 @@ def chaos(
     Examples:
       sealift chaos --seed 7 --runs 10
       sealift chaos --seed 1 --runs 300 --jobs 2 --keep failed --trace traces
+      sealift chaos --seed 1 --runs 20 --hot-swap
     """
     _refuse_folder(keep)
     campaign = Campaign(
         seeds=range(seed, seed + runs),
         jobs=jobs,
         block_ms=block_ms,
+        hot_swap=hot_swap,
         keep=keep,
         trace=trace,
         say=(lambda _: None) if as_json else click.echo,
@@ -147,6 +155,7 @@ class Campaign:
         seeds: One for each run.
         jobs: How many run at once.
         block_ms: Between blocks.
+        hot_swap: One worker swaps its enclave, instead of two workers.
         keep: Gets the folders of runs with a violation.
         trace: Gets a file for each run.
         say: Gets a line whenever there is something to say.
@@ -155,6 +164,7 @@ class Campaign:
     seeds: range
     jobs: int = 1
     block_ms: int = _BLOCK_MS
+    hot_swap: bool = False
     keep: Path | None = None
     trace: Path | None = None
     say: Callable[[str], object] = click.echo
@@ -198,7 +208,7 @@ class Campaign:
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             refuse_write(error, folder)
-        run = Run(ground, stage, seed, plan(seed))
+        run = Run(ground, stage, seed, hot_swap=self.hot_swap)
         try:
             verdict = await run.play()
             if verdict.violations and self.keep is not None:
@@ -223,7 +233,8 @@ class Campaign:
 
     def summary(self) -> dict[str, object]:
         """What was done and found, as JSON has it."""
-        kills: Counter[str] = Counter(dict.fromkeys(VICTIMS, 0))
+        victims = SWAP_VICTIMS if self.hot_swap else VICTIMS
+        kills: Counter[str] = Counter(dict.fromkeys(victims, 0))
         missed = 0
         for verdict in self.verdicts:
             kills.update(one.kill.victim for one in verdict.kills if one.hit)
@@ -240,7 +251,7 @@ class Campaign:
                 {
                     "seed": one.seed,
                     "what": one.violations,
-                    "again": _again(one.seed, self.block_ms),
+                    "again": _again(one, self.block_ms),
                 }
                 for one in self.verdicts
                 if one.violations
@@ -249,9 +260,10 @@ class Campaign:
         }
 
 
-def _again(seed: int, block_ms: int) -> str:
+def _again(verdict: Verdict, block_ms: int) -> str:
     pace = "" if block_ms == _BLOCK_MS else f" --block-ms {block_ms}"
-    return f"sealift chaos --seed {seed} --runs 1{pace}"
+    kind = " --hot-swap" if verdict.hot_swap else ""
+    return f"sealift chaos --seed {verdict.seed} --runs 1{kind}{pace}"
 
 
 def told(verdict: Verdict, *, block_ms: int) -> Iterator[str]:
@@ -270,7 +282,7 @@ def told(verdict: Verdict, *, block_ms: int) -> Iterator[str]:
     for one in verdict.violations:
         yield f"  {one}"
     if verdict.violations:
-        yield f"  again: {_again(verdict.seed, block_ms)}"
+        yield f"  again: {_again(verdict, block_ms)}"
 
 
 def _say_summary(summary: dict[str, object]) -> None:

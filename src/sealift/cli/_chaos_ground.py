@@ -192,10 +192,13 @@ def place_chain(home: Path, *, block_ms: int) -> None:
     config.write_text("\n".join(lines) + "\n")
 
 
-def old_home(ground: Ground, stage: Stage, *, l1_url: str, port: int) -> Path:
+def old_home(
+    ground: Ground, stage: Stage, *, l1_url: str, port: int, next_to_it: bool = False
+) -> Path:
     """The old worker's home as it was left, told where the chain is now.
 
-    Its unpacked bundle is the ground's: runs share it.
+    Its unpacked bundle is the ground's: runs share it. With ``next_to_it`` the new
+    bundle lies beside it, so that the worker stages that by itself.
     """
     write_worker_home(stage, "old", l1_url=l1_url, upstream="")
     home, left = stage.worker("old"), ground.stage.worker("old")
@@ -204,5 +207,9 @@ def old_home(ground: Ground, stage: Stage, *, l1_url: str, port: int) -> Path:
     config.write_text(text)
     for name in _KEPT:
         shutil.copy2(left / name, home / name)
-    (home / "bundles").symlink_to(left / "bundles", target_is_directory=True)
+    if next_to_it:
+        shutil.copytree(left / "bundles", home / "bundles")
+        shutil.copy2(stage.new.path, home / "bundles")
+    else:
+        (home / "bundles").symlink_to(left / "bundles", target_is_directory=True)
     return home

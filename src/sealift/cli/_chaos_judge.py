@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sealift.base import Digest, encode
+from sealift.base import Digest, ShardId, encode
 from sealift.crypto import system_entropy
 from sealift.insecure_sim import SimIntel, SimMachine, SimPlatform
 from sealift.protocol import SealedReceipt
@@ -155,13 +155,15 @@ async def _go_on(
 
 
 def receipts_of(
-    stage: Stage, homes: Mapping[str, BuiltBundle], envelopes: Iterable[Digest]
+    shard: ShardId,
+    disks: Mapping[str, tuple[Path, BuiltBundle]],
+    envelopes: Iterable[Digest],
 ) -> dict[Digest, dict[str, SealedReceipt]]:
-    """What the workers' disks have for each of these calls, by worker."""
+    """What the instances' folders have for each of these calls, by instance."""
     found: dict[Digest, dict[str, SealedReceipt]] = {one: {} for one in envelopes}
-    for name, bundle in homes.items():
-        path: Path = stage.worker(name) / "worker.db"
-        store = WorkerStore(path, shard=stage.shard, fingerprint=bundle.fingerprint)
+    for name, (folder, bundle) in disks.items():
+        path = folder / "worker.db"
+        store = WorkerStore(path, shard=shard, fingerprint=bundle.fingerprint)
         try:
             for envelope, by_worker in found.items():
                 receipt = store.receipt(envelope)

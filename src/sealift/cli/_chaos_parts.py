@@ -190,6 +190,25 @@ class Parts:
         struck = [part.strike(pid) for pid in children(part.pid)]
         return any(struck)
 
+    def kill_one_enclave(self, name: str, code: str) -> bool:
+        """SIGKILL to the enclave of one code, of the several of a worker.
+
+        The worker lives on, and starts it again; if it was the only one, it ends.
+
+        Args:
+            name: The worker.
+            code: The fingerprint in hex, by which its bundle's folder is named.
+        """
+        part = self.parts[name]
+        if part.child is None or part.child.exit_code is not None:
+            return False
+        for pid in children(part.pid):
+            with contextlib.suppress(OSError):
+                if code.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+                    return True
+        return False
+
     def words(self) -> str:
         """The last words of all processes, to look into."""
         return "\n".join(

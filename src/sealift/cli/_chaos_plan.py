@@ -5,8 +5,18 @@ from typing import Final, Literal, get_args
 
 from sealift.crypto import sha256
 
-Victim = Literal["L1 node", "old worker", "new worker", "old enclave", "new enclave"]
-VICTIMS: Final[tuple[Victim, ...]] = get_args(Victim)
+Victim = Literal[
+    "L1 node", "old worker", "new worker", "old enclave", "new enclave", "worker"
+]
+#: In their order: it is what seeds choose by.
+VICTIMS: Final[tuple[Victim, ...]] = get_args(Victim)[:-1]
+#: Where one worker swaps its enclave.
+SWAP_VICTIMS: Final[tuple[Victim, ...]] = (
+    "L1 node",
+    "worker",
+    "old enclave",
+    "new enclave",
+)
 #: Blocks from the order to the release of the keys, on to XYZ, and beyond it.
 NOTICE: Final = 6
 LEAD: Final = 30
@@ -39,11 +49,11 @@ class Chance:
         return int.from_bytes(sha256(text), "big") % bound
 
 
-def plan(seed: int) -> tuple[Kill, ...]:
-    """One to three kills, in order; of five seeds in a row each has another first."""
+def plan(seed: int, among: tuple[Victim, ...] = VICTIMS) -> tuple[Kill, ...]:
+    """One to three kills, in order; seeds in a row have each another victim first."""
     chance = Chance(seed)
     more = chance.below(_MOST_MORE + 1)
-    victims = [VICTIMS[seed % len(VICTIMS)]]
-    victims += [VICTIMS[chance.below(len(VICTIMS))] for _ in range(more)]
+    victims = [among[seed % len(among)]]
+    victims += [among[chance.below(len(among))] for _ in range(more)]
     kills = [Kill(one, chance.below(SPAN * _PARTS) / _PARTS) for one in victims]
     return tuple(sorted(kills, key=lambda kill: kill.after))

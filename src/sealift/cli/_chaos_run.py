@@ -18,7 +18,6 @@ from sealift.base import (
     canonical_decode,
     decode,
 )
-from sealift.crypto import account_of
 from sealift.frame import RuntimeMetadata
 from sealift.protocol import (
     HandoverCertificate,
@@ -40,22 +39,21 @@ from ._chaos_ground import (
     USERS,
     Ground,
     config_of,
-    old_home,
 )
+from ._chaos_hosts import Hosts, HotSwap, TwoWorkers
 from ._chaos_judge import (
     Replay,
-    Seat,
     judge_calls,
     judge_roots,
     receipts_of,
     replay,
 )
 from ._chaos_load import TrackedLoad
-from ._chaos_parts import PATIENCE, ChaosError, Ended, Part, Parts, free_port
-from ._chaos_plan import AFTER, LEAD, NOTICE, Kill, Victim
+from ._chaos_parts import PATIENCE, ChaosError, Ended, Part, Parts
+from ._chaos_plan import AFTER, LEAD, NOTICE, Kill, plan
 from ._chaos_trace import ActScan, Trace
 from ._demo_load import SealingKeys
-from ._demo_stage import CHAIN_ID, Stage, write_worker_home
+from ._demo_stage import CHAIN_ID, Stage
 
 T = TypeVar("T")
 _RATE: Final = 8.0
@@ -64,6 +62,8 @@ _LOOK_SECONDS: Final = 0.8
 _DOWN_SECONDS: Final = 10.0
 _LURK_SECONDS: Final = 0.01
 _ORDERS: Final = 3
+#: Where no upgrade is ordered yet.
+_NEVER: Final = 2**62
 _KILLED: Final = -9
 #: A worker whose enclave was killed ends by this code, and says so.
 _UNREACHABLE: Final = 3
@@ -83,6 +83,7 @@ class Verdict:
     """What became of a run; without violations it is good."""
 
     seed: int
+    hot_swap: bool = False
     upgrade_at: int = 0
     release_from: int = 0
     last: int = 0
@@ -101,20 +102,20 @@ class Run:
     Args:
         ground: What runs have in common.
         stage: A fresh copy of it.
-        seed: Names the run.
-        kills: Whom to kill and when.
+        seed: Names the run, and says whom to kill and when.
+        hot_swap: One worker has both enclaves, instead of two with one each.
     """
 
     def __init__(
-        self, ground: Ground, stage: Stage, seed: int, kills: tuple[Kill, ...]
+        self, ground: Ground, stage: Stage, seed: int, *, hot_swap: bool = False
     ) -> None:
         self._ground = ground
         self._block_seconds = ground.block_ms / 1000
         self._stage = stage
-        self._kills = kills
-        self.verdict = Verdict(seed=seed)
+        self.verdict = Verdict(seed=seed, hot_swap=hot_swap)
         self.trace = Trace()
         self.parts = Parts(stage.folder)
+        self._hosts: Hosts = (HotSwap if hot_swap else TwoWorkers)(stage, self.parts)
         self._tasks: list[asyncio.Task[None]] = []
         self._l1: L1Client
         self._http: aiohttp.ClientSession
@@ -174,26 +175,22 @@ class Run:
     # --- the story ---
 
     async def _story(self, url: str) -> None:
-        stage = self._stage
         self._begin_looking()
-        port = free_port()
-        home = old_home(self._ground, stage, l1_url=url, port=port)
-        upstream = f"http://127.0.0.1:{port}"
-        write_worker_home(stage, "new", l1_url=url, upstream=upstream)
-        for name, where in (("old", home), ("new", stage.worker("new"))):
-            self.parts.spawn(name, "worker", "run", str(where))
+        homes = self._hosts.place(self._ground, url)
+        for name in self._hosts.workers:
+            self.parts.spawn(name, "worker", "run", str(homes[name]))
             self._beside(self._listen(name))
             self._beside(self._look(name))
         self._open_load()
         flow = asyncio.create_task(self.load.flow(_RATE))
         self._tasks.append(flow)
-        for name in ("old", "new"):
+        for name in self._hosts.workers:
             await self.parts.up(name)
         ordered = await self._schedule()
-        for kill in self._kills:
+        for kill in plan(self.verdict.seed, self._hosts.victims):
             await self._strike(kill, ordered + kill.after)
         await self._reach(self.verdict.upgrade_at + AFTER)
-        for name in ("chain", "old", "new"):
+        for name in ("chain", *self._hosts.workers):
             await self.parts.up(name)
         await self._follow_epoch()
         await self._reach(self.scan.height + AFTER)
@@ -202,10 +199,10 @@ class Run:
         await self._judge()
 
     def _begin_looking(self) -> None:
-        keys = self._stage.keys
-        names = {account_of(keys[name]): name for name in ("old", "new", "authority")}
+        stage = self._stage
+        codes = {stage.old.fingerprint: "old", stage.new.fingerprint: "new"}
         self.scan = ActScan(self._l1)
-        self.scan.begin(self.trace, names)
+        self.scan.begin(self.trace, codes)
         self._beside(self._follow_chain())
 
     def _open_load(self) -> None:
@@ -268,21 +265,13 @@ class Run:
         await asyncio.sleep(when % 1 * self._block_seconds)
         end = time.monotonic() + _DOWN_SECONDS
         while True:
-            hit = self._kill(kill.victim)
+            hit = self._hosts.kill(kill.victim)
             if hit or time.monotonic() > end:
                 break
             await asyncio.sleep(_LURK_SECONDS)
         at = self.scan.height
         self.verdict.kills.append(Struck(kill, round(at + when % 1, 2), hit))
         self.trace.note("killed", who=kill.victim, block=at, hit=hit)
-
-    def _kill(self, victim: Victim) -> bool:
-        if victim == "L1 node":
-            return self.parts.kill("chain")
-        whose, what = victim.split()
-        if what == "worker":
-            return self.parts.kill(whose)
-        return self.parts.kill_enclave(whose)
 
     async def _follow_epoch(self) -> None:
         """Until the keys that the upgrade owes act; users seal to them from then on."""
@@ -316,7 +305,7 @@ class Run:
     # --- looking on ---
 
     async def _look(self, name: str) -> None:
-        """Note what a worker says of its enclave, for ever."""
+        """Note what a worker says of its enclaves, for ever."""
         lives = 0
         while True:
             part = self.parts.parts.get(name)
@@ -330,18 +319,12 @@ class Run:
     async def _look_once(self, name: str, part: Part) -> None:
         timeout = aiohttp.ClientTimeout(total=5)
         with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):
-            url = part.url + "/v1/status"
+            url, life = part.url + "/v1/status", self._hosts.life(name)
             async with self._http.get(url, timeout=timeout) as answer:
                 said = await answer.json()
             if "imported" in said:
-                self.trace.note(
-                    "status",
-                    who=name,
-                    life=len(part.ended),
-                    imported=said["imported"],
-                    state=said["state_height"],
-                    epochs=said["epochs"],
-                )
+                for seen in self._hosts.seen(name, said, life):
+                    self.trace.note("status", **seen._asdict())
 
     async def _listen(self, name: str) -> None:
         """Hear of the blocks that a worker's enclave executed, for ever."""
@@ -358,7 +341,9 @@ class Run:
             async for message in socket:
                 if message.type is aiohttp.WSMsgType.BINARY:
                     height, _ = decode(tuple[int, tuple[Any, ...]], message.data)
-                    self.trace.note("executed", who=name, height=height)
+                    at = self.verdict.upgrade_at or _NEVER
+                    who = self._hosts.executor(name, height, upgrade_at=at)
+                    self.trace.note("executed", who=who, height=height)
 
     async def _reach(self, height: int) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -408,7 +393,7 @@ class Run:
         done = await replay(
             self._stage,
             self._l1,
-            homes=(self._seat("old"), self._seat("new")),
+            homes=(self._hosts.seat("old"), self._hosts.seat("new")),
             upgrade_at=verdict.upgrade_at,
             upto=verdict.last,
         )
@@ -443,7 +428,7 @@ class Run:
         found: list[str] = ["not asked"]
 
         async def right() -> bool:
-            url = await self.parts.up("new")
+            url = await self.parts.up(self._hosts.workers[-1])
             found[:] = await self.load.wrong(url, self._http)
             return not found
 
@@ -452,7 +437,7 @@ class Run:
         return [f"effects: {one}" for one in found]
 
     async def _end_workers(self) -> None:
-        for name in ("new", "old"):
+        for name in reversed(self._hosts.workers):
             part = self.parts.parts[name]
             for end in part.ended:
                 self._judge_end(name, end)
@@ -472,12 +457,13 @@ class Run:
                 f"ends: {name} ended by code {end.code}: {end.last_line[:500]}"
             )
 
-    def _seat(self, name: str) -> Seat:
-        return Seat(self._stage.worker(name), name)
-
     def _judge_calls(self, done: Replay) -> list[str]:
-        bundles = {"old": self._stage.old, "new": self._stage.new}
-        receipts = receipts_of(self._stage, bundles, self.scan.calls)
+        stage = self._stage
+        disks = {
+            name: (self._hosts.seat(name).folder, bundle)
+            for name, bundle in (("old", stage.old), ("new", stage.new))
+        }
+        receipts = receipts_of(stage.shard, disks, self.scan.calls)
         wrong = judge_calls(self.scan, done, receipts, upto=self.verdict.last)
         for envelope, call in self.load.made.items():
             if envelope not in self.scan.calls:

@@ -6,15 +6,21 @@ say of their enclaves; nothing of it is secret.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sealift.base import AccountId, decode
+from sealift.attestation import ReportBody, parse_quote
+from sealift.base import AccountId, Fingerprint, decode
 from sealift.protocol import (
     Confirmation,
     EffectsFact,
     HandoverCertificate,
+    HoldKeysStatement,
+    PublishKeyStatement,
+    RegistrationStatement,
+    StageKeysStatement,
     TransactionBody,
 )
 from sealift.transport.files import write_durably
@@ -22,14 +28,24 @@ from sealift.transport.files import write_durably
 from ._demo_load import ChainScan
 
 FORMAT: Final = 1
-_ACTS: Final = {
-    "enclave_bridge.submit_order": "schedule",
-    "enclave_bridge.confirm": "confirm",
-    "enclave_bridge.post_certificate": "certificate",
-    "enclave_bridge.stage_keys": "stage",
-    "enclave_bridge.hold_keys": "hold",
-    "enclave_bridge.publish_key": "publish",
-    "teerex.register_sgx_enclave": "register",
+_SCHEDULE: Final = "enclave_bridge.submit_order"
+#: Acts that carry the statement of an instance, and how their arguments are read.
+_STATEMENTS: Final[Mapping[str, tuple[str, type[tuple[Any, ...]]]]] = {
+    "enclave_bridge.confirm": (
+        "confirm",
+        tuple[Confirmation, bytes, tuple[EffectsFact, ...]],
+    ),
+    "enclave_bridge.post_certificate": (
+        "certificate",
+        tuple[HandoverCertificate, bytes],
+    ),
+    "enclave_bridge.stage_keys": ("stage", tuple[StageKeysStatement, bytes]),
+    "enclave_bridge.hold_keys": ("hold", tuple[HoldKeysStatement, bytes]),
+    "enclave_bridge.publish_key": ("publish", tuple[PublishKeyStatement, bytes]),
+    "teerex.register_sgx_enclave": (
+        "register",
+        tuple[RegistrationStatement, bytes, bytes, str],
+    ),
 }
 
 
@@ -67,30 +83,35 @@ class Trace:
 class ActScan(ChainScan):
     """Reads L1, and notes each block with the acts that concern the shard."""
 
-    #: Whose account is which worker's.
-    names: dict[AccountId, str]
+    #: Which enclave has which code.
+    codes: Mapping[Fingerprint, str]
     trace: Trace
+    _keys: dict[AccountId, str]
     _acts: list[list[object]]
 
-    def begin(self, trace: Trace, names: dict[AccountId, str]) -> None:
-        """Note blocks from now on."""
-        self.trace, self.names, self._acts = trace, names, []
+    def begin(self, trace: Trace, codes: Mapping[Fingerprint, str]) -> None:
+        """Note blocks from now on, the first one included."""
+        self.trace, self.codes, self._keys, self._acts = trace, codes, {}, []
 
     def seen(self, height: int, body: TransactionBody) -> None:
-        """An act of L1 that took effect."""
+        """An act of L1 that took effect, by the enclave that signed it."""
         del height
-        what = _ACTS.get(body.call)
-        if what is None:
+        if body.call == _SCHEDULE:
+            self._acts.append(["schedule", "authority"])
+        if body.call not in _STATEMENTS:
             return
-        act: list[object] = [what, self.names.get(body.signer, "somebody")]
+        what, form = _STATEMENTS[body.call]
+        said, *more = decode(form, body.args)
+        if what == "register":
+            report = parse_quote(more[1]).report
+            if isinstance(report, ReportBody):
+                name = self.codes.get(report.mr_enclave, "somebody")
+                self._keys[said.signing_key] = name
+        act: list[object] = [what, self._keys.get(said.signing_key, "somebody")]
         if what == "confirm":
-            said, _, _ = decode(
-                tuple[Confirmation, bytes, tuple[EffectsFact, ...]], body.args
-            )
             act += [int(said.first), int(said.last), int(said.generation)]
         elif what == "certificate":
-            certificate, _ = decode(tuple[HandoverCertificate, bytes], body.args)
-            act += [int(certificate.height)]
+            act += [int(said.height)]
         self._acts.append(act)
 
     async def _read(self, height: int) -> None:

@@ -82,6 +82,7 @@ class Instance:
         """Its enclave runs."""
         self.state, self.why = InstanceState.UP, ""
         self.worker, self.inner, self.inner_url = worker, inner, ""
+        self.state_height, self.has_keys = None, False  # of this life nothing yet
         self.version = worker.hello.app_version
 
     async def look(self) -> None:
