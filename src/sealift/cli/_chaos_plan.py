@@ -1,15 +1,21 @@
 """What a run of the campaign does to whom, told by its seed alone."""
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from sealift.crypto import sha256
 
 Victim = Literal[
     "L1 node", "old worker", "new worker", "old enclave", "new enclave", "worker"
 ]
-#: In their order: it is what seeds choose by.
-VICTIMS: Final[tuple[Victim, ...]] = get_args(Victim)[:-1]
+#: Where each enclave has its worker. The order is what seeds choose by.
+VICTIMS: Final[tuple[Victim, ...]] = (
+    "L1 node",
+    "old worker",
+    "new worker",
+    "old enclave",
+    "new enclave",
+)
 #: Where one worker swaps its enclave.
 SWAP_VICTIMS: Final[tuple[Victim, ...]] = (
     "L1 node",
