@@ -33,7 +33,7 @@ from sealift.cli._bench_report import BUDGETS
 from sealift.cli._demo_load import ChainScan, Load, LoadError, SealingKeys
 from sealift.cli._demo_report import _gap_blocks
 from sealift.cli._demo_stage import DemoOptions, set_stage
-from sealift.cli._demo_story import DemoError, Processes, Story
+from sealift.cli._demo_story import DemoError, Processes, Story, lead_after
 from sealift.crypto import rsa_public_modulus, sha256
 from sealift.ledger import ledger_call, transaction
 from sealift.protocol import Confirmation
@@ -196,6 +196,16 @@ class TestGap:
 
     def test_a_block_that_was_never_confirmed_is_no_small_gap(self) -> None:
         assert _gap_blocks(self.story(-1), 100) > 1000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "block_ms", "lead"),
+    [(0.0, 500, 60), (12.0, 500, 60), (30.0, 500, 150), (12.0, 100, 300)],
+)
+def test_the_new_workers_get_time_by_how_fast_the_machine_is(
+    seconds: float, block_ms: int, lead: int
+) -> None:
+    assert lead_after(seconds, block_ms) == lead
 
 
 def test_before_anything_runs_there_is_nothing_to_look_at(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +175,10 @@ async def seen(value: object) -> object:
 
 
 def test_killed_around_the_block_and_restarted_everything_goes_on(
-    stage: Stage,
+    make_stage: Callable[..., Stage],
 ) -> None:
     """kill -9 of node and worker before, in and after the block; XYZ is one later."""
+    stage = make_stage(block_ms=300)  # three commands are over before XYZ
 
     async def story(cast: Cast) -> None:
         await cast.give_birth()

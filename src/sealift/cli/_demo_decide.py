@@ -58,7 +58,7 @@ from ._endorse import endorse
 
 #: Blocks: notice of an upgrade, from its record to the release of the keys.
 MIN_NOTICE: Final = 8
-#: From the release of the keys to XYZ.
+#: From the release of the keys to XYZ, on a machine that is not slow.
 LEAD: Final = 60
 #: Calls under the keys before are taken for so many blocks.
 GRACE: Final = 20
@@ -111,6 +111,7 @@ class Hall:
     load: Load
     urls: Mapping[str, str]
     progress: Progress
+    lead: int = LEAD
 
     async def schedule(self) -> Schedule:
         """The shard's schedule as it stands on L1.
@@ -226,7 +227,7 @@ class Government:
             predecessor=Generation(0),
             config=self._config(NEW),
             release_from=Height(release),
-            upgrade_at=Height(release + LEAD),
+            upgrade_at=Height(release + hall.lead),
             expiry=Height(release),
         )
 

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sealift.transport.account import L1Account
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
 from sealift.transport.tasks import first_of
 
-from ._demo_decide import GRACE, Government, Hall
+from ._demo_decide import GRACE, LEAD, Government, Hall
 from ._demo_engine import start_chain
 from ._demo_load import ChainScan, Load, SealingKeys
 from ._demo_parts import PATIENCE, STEPS, DemoError, Processes, Progress
@@ -43,6 +44,18 @@ from ._demo_stage import (
 #: A machine that is slower than this before the upgrade is too slow for it.
 _MOST_STRETCH = 1.6
 _MOST_LAG = 4
+#: The new workers get this many times what the old ones took to come up.
+_ROOM = 2.5
+
+
+def lead_after(seconds: float, block_ms: int) -> int:
+    """Blocks from the release of the keys to XYZ, by how fast this machine is.
+
+    Args:
+        seconds: What the old workers took from nothing to having the state.
+        block_ms: Between blocks.
+    """
+    return max(LEAD, ceil(_ROOM * seconds * 1000 / block_ms))
 
 
 class Story:
@@ -70,6 +83,7 @@ class Story:
         self._l1_urls: list[str] = []
         self._beside: Callable[[Coroutine[Any, Any, None]], None]
         self._urls: dict[str, str] = {}
+        self._lead = LEAD
 
     @property
     def scan(self) -> ChainScan:
@@ -131,7 +145,9 @@ class Story:
         self._beside = lambda work: tasks.append(group.create_task(work))
         async with self.progress.step(1):
             await self.government.create_shard(self._l1)
+            began = time.monotonic()
             await self._run_old()
+        self._lead = lead_after(time.monotonic() - began, self.options.block_ms)
         pump = await self._open_business(group)
         tasks.append(pump)
         async with self.progress.step(2):
@@ -180,6 +196,7 @@ class Story:
             load=self.load,
             urls=self._urls,
             progress=self.progress,
+            lead=self._lead,
         )
 
     async def _open_business(self, group: asyncio.TaskGroup) -> "asyncio.Task[None]":
