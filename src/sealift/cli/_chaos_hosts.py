@@ -37,7 +37,7 @@ class Hosts(Protocol):
         """Write the homes of all workers, each with what it begins with."""
 
     def kill(self, victim: Victim) -> bool:
-        """SIGKILL; whether it ran."""
+        """SIGKILL to a worker or an enclave; whether it ran."""
 
     def seat(self, enclave: str) -> Seat:
         """Where an enclave's disk is, and the machine that it runs on."""
@@ -82,8 +82,6 @@ class TwoWorkers:
         return {"old": old, "new": stage.worker("new")}
 
     def kill(self, victim: Victim) -> bool:
-        if victim == "L1 node":
-            return self._parts.kill("chain")
         whose, what = victim.split()
         if what == "worker":
             return self._parts.kill(whose)
@@ -132,8 +130,6 @@ class HotSwap:
         return {"old": home}
 
     def kill(self, victim: Victim) -> bool:
-        if victim == "L1 node":
-            return self._parts.kill("chain")
         if victim == "worker":
             return self._parts.kill("old")
         enclave = victim.split()[0]

@@ -50,7 +50,7 @@ from ._chaos_judge import (
 )
 from ._chaos_load import TrackedLoad
 from ._chaos_parts import PATIENCE, ChaosError, Ended, Part, Parts
-from ._chaos_plan import AFTER, LEAD, NOTICE, Kill, plan
+from ._chaos_plan import AFTER, LEAD, NOTICE, Kill, Victim, plan
 from ._chaos_trace import ActScan, Trace
 from ._demo_load import SealingKeys
 from ._demo_stage import CHAIN_ID, Stage
@@ -265,13 +265,18 @@ class Run:
         await asyncio.sleep(when % 1 * self._block_seconds)
         end = time.monotonic() + _DOWN_SECONDS
         while True:
-            hit = self._hosts.kill(kill.victim)
+            hit = self._kill(kill.victim)
             if hit or time.monotonic() > end:
                 break
             await asyncio.sleep(_LURK_SECONDS)
         at = self.scan.height
         self.verdict.kills.append(Struck(kill, round(at + when % 1, 2), hit))
         self.trace.note("killed", who=kill.victim, block=at, hit=hit)
+
+    def _kill(self, victim: Victim) -> bool:
+        if victim == "L1 node":
+            return self.parts.kill("chain")
+        return self._hosts.kill(victim)
 
     async def _follow_epoch(self) -> None:
         """Until the keys that the upgrade owes act; users seal to them from then on."""
