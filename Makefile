@@ -67,6 +67,7 @@ demos: $(VENV)/run.stamp
 
 chaos: $(VENV)/dev.stamp
 	$(BIN)/sealift chaos --seed $(SEED) --runs $(RUNS) $(ARGS)
+	$(BIN)/sealift chaos --seed $(SEED) --runs $(RUNS) --hot-swap $(ARGS)
 	$(BIN)/python -m pytest -q -m campaign tests/ledger/test_governance_machine.py \
 	  tests/stories/test_governance_machine.py --campaign-runs 50 --campaign-seed $(SEED)
 
