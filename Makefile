@@ -10,6 +10,9 @@ STATES ?= 20000
 # sealift.node.cometbft asks for this version; a test keeps both the same.
 COMETBFT := github.com/cometbft/cometbft/cmd/cometbft@v0.38.25
 
+# Hundreds of processes are started: each would compile all sources for itself.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo test lint types unit optimised processes wheel-test bench chaos demos explore cometbft cometbft-smoke lock clean
 
 help:
