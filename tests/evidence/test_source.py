@@ -120,7 +120,7 @@ def test_it_agrees_wherever_the_source_lies(
     place: Place, sealift: Callable[..., Said], tmp_path: Path
 ) -> None:
     copy = place.copy("v2", tmp_path / "elsewhere")
-    (copy / "app" / "auction" / "__pycache__").mkdir()
+    (copy / "app" / "auction" / "__pycache__").mkdir(exist_ok=True)
     (copy / "app" / "auction" / "__pycache__" / "x.pyc").write_bytes(b"stray")
     assert sealift(*place.trusted, "--source", copy).code == 0
 
