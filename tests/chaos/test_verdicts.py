@@ -20,6 +20,7 @@ from sealift.cli._application import (
     read_application,
 )
 from sealift.cli._chaos import Campaign, told
+from sealift.cli._chaos_ground import in_time
 from sealift.cli._chaos_hosts import HotSwap, Seen, TwoWorkers
 from sealift.cli._chaos_judge import Replay, judge_calls, judge_roots
 from sealift.cli._chaos_load import Books, Tracked, TrackedLoad
@@ -29,6 +30,8 @@ from sealift.cli._chaos_run import Run, Struck, Verdict
 from sealift.cli._chaos_trace import Trace
 from sealift.crypto import HpkeSuite, hpke_generate, sha256, system_entropy
 from sealift.frame import RuntimeMetadata
+from sealift.ledger import code_of
+from sealift.transport.account import L1RefusedError
 from sealift.transport.files import FileError
 
 ONE, TWO = sha256(b"one"), sha256(b"two")
@@ -251,6 +254,35 @@ def test_every_victim_of_a_hot_swap_comes_first_in_four_seeds() -> None:
         for seed in range(first, first + 4):
             victims = {kill.victim for kill in plans[seed]}
             assert SWAP_VICTIMS[seed % 4] in victims <= set(SWAP_VICTIMS)
+
+
+@pytest.mark.parametrize(
+    ("refusals", "tried"),
+    [
+        ([], 1),
+        (["NoticeError", "OrderExpiredError"], 3),
+        (["NoticeError"] * 3, 3),
+        (["OrderSerialError"], 1),
+    ],
+)
+def test_an_order_that_came_too_late_is_given_anew(
+    refusals: list[str], tried: int
+) -> None:
+    left, times = list(refusals), [0]
+
+    async def order() -> int:
+        times[0] += 1
+        if left:
+            name = left.pop(0)
+            raise L1RefusedError("submit_order", refusal=code_of(name), log=name)
+        return 7
+
+    if len(refusals) < tried:
+        assert asyncio.run(in_time(order)) == 7
+    else:
+        with pytest.raises(L1RefusedError):
+            asyncio.run(in_time(order))
+    assert times == [tried]
 
 
 # --- who hosts what ---

@@ -30,13 +30,14 @@ from sealift.cli import _demo_load
 from sealift.cli._application import ApplicationError, example, read_application
 from sealift.cli._bench import NAMES, BenchError
 from sealift.cli._bench_report import BUDGETS
+from sealift.cli._demo_decide import Government
 from sealift.cli._demo_load import ChainScan, Load, LoadError, SealingKeys
 from sealift.cli._demo_report import _gap_blocks
 from sealift.cli._demo_stage import DemoOptions, set_stage
 from sealift.cli._demo_story import DemoError, Processes, Story, lead_after
-from sealift.crypto import rsa_public_modulus, sha256
+from sealift.crypto import account_of, rsa_public_modulus, sha256
 from sealift.ledger import ledger_call, transaction
-from sealift.protocol import Confirmation
+from sealift.protocol import Confirmation, SudoAuthority
 from sealift.relay.rpc import Event, ExecTxResult
 from sealift.testing._bench_tally import bench_tally, bench_votes
 from sealift.testing.bench import BENCHMARKS, bench_rotation
@@ -206,6 +207,16 @@ def test_the_new_workers_get_time_by_how_fast_the_machine_is(
     seconds: float, block_ms: int, lead: int
 ) -> None:
     assert lead_after(seconds, block_ms) == lead
+
+
+def test_the_order_gives_them_that_time(tmp_path: Path) -> None:
+    options = DemoOptions(accounts=40, rate=1, block_ms=100)
+    stage = set_stage(tmp_path / "stage", options, WallClock())
+    hall: Any = SimpleNamespace(scan=SimpleNamespace(height=9), lead=77)
+    authority = SudoAuthority(key=account_of(stage.keys["authority"]))
+    ahead: Any = SimpleNamespace(serial=0, rules=SimpleNamespace(authority=authority))
+    order = Government(stage, "sudo")._upgrade(hall, ahead)
+    assert order.upgrade_at - order.release_from == 77
 
 
 def test_before_anything_runs_there_is_nothing_to_look_at(tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ SOURCE = "\n".join(
 
 MADE = frozenset(re.findall(r"(?<!class )\b(\w+)\(", SOURCE))
 #: ``raises(TheError``, or its name as text where it crosses a wire by name.
-PROVOKED = frozenset(re.findall(r'(?:raises\(|")(\w+)\b', TEXT))
+PROVOKED = frozenset(re.findall(r"raises\((\w+)", TEXT)) | frozenset(
+    re.findall(r'"(\w+)(?=")', TEXT)
+)
 
 
 def is_root(error: type[Exception]) -> bool:

@@ -32,7 +32,7 @@ from sealift.cli._application import (
     example,
     sign_bundle,
 )
-from sealift.cli._chaos_ground import config_of, place_chain
+from sealift.cli._chaos_ground import config_of, in_time, place_chain
 from sealift.cli._chaos_judge import Seat, judge_calls, judge_roots, replay
 from sealift.cli._chaos_parts import Ended, Part, Parts
 from sealift.cli._demo_load import ChainScan, Load
@@ -60,7 +60,7 @@ from sealift.protocol import (
     schedule_key,
     sign_order,
 )
-from sealift.transport.account import L1Account, L1RefusedError
+from sealift.transport.account import L1Account
 from sealift.transport.clock import WallClock
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
 from sealift.worker._l1 import L1View
@@ -68,8 +68,6 @@ from sealift.worker._l1 import L1View
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
 MIN_NOTICE = 4
-#: An order is given anew, with a fresh notice, where L1 found it too late.
-_ORDERS = 3
 BLOCK_MS = 150
 
 
@@ -340,13 +338,7 @@ class Cast(Parts):
         bundle: bytes | None = None,
     ) -> int:
         """The authority schedules the new bundle; XYZ."""
-        for left in range(_ORDERS - 1, -1, -1):
-            try:
-                return await self._order(lead, notice, source, bundle)
-            except L1RefusedError:  # the machine was slow, the notice is too short
-                if not left:
-                    raise
-        raise AssertionError("no order was tried")
+        return await in_time(lambda: self._order(lead, notice, source, bundle))
 
     async def _order(
         self, lead: int, notice: int, source: str, bundle: bytes | None

@@ -9,6 +9,7 @@ import contextlib
 import shutil
 import sqlite3
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from typing import Final
 from sealift.base import canonical_decode, decode
 from sealift.crypto import account_of, sha256
 from sealift.frame import RuntimeMetadata
+from sealift.ledger import code_of
 from sealift.protocol import (
     Frontier,
     KeyEpochRecord,
@@ -25,7 +27,7 @@ from sealift.protocol import (
     frontier_key,
     keys_key,
 )
-from sealift.transport.account import L1Account
+from sealift.transport.account import L1Account, L1RefusedError
 from sealift.transport.clock import Clock
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
 from sealift.worker import CONFIG_FILE
@@ -50,6 +52,8 @@ MIN_NOTICE: Final = 4
 RESCUE_AFTER: Final = 600
 GRACE: Final = 1000
 _PAGE_BITS: Final = 6
+_ORDERS: Final = 3
+_TOO_LATE: Final = frozenset(map(code_of, ("NoticeError", "OrderExpiredError")))
 _KEPT: Final = ("key_store.sealed", "worker.db")
 
 
@@ -162,6 +166,24 @@ def _settle(path: Path) -> None:
     """Everything of a SQLite database into its one file."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+async def in_time(order: Callable[[], Awaitable[int]]) -> int:
+    """Give an order, and anew, with a fresh notice, where L1 found it too late.
+
+    Args:
+        order: Gives it; what it answers.
+
+    Raises:
+        L1RefusedError: For another reason, or each time.
+    """
+    for _ in range(_ORDERS - 1):
+        try:
+            return await order()
+        except L1RefusedError as error:  # the machine was slow
+            if error.refusal not in _TOO_LATE:
+                raise
+    return await order()
 
 
 def copy_ground(ground: Ground, folder: Path) -> Stage:

@@ -13,7 +13,6 @@ import aiohttp
 from sealift.base import (
     Generation,
     Height,
-    InvariantError,
     SealiftError,
     canonical_decode,
     decode,
@@ -29,7 +28,7 @@ from sealift.protocol import (
     schedule_key,
     sign_order,
 )
-from sealift.transport.account import L1Account, L1RefusedError
+from sealift.transport.account import L1Account
 from sealift.transport.rpc import Backoff, L1Client, system_jitter
 
 from ._chaos_ground import (
@@ -39,6 +38,7 @@ from ._chaos_ground import (
     USERS,
     Ground,
     config_of,
+    in_time,
 )
 from ._chaos_hosts import Hosts, HotSwap, TwoWorkers
 from ._chaos_judge import (
@@ -61,7 +61,6 @@ _LOOK_SECONDS: Final = 0.8
 #: For so long somebody who is down is waited for, and looked for so often.
 _DOWN_SECONDS: Final = 10.0
 _LURK_SECONDS: Final = 0.01
-_ORDERS: Final = 3
 #: Where no upgrade is ordered yet.
 _NEVER: Final = 2**62
 _KILLED: Final = -9
@@ -186,7 +185,7 @@ class Run:
         self._tasks.append(flow)
         for name in self._hosts.workers:
             await self.parts.up(name)
-        ordered = await self._schedule()
+        ordered = await in_time(self._order)
         for kill in plan(self.verdict.seed, self._hosts.victims):
             await self._strike(kill, ordered + kill.after)
         await self._reach(self.verdict.upgrade_at + AFTER)
@@ -223,21 +222,8 @@ class Run:
                 await self.scan.run()
             await asyncio.sleep(0.1)
 
-    async def _schedule(self) -> int:
-        """The authority orders the new bundle; the block it was ordered at.
-
-        Raises:
-            L1RefusedError: Not even by the third order, each with a fresh notice.
-        """
-        for left in range(_ORDERS - 1, -1, -1):
-            try:
-                return await self._order()
-            except L1RefusedError:  # the machine was slow, the notice is too short
-                if not left:
-                    raise
-        raise InvariantError("no order was tried")
-
     async def _order(self) -> int:
+        """The authority orders the new bundle; the block it was ordered at."""
         before = await self._read(Schedule, schedule_key(self._stage.shard))
         release = await self._l1.height() + NOTICE
         self.verdict.release_from, self.verdict.upgrade_at = release, release + LEAD
