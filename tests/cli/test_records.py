@@ -3,6 +3,7 @@
 import pytest
 
 from sealift.base import Height
+from sealift.cli._gov_status import government_row
 from sealift.cli._records import Government
 from sealift.protocol import (
     EntryStatus,
@@ -59,6 +60,11 @@ def test_a_shard_made_in_this_very_block_is_reviewed_by_its_first_code(
     height: int,
 ) -> None:
     assert government(made_at(7), height).running.generation == 0
+
+
+def test_the_status_of_a_shard_made_in_this_very_block_names_its_first_code() -> None:
+    row = government_row(government(made_at(7), 7))
+    assert (row["proven_at"], row["generation"], row["next_generation"]) == (7, 0, None)
 
 
 def test_a_schedule_without_entries_runs_nothing() -> None:

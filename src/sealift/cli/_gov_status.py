@@ -15,7 +15,6 @@ from sealift.protocol import (
     Schedule,
     StatusOrder,
     accepted_epochs,
-    config_at,
     next_upgrade,
 )
 
@@ -158,7 +157,7 @@ async def _show(path: Path, *, as_json: bool) -> None:
         "polls": polls,
         "epochs": epoch_rows(schedule, now.height),
     }
-    emit_sections(_standing(now), sections, as_json=as_json)
+    emit_sections(government_row(now), sections, as_json=as_json)
 
 
 async def _polls(
@@ -169,9 +168,10 @@ async def _polls(
     return [] if found is None else found.running
 
 
-def _standing(now: Government) -> dict[str, object]:
+def government_row(now: Government) -> dict[str, object]:
+    """What governs the shard and what it runs: the first line of ``gov status``."""
     height, schedule = now.height, now.schedule
-    running = config_at(schedule, height)
+    running = now.running
     ahead = next_upgrade(schedule, height)
     rules, floors = schedule.rules, now.standing
     return {
