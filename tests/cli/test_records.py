@@ -1,9 +1,12 @@
 """What commands read of a shard's government."""
 
+from dataclasses import replace
+
 import pytest
 
 from sealift.base import Height
 from sealift.cli._gov_status import government_row
+from sealift.cli._orders import UpgradeWords, upgrade_order
 from sealift.cli._records import Government
 from sealift.protocol import (
     EntryStatus,
@@ -70,3 +73,42 @@ def test_the_status_of_a_shard_made_in_this_very_block_names_its_first_code() ->
 def test_a_schedule_without_entries_runs_nothing() -> None:
     with pytest.raises(NoGenerationError):
         assert government(made_at(7, entries=0), 9).running
+
+
+WORDS = UpgradeWords(
+    code={"insecure-sim": b"g" * 32},
+    at="+1000",
+    release_from=None,
+    bundle=None,
+    source="",
+    emergency=False,
+    attestation=None,
+    min_isv_svn=None,
+    max_instances=None,
+    operators=(),
+    mr_signer=None,
+    prod_id=None,
+    identity=(None, None),
+)
+
+
+@pytest.mark.parametrize(
+    ("interval", "at", "release"),
+    [
+        (0.0, "+1000", 106),  # unknown: the notice of 1 block, and 5 for the way
+        (6.0, "+1000", 106),
+        (1.0, "+1000", 106),
+        (0.25, "+1000", 121),  # five seconds
+        (0.04, "+1000", 226),
+        (1e-9, "+9000", 601),  # whatever a node says
+        (0.04, "+60", 133),  # half of what is there
+        (0.04, "+7", 106),
+    ],
+)
+def test_an_order_has_time_to_get_into_a_block_also_where_blocks_are_fast(
+    interval: float, at: str, release: int
+) -> None:
+    words = replace(WORDS, at=at)
+    order = upgrade_order(made_at(7), Height(100), words, interval=interval)
+    assert order.release_from == release
+    assert order.upgrade_at > release

@@ -77,7 +77,7 @@ class Rehearser:
             "size": 65_536,
         }
         statement = RehearsalStatement(**(base | said))
-        await account.act(
+        outcome = await account.act(
             "enclave_bridge.post_rehearsal",
             {
                 "statement": statement,
@@ -85,6 +85,7 @@ class Rehearser:
                 "milliseconds": 32,
             },
         )
+        await _reached(l1.height, outcome.height + 1)  # a block later it is proven
 
 
 async def _reached(height: Callable[[], Awaitable[int]], wanted: int) -> None:

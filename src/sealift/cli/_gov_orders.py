@@ -208,7 +208,9 @@ def schedule(
         if words is None:
             raise click.UsageError("Say what runs next.")
         later = signing.out is not None
-        return upgrade_order(now.schedule, now.height, words, later=later)
+        return upgrade_order(
+            now.schedule, now.height, words, later=later, interval=now.interval
+        )
 
     show(run(decide(card, signing, make, kind=UpgradeOrder)), None, as_json=as_json)
 

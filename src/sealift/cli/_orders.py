@@ -1,5 +1,6 @@
 """Orders made of words: what is proposed to a shard's authority. Pure."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -46,8 +47,11 @@ from ._rules import vendor_member
 #: An order that L1 has not seen this many blocks after its making is void; for
 #: votes, as long again as they take.
 _EXPIRY: Final = 500
-#: Blocks that may pass before an order stands in one.
+#: Blocks that may pass before an order stands in one; where they are fast, seconds,
+#: but not more blocks than that however fast a node says they are.
 _MARGIN: Final = 5
+_MARGIN_SECONDS: Final = 5.0
+_MOST_MARGIN: Final = 500
 #: And before a vote's result has come from the shard to L1.
 _CARRIED: Final = 20
 
@@ -176,13 +180,15 @@ def upgrade_order(
     *,
     voted: bool = False,
     later: bool = False,
+    interval: float = 0.0,
 ) -> UpgradeOrder:
     """A new generation after the last that stands.
 
     Notice begins when it is decided, so unless said otherwise it ends as soon as
-    it may only where one signature decides now. Else, or if it is submitted
-    ``later``, half of what is left of the time until XYZ is for endorsements;
-    votes get theirs before.
+    it may only where one signature decides now; where blocks take an ``interval``
+    of less than a second it has five seconds to get into one. Else, or if it is
+    submitted ``later``, half of what is left of the time until XYZ is for
+    endorsements; votes get theirs before.
 
     Raises:
         HeightWordError: Not a block, or too little notice.
@@ -205,8 +211,11 @@ def upgrade_order(
                 + f"and {_MARGIN} for the way",
                 hint=f"Say --at +{release - height + 2}, or later",
             )
+        amidst = Height((release + upgrade_at) // 2)
         if later or vote or not decided_alone(rules):
-            release = Height((release + upgrade_at) // 2)
+            release = amidst
+        else:
+            release = min(Height(release - _MARGIN + _margin(interval)), amidst)
     return UpgradeOrder(
         chain_id=schedule.chain_id,
         shard=schedule.shard,
@@ -220,6 +229,13 @@ def upgrade_order(
         source=words.source,
         emergency=words.emergency,
     )
+
+
+def _margin(interval: float) -> int:
+    """Blocks that may pass before an order stands in one."""
+    if interval <= _MARGIN_SECONDS / _MOST_MARGIN:
+        return _MOST_MARGIN if interval > 0 else _MARGIN
+    return max(_MARGIN, math.ceil(_MARGIN_SECONDS / interval))
 
 
 def next_config(

@@ -75,6 +75,25 @@ class TxOutcome:
     data: bytes = b""
 
 
+async def measured_interval(l1: L1Client) -> float:
+    """Seconds that a chain's last blocks took each; 0 where it has no two.
+
+    By the times in their headers, as the node says; at most an hour.
+
+    Raises:
+        NodeUnreachableError: The node does not answer.
+        RpcRemoteError: It has pruned those blocks.
+    """
+    head = await l1.height()
+    base = Height(max(1, head - _PACE_BLOCKS))
+    if base >= head:
+        return 0.0
+    late = (await l1.commit(head)).signed_header.header.time
+    early = (await l1.commit(base)).signed_header.header.time
+    took = late.seconds - early.seconds + (late.nanos - early.nanos) / 1e9
+    return min(max(took / (head - base), 0.0), _SLOWEST_SECONDS)
+
+
 class L1Account:
     """One account on one chain; keeps its own count of nonces.
 
@@ -179,28 +198,15 @@ class L1Account:
         return outcome
 
     async def block_interval(self) -> float:
-        """Seconds that this chain's last blocks took each; 0 where it has no two.
-
-        By the times in their headers, as the node says; at most an hour.
-        """
+        """:func:`measured_interval` of this account's chain, from time to time."""
         now = asyncio.get_running_loop().time()
         if now >= self._interval_until:
             try:
-                self._interval = await self._measured_interval()
+                self._interval = await measured_interval(self._l1)
             except SealiftError:  # a node that pruned, or is away: as before
                 return self._interval
             self._interval_until = now + _PACE_SECONDS
         return self._interval
-
-    async def _measured_interval(self) -> float:
-        head = await self._l1.height()
-        base = Height(max(1, head - _PACE_BLOCKS))
-        if base >= head:
-            return 0.0
-        late = (await self._l1.commit(head)).signed_header.header.time
-        early = (await self._l1.commit(base)).signed_header.header.time
-        took = late.seconds - early.seconds + (late.nanos - early.nanos) / 1e9
-        return min(max(took / (head - base), 0.0), _SLOWEST_SECONDS)
 
     async def _nonce_pauses(self) -> Iterator[float]:
         stretch = max(1.0, await self.block_interval() / _PAUSES_SUIT)
