@@ -285,7 +285,7 @@ def test_nonsense_stages_nothing_and_the_next_is_heard(
 def test_who_says_nothing_keeps_nobody_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "_REQUEST_SECONDS", 1.0)
+    monkeypatch.setattr(control, "_REQUEST_SECONDS", 3.0)
     served: list[asyncio.StreamReader] = []
     request = control._request
 

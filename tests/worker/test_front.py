@@ -561,7 +561,7 @@ def test_a_switch_while_one_was_being_asked_is_not_missed() -> None:
                 raise EnclaveGoneError("ended")
             return b"answer"
 
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(9):
             assert (
                 await board.patiently(step, epoch=0, door=door, peer="a") == b"answer"
             )

@@ -876,7 +876,7 @@ def test_snapshots_are_renewed_every_so_many_executed_blocks(play) -> None:
         scene.standing()
         progress = scene.follower.progress
         progress.executed = Height(50)
-        await asyncio.sleep(0.05)
+        await scene.until(lambda: scene.life._snapshot_at == 50)
         assert scene.follower.snapshots == 0
         for height in (10, 60):
             scene.store.commit_diff(Height(height), b"diff")

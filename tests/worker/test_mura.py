@@ -321,12 +321,13 @@ def test_bytes_that_lead_nowhere_win_no_time() -> None:
     assert fake.count(FeedSession) < 20
 
 
-@pytest.mark.usefixtures("hurried")
-def test_progress_wins_new_time() -> None:
+def test_progress_wins_new_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mura, "SILENCE_SECONDS", 1.0)
+
     class Steady(FakeWire):
         async def receive(self) -> AsyncIterator[bytes]:
             for _ in range(8):
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(0.15)  # together longer than it may be silent
                 yield b"x"
 
     feeds = [reply(send=(b"y",))] * 7

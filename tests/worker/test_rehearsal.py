@@ -421,7 +421,7 @@ async def test_a_verdict_for_something_else_is_not_posted(scene: Scene) -> None:
 @whole
 async def test_an_enclave_of_an_older_release_is_never_asked(scene: Scene) -> None:
     scene.channel.version = 1
-    await asyncio.wait_for(scene.rehearsing.run(), timeout=1)
+    await asyncio.wait_for(scene.rehearsing.run(), timeout=9)
     assert scene.enclave.asked == []
 
 

@@ -158,7 +158,7 @@ def play(
 def test_witnesses_that_stop_nothing_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 2.0)
     good, late, old, down, hung = (FakeWitness(TRUE) for _ in range(5))
     late.top, old.top = 45, 5
     down.down, hung.hangs = LostError("connection refused"), True
