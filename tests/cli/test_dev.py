@@ -182,7 +182,7 @@ class FirstState('''
 
 
 @pytest.mark.process
-@pytest.mark.timeout(295)
+@pytest.mark.timeout(600)
 def test_an_author_edits_and_the_state_is_kept(folder: Path, tmp_path: Path) -> None:
     """A call, four mistakes, an upgrade with a migration; then everything is gone."""
     with author(folder, tmp_path / "scratch") as me:
@@ -245,7 +245,7 @@ def test_an_author_edits_and_the_state_is_kept(folder: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.process
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_killed_loop_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
     """kill -9, at a terminal, where a key needs no Enter."""
     mine, theirs = pty.openpty()
@@ -269,7 +269,7 @@ CLOCK = ("=ctx.block.height", "=time.time()", "import msgspec\n",
 
 
 @pytest.mark.process
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_an_application_that_is_refused_at_the_start_waits_for_the_edit(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -99,6 +99,11 @@ def reaches(cables: Namespaces, here: str, there: str) -> bool:
     return told.returncode == 0
 
 
+def meets(cables: Namespaces, here: str, there: str) -> bool:
+    """Reaches it at last: the first packets after a mend may be lost."""
+    return any(reaches(cables, here, there) for _ in range(9))
+
+
 def test_a_cut_is_between_the_two_sides_only_and_nothing_stays_behind(
     tmp_path: Path,
 ) -> None:
@@ -109,12 +114,13 @@ def test_a_cut_is_between_the_two_sides_only_and_nothing_stays_behind(
             namespaces = [namespace_of(pid) for pid in cables.pids]
             assert len({*namespaces, namespace_of("self")}) == len(NAMES) + 2
             pairs = [(a, b) for a in NAMES for b in NAMES if a != b]
-            assert all(reaches(cables, a, b) for a, b in pairs)
+            assert all(meets(cables, a, b) for a, b in pairs)
             cables.cut(NAMES[:2], NAMES[2:])
             for a, b in pairs:
-                assert reaches(cables, a, b) == ((a in NAMES[:2]) == (b in NAMES[:2]))
+                beside = (a in NAMES[:2]) == (b in NAMES[:2])
+                assert meets(cables, a, b) if beside else not reaches(cables, a, b)
             cables.mend()
-            assert all(reaches(cables, a, b) for a, b in pairs)
+            assert all(meets(cables, a, b) for a, b in pairs)
             return namespaces
 
     before = links()

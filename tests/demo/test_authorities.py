@@ -43,7 +43,7 @@ def held(report: dict) -> set[str]:
     return {one["name"] for one in report["checks"] if one["ok"]}
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_holders_hosts_and_the_vendor_decide_together_and_rotate(
     tmp_path: Path,
 ) -> None:
@@ -58,7 +58,7 @@ def test_holders_hosts_and_the_vendor_decide_together_and_rotate(
         assert said.count("not carried out: others have to be for it, too") == 3
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_sudo_hands_the_shard_to_its_holders(tmp_path: Path) -> None:
     report = report_of(tmp_path, "--authority", "sudo-then-stake")
     assert held(report) >= ALWAYS | {BALLOTS, HANDED_OVER}

@@ -79,7 +79,7 @@ def test_every_block_is_a_console_block() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(900)
 def test_every_command_runs_in_order(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     programs = Path(sys.executable).parent

@@ -45,7 +45,7 @@ from ._demo_stage import (
 _MOST_STRETCH = 1.6
 _MOST_LAG = 4
 #: The new workers get this many times what the old ones took to come up.
-_ROOM = 2.5
+_ROOM = 3.5
 
 
 def lead_after(seconds: float, block_ms: int) -> int:
