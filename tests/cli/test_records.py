@@ -1,13 +1,16 @@
 """What commands read of a shard's government."""
 
+import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from sealift.base import Height
 from sealift.cli._gov_status import government_row
 from sealift.cli._orders import UpgradeWords, upgrade_order
-from sealift.cli._records import Government
+from sealift.cli._records import Government, _interval
 from sealift.protocol import (
     EntryStatus,
     NoGenerationError,
@@ -18,6 +21,7 @@ from sealift.protocol import (
     ShardStatus,
     SudoAuthority,
 )
+from sealift.relay import RpcRemoteError
 
 
 def made_at(height: int, *, entries: int = 1) -> Schedule:
@@ -112,3 +116,11 @@ def test_an_order_has_time_to_get_into_a_block_also_where_blocks_are_fast(
     order = upgrade_order(made_at(7), Height(100), words, interval=interval)
     assert order.release_from == release
     assert order.upgrade_at > release
+
+
+def test_a_node_that_does_not_tell_how_fast_blocks_are_keeps_no_order_back() -> None:
+    async def pruned() -> int:
+        raise RpcRemoteError("height is not available")
+
+    chain: Any = SimpleNamespace(node=SimpleNamespace(height=pruned))
+    assert asyncio.run(_interval(chain)) == 0

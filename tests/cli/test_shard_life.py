@@ -251,6 +251,8 @@ def test_schedule_and_cancel_on_l1(world: World, card: Path, sealift: Any) -> No
     assert made.code == 0, made
     assert made.json["status"] == "pending"
     assert made.json["code"] == OTHER_CODE
+    # fast blocks: the order had seconds to get into one, not five of them
+    assert made.json["release_from"] - made.json["recorded_at"] > 30
     number = made.json["generation"]
     shown = sealift("gov", "status", "--card", card, "--json").json
     assert shown["next_generation"] == number
