@@ -152,8 +152,8 @@ def test_inv1_disks_rolled_back_change_neither_who_executes_nor_the_roots(
         pump = cast.flow(8)
         cast.home("new", upstream=cast.parts["old"].url)
         cast.run_worker("new")
-        upgrade_at = await cast.schedule(lead=26)
         await cast.up("new")
+        upgrade_at = await cast.schedule(lead=60)
         await cast.until_status("new", lambda s: s["state_height"])
         kept = {"old": await roll_out(cast, "old")}
         await cast.until_confirmed(upgrade_at + 2)
