@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from sealift.base import Height
+from sealift.cli._endorse import _interval
 from sealift.cli._gov_status import government_row
 from sealift.cli._orders import UpgradeWords, upgrade_order
-from sealift.cli._records import Government, _interval
+from sealift.cli._records import Government
 from sealift.protocol import (
     EntryStatus,
     NoGenerationError,

@@ -34,16 +34,16 @@ TRIAL = (
 def why_not() -> str:
     """Why this machine lets us make no namespaces; empty if it does.
 
-    In CI whoever is root and has the tools is not asked: if they cannot be made
-    there, the test that was asked for fails.
+    In CI nobody is asked: where they cannot be made, the test that was asked for
+    fails.
     """
+    if os.environ.get("CI"):
+        return ""
     if os.geteuid() != 0:
         return "not root"
     missing = [name for name in TOOLS if shutil.which(name) is None]
     if missing:
         return f"no program {' '.join(missing)}"
-    if os.environ.get("CI"):
-        return ""
     try:
         tried = subprocess.run(
             ["unshare", "--net", "sh", "-c", TRIAL],

@@ -63,7 +63,10 @@ def test_an_enclave_is_upgraded_under_load_and_its_sealed_state_survives(
     assert calls["lost"] == calls["doubled"] == calls["reordered"] == 0
     assert found["root_before"] != found["root_after"]
     assert [step["n"] for step in found["steps"]] == list(range(1, 10))
-    assert sum(step["ms"] for step in found["steps"]) > 1000  # one may take no time
+    took = {step["n"]: step["ms"] for step in found["steps"]}
+    assert None not in took.values()
+    # what these two wait for may be there already
+    assert all(ms > 0 or n in {4, 9} for n, ms in took.items())
     assert {check["ok"] for check in found["checks"]} == {True}
     assert len(found["ports"]) == 5
     # nothing of it runs any more

@@ -59,7 +59,11 @@ class Report:
             "root_before": self.root_before,
             "root_after": self.root_after,
             "steps": [
-                {"n": s.number, "name": s.name, "ms": round(s.milliseconds or 0.0, 1)}
+                {
+                    "n": s.number,
+                    "name": s.name,
+                    "ms": None if s.milliseconds is None else round(s.milliseconds, 1),
+                }
                 for s in self.steps
             ],
             "checks": [

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Final
@@ -37,7 +37,7 @@ from sealift.protocol import (
     UpgradeOrder,
     VendorEndorsement,
 )
-from sealift.transport.account import L1Account
+from sealift.transport.account import L1Account, measured_interval
 from sealift.transport.files import (
     UnreadableFileError,
     create_durably,
@@ -280,8 +280,11 @@ async def decide(
     vendors = [read_private_key(path, what="vendor key") for path in signing.vendors]
     async with open_chain(known) as chain:
         now = await read_government(chain, known.shard_id)
-        signed = _given(signing.order, kind) if signing.order else None  # 1
-        signed = signed or SignedOrder(order=make(now))
+        if signing.order is not None:  # 1
+            signed = _given(signing.order, kind)
+        else:
+            now = replace(now, interval=await _interval(chain))
+            signed = SignedOrder(order=make(now))
         for secret in keys:
             _require_member(now.schedule, account_of(secret))
         signed = endorse(signed, keys, vendors)
@@ -302,6 +305,14 @@ async def decide(
         else:
             await _by_call(card, signing, signed)
         return await _settled(chain, known, signed)
+
+
+async def _interval(chain: ProvenChain) -> float:
+    """Seconds that a block takes, as far as the node says."""
+    try:
+        return await measured_interval(chain.node)
+    except SealiftError:  # it only tells how early an order should be
+        return 0.0
 
 
 def _given(path: Path, kind: type[Order] | None) -> SignedOrder:

@@ -47,10 +47,11 @@ from ._rules import vendor_member
 #: An order that L1 has not seen this many blocks after its making is void; for
 #: votes, as long again as they take.
 _EXPIRY: Final = 500
-#: Blocks that may pass before an order stands in one; where they are fast, seconds,
-#: but not more blocks than that however fast a node says they are.
+#: Blocks that may pass before an order stands in one, at least …
 _MARGIN: Final = 5
+#: … and where they are fast, as many as pass in so many seconds; …
 _MARGIN_SECONDS: Final = 5.0
+#: … but not more than this, however fast a node says they are.
 _MOST_MARGIN: Final = 500
 #: And before a vote's result has come from the shard to L1.
 _CARRIED: Final = 20
@@ -185,10 +186,10 @@ def upgrade_order(
     """A new generation after the last that stands.
 
     Notice begins when it is decided, so unless said otherwise it ends as soon as
-    it may only where one signature decides now; where blocks take an ``interval``
-    of less than a second it has five seconds to get into one. Else, or if it is
-    submitted ``later``, half of what is left of the time until XYZ is for
-    endorsements; votes get theirs before.
+    it may only where one signature decides now. Where blocks take an ``interval``
+    (in seconds) of less than one it then has five seconds to get into one, but not
+    more than half of what is left of the time until XYZ. Else, or if it is submitted
+    ``later``, that half is for endorsements; votes get theirs before.
 
     Raises:
         HeightWordError: Not a block, or too little notice.
@@ -232,10 +233,10 @@ def upgrade_order(
 
 
 def _margin(interval: float) -> int:
-    """Blocks that may pass before an order stands in one."""
-    if interval <= _MARGIN_SECONDS / _MOST_MARGIN:
-        return _MOST_MARGIN if interval > 0 else _MARGIN
-    return max(_MARGIN, math.ceil(_MARGIN_SECONDS / interval))
+    """Blocks that may pass before an order stands in one; 0 s: nobody knows."""
+    if interval <= 0:
+        return _MARGIN
+    return min(max(_MARGIN, math.ceil(_MARGIN_SECONDS / interval)), _MOST_MARGIN)
 
 
 def next_config(

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from sealift.base import Digest, Height, SealiftError, ShardId, canonical_decode
+from sealift.base import Digest, Height, ShardId, canonical_decode
 from sealift.client import ProvenChain
 from sealift.ledger import Motion, OpenOrder, lacking, ledger_metadata
 from sealift.protocol import (
@@ -24,7 +24,6 @@ from sealift.protocol import (
     next_upgrade,
     rehearsals_key,
 )
-from sealift.transport.account import measured_interval
 
 T = TypeVar("T")
 _BRIDGE: Final = "enclave_bridge"
@@ -38,7 +37,7 @@ class Government:
     ``standing`` is the status that acts from the next block. ``gate``: which
     rehearsals the shard asks for, ``None`` if its L1 takes none; ``rehearsals``: those
     of the next entry. ``interval``: seconds that the last blocks took each, as the
-    node says; 0 where it does not.
+    node says, for whoever makes an order; 0 where it was not asked or does not say.
     """
 
     height: Height
@@ -83,12 +82,11 @@ async def read_government(chain: ProvenChain, shard: ShardId) -> Government:
     """
     height, schedule = await chain.schedule(shard)
     ahead = next_upgrade(schedule, height)
-    status, digests, gate, words, interval = await asyncio.gather(
+    status, digests, gate, words = await asyncio.gather(
         _stored(chain, ShardStatus, "next_status", shard),
         _stored(chain, tuple[Digest, ...], "opened_digests", shard),
         _at(chain, RehearsalGate, gate_key(shard)),
         _rehearsals(chain, shard, ahead),
-        _interval(chain),
     )
     found = await asyncio.gather(
         *(_stored(chain, OpenOrder, "opened", (shard, one)) for one in digests or ())
@@ -102,15 +100,7 @@ async def read_government(chain: ProvenChain, shard: ShardId) -> Government:
         motions=council,
         gate=gate,
         rehearsals=words,
-        interval=interval,
     )
-
-
-async def _interval(chain: ProvenChain) -> float:
-    try:
-        return await measured_interval(chain.node)
-    except SealiftError:  # it only tells how early an order should be
-        return 0.0
 
 
 async def read_motions(chain: ProvenChain, shard: ShardId) -> tuple[Motion, ...]:
