@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealift.base import DecodeError, NonCanonicalError, SealiftError, encode
+from sealift.base import DecodeError, Height, NonCanonicalError, SealiftError, encode
 from sealift.crypto import (
     HpkeError,
     HpkeSuite,
@@ -37,6 +37,7 @@ from sealift.protocol import (
     open_reply,
     seal_message,
     seal_receipt,
+    seal_receipts,
     seal_reply,
 )
 
@@ -282,6 +283,21 @@ def test_every_instance_seals_a_receipt_to_the_same_bytes() -> None:
     """Otherwise their receipts roots would differ."""
     assert sealed_receipt() == sealed_receipt()
     assert sealed_receipt().leaf() == sealed_receipt().leaf()
+
+
+def test_the_receipts_of_a_block_are_sealed_as_each_alone() -> None:
+    """Also those beside one that fits no size class, which loses its events only."""
+    small = receipt(), REPLY_KEY, ENVELOPE
+    other = receipt(index=3), b"x" * 32, sha256(b"another envelope")
+    large = receipt(index=4, events=(bytes(70_000),)), REPLY_KEY, ENVELOPE
+    cut = receipt(index=4, events=()), REPLY_KEY, ENVELOPE
+    together = seal_receipts((small, large, other), block_hash=BLOCK, height=Height(9))
+    assert together == tuple(
+        seal_receipt(
+            one, reply_key=key, envelope=envelope, block_hash=BLOCK, height=Height(9)
+        )
+        for one, key, envelope in (small, cut, other)
+    )
 
 
 def test_a_receipt_with_another_reply_key() -> None:

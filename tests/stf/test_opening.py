@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealift.base import InvariantError, SealiftError, decode, encode
+from sealift.base import Epoch, InvariantError, SealiftError, decode, encode
 from sealift.crypto import (
     HpkeError,
     HpkeSuite,
     SignatureInvalidError,
+    account_of,
     hpke_generate,
     hpke_seal,
     sha256,
@@ -20,6 +21,7 @@ from sealift.protocol import (
     Getter,
     GetterBody,
     TrustedCall,
+    TrustedCallBody,
     call_info,
     seal_message,
 )
@@ -182,6 +184,73 @@ def test_one_bad_call_leaves_the_others_alone(world: Any) -> None:
         OpenedCall,
         RefusedCall,
         OpenedCall,
+    ]
+
+
+@given(order=st.lists(st.integers(0, 7), max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_what_an_envelope_comes_to_does_not_depend_on_its_neighbours(
+    order: list[int],
+) -> None:
+    """One that leaves at any step or at none, before and behind any others."""
+    place: dict[str, Any] = {"chain_id": "test-chain", "shard": SHARD}
+    held: dict[str, Any] = {"keys": {2: KEYS.secret, 3: KEYS.secret}, "accepted": (3,)}
+    alone = [open_and_verify([raw], **held, **place)[0] for raw in _EVERY_KIND]
+    together = open_and_verify([_EVERY_KIND[n] for n in order], **held, **place)
+    assert together == [alone[n] for n in order]
+
+
+def _every_kind() -> list[bytes]:
+    def sealed(body: TrustedCallBody, signature: bytes, epoch: int = 3) -> bytes:
+        call = TrustedCall(body=body, signature=signature)
+        info = call_info("TrustedCall", "test-chain", SHARD, epoch)
+        plain = padded(encode(call))
+        ciphertext = hpke_seal(HpkeSuite.X25519, KEYS.public, plain, info=info)
+        return encode(Envelope(epoch=Epoch(epoch), ciphertext=ciphertext))
+
+    def body(nonce: int, **changes: Any) -> TrustedCallBody:
+        fields: dict[str, Any] = {
+            "chain_id": "test-chain",
+            "shard": SHARD,
+            "signer": account_of(b"a" * 32),
+            "nonce": nonce,
+            "call": "some.call",
+            "args": b"",
+            "valid_until": 9,
+            "reply_key": sha256(b"%d" % nonce),
+        }
+        return TrustedCallBody(**(fields | changes))
+
+    good, other = body(0), body(1)
+    elsewhere = body(2, shard=b"x" * 32)
+    cut = sealed(good, good.sign(b"a" * 32))[:-1]
+    return [
+        sealed(good, good.sign(b"a" * 32)),
+        sealed(other, other.sign(b"a" * 32)),
+        b"junk",
+        encode(Envelope(epoch=Epoch(9), ciphertext=b"of a later epoch")),
+        sealed(body(3), body(3).sign(b"a" * 32), epoch=2),
+        encode(Envelope(epoch=Epoch(3), ciphertext=cut)),
+        sealed(elsewhere, elsewhere.sign(b"a" * 32)),
+        sealed(body(4), body(4).sign(b"b" * 32)),
+    ]
+
+
+_EVERY_KIND = _every_kind()
+
+
+def test_these_are_of_every_kind() -> None:
+    held: dict[str, Any] = {"keys": {2: KEYS.secret, 3: KEYS.secret}, "accepted": (3,)}
+    items = open_and_verify(_EVERY_KIND, chain_id="test-chain", shard=SHARD, **held)
+    assert [getattr(item, "code", "ok") for item in items] == [
+        "ok",
+        "ok",
+        "EnvelopeError",
+        "UnknownEpochError",
+        "KeyEpochExpiredError",
+        "HpkeError",
+        "WrongShardError",
+        "SignatureInvalidError",
     ]
 
 

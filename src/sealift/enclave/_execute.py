@@ -2,13 +2,10 @@
 
 from typing import Final
 
-import msgspec
-
 from sealift.base import Digest, Height
 from sealift.frame import MigrationCheckError, MigrationFailedError
 from sealift.protocol import (
     BlockEffects,
-    CallTooLargeError,
     Confirmation,
     EffectsStatement,
     HandoverCertificate,
@@ -16,7 +13,7 @@ from sealift.protocol import (
     SealedReceipt,
     effects_digest,
     effects_root,
-    seal_receipt,
+    seal_receipts,
 )
 from sealift.protocol.ecall import (
     MAX_FRAME_BYTES,
@@ -25,7 +22,7 @@ from sealift.protocol.ecall import (
     Executed,
     Idle,
 )
-from sealift.stf import BlockOutcome, CallReceipt
+from sealift.stf import BlockOutcome
 
 from ._checkpoint import seal_checkpoint
 from ._diff import seal_diff
@@ -253,33 +250,15 @@ def sealed_receipts(
     block_hash: Digest, outcome: BlockOutcome
 ) -> tuple[SealedReceipt, ...]:
     """Sealed receipts; of an envelope that did not open nobody can be told."""
-    return tuple(
-        _receipt(one, one.reply_key, block_hash, outcome.height)
-        for one in outcome.receipts
-        if one.reply_key is not None
+    return seal_receipts(
+        (
+            (one.receipt, one.reply_key, one.envelope)
+            for one in outcome.receipts
+            if one.reply_key is not None
+        ),
+        block_hash=block_hash,
+        height=outcome.height,
     )
-
-
-def _receipt(
-    one: CallReceipt, reply_key: bytes, block_hash: Digest, height: Height
-) -> SealedReceipt:
-    """A sealed receipt; without its events if they fit no size class."""
-    try:
-        return seal_receipt(
-            one.receipt,
-            reply_key=reply_key,
-            envelope=one.envelope,
-            block_hash=block_hash,
-            height=height,
-        )
-    except CallTooLargeError:
-        return seal_receipt(
-            msgspec.structs.replace(one.receipt, events=()),
-            reply_key=reply_key,
-            envelope=one.envelope,
-            block_hash=block_hash,
-            height=height,
-        )
 
 
 def _claimed(shard: Shard, state: ShardState, request: Confirm) -> list[TrailEntry]:

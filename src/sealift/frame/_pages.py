@@ -170,20 +170,33 @@ class PageStore:
 
     def fill_page(self, number: int, entries: Mapping[bytes, bytes]) -> None:
         """Replace one page by entries that all belong there, in key order."""
-        self._put_page(number, _encode(entries))
+        raw = _encode(entries)
+        self._put_page(number, raw, hashlib.sha256(raw).digest())
 
     def apply(self, changes: Changes) -> None:
-        """Write and delete entries; untouched pages stay shared with copies."""
-        by_page: dict[int, list[tuple[bytes, bytes | None]]] = {}
-        page_of = self.page_of
-        for key, value in changes.items():
-            by_page.setdefault(page_of(key), []).append((key, value))
-        for number, entries in by_page.items():
-            old = _decode(self._pages[number])
-            page: dict[bytes, bytes | None] = {**old, **dict(entries)}
-            if len(page) != len(old) or None in page.values():
-                page = {k: v for k, v in sorted(page.items()) if v is not None}
-            self._put_page(number, _encode(page))
+        """Write and delete entries; untouched pages stay shared with copies.
+
+        In passes, which keep the processor's caches warm.
+        """
+        pages: dict[int, dict[bytes, bytes]] = {}
+        unsorted = set()
+        numbers = list(map(self.page_of, changes))
+        for number, (key, value) in zip(numbers, changes.items(), strict=True):
+            page = pages.get(number)
+            if page is None:
+                page = pages[number] = _decode(self._pages[number])
+            if value is None:
+                page.pop(key, None)
+            else:
+                if page and key not in page:
+                    unsorted.add(number)
+                page[key] = value
+        for number in unsorted:
+            pages[number] = dict(sorted(pages[number].items()))
+        encoded = list(map(_encode, pages.values()))
+        digests = [hashlib.sha256(raw).digest() for raw in encoded]
+        for number, raw, digest in zip(pages, encoded, digests, strict=True):
+            self._put_page(number, raw, digest)
 
     def root(self) -> Digest:
         """The unkeyed accumulator over all pages."""
@@ -234,7 +247,7 @@ class PageStore:
         shift = self._group_bits
         self._dirty.update(range(first >> shift, (end - 1 >> shift) + 1))
 
-    def _put_page(self, number: int, page: bytes) -> None:
+    def _put_page(self, number: int, page: bytes, digest: bytes) -> None:
         self._pages[number] = page
-        self._digests[number] = hashlib.sha256(page).digest()
+        self._digests[number] = digest
         self._dirty.add(number >> self._group_bits)

@@ -46,6 +46,7 @@ from .calls import (
     open_reply,
     seal_message,
     seal_receipt,
+    seal_receipts,
     seal_reply,
 )
 from .chain import (
@@ -304,6 +305,7 @@ __all__ = [
     "schedule_key",
     "seal_message",
     "seal_receipt",
+    "seal_receipts",
     "seal_reply",
     "sign_order",
 ]

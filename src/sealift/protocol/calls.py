@@ -1,7 +1,8 @@
 """Trusted calls, getters, receipts: what users and enclaves say to each other."""
 
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 
@@ -255,25 +256,88 @@ def seal_receipt(
         height: Of that block, by which the caller finds the hash that opens it; by
             default the receipt's own: it is no copy's.
 
+    Raises:
+        CallTooLargeError: It fits no size class.
+
     The key is HKDF(reply key; block hash, envelope, index). It may serve two
     plaintexts: a generation and, after a rescue, its predecessor execute the same
     block. So the nonce is a keyed hash of the plaintext, by a key from the same HKDF,
     and is another one for another receipt.
     """
-    info = _receipt_info(envelope, block_hash, receipt.index)
-    keys = hkdf(reply_key, info=info, size=2 * AEAD_KEY_BYTES)
-    plain = _pad(encode(receipt))
-    sealed = seal(
+    padded = _Padded(receipt, reply_key, envelope, _pad(encode(receipt)))
+    return _seal_padded([padded], block_hash, height)[0]
+
+
+def seal_receipts(
+    receipts: Iterable[tuple[Receipt, bytes, Digest]],
+    *,
+    block_hash: Digest,
+    height: Height,
+) -> tuple[SealedReceipt, ...]:
+    """Seal all receipts of a block, each as :func:`seal_receipt` does.
+
+    Of one that fits no size class the events are left out.
+
+    Args:
+        receipts: Receipt, reply key and digest of the envelope, of each.
+        block_hash: Of the block in which they are given.
+        height: Of that block.
+    """
+    padded = [
+        _Padded(receipt, reply_key, envelope, _pad_receipt(receipt))
+        for receipt, reply_key, envelope in receipts
+    ]
+    return _seal_padded(padded, block_hash, height)
+
+
+class _Padded(NamedTuple):
+    """A receipt and the bytes of it that are sealed."""
+
+    receipt: Receipt
+    reply_key: bytes
+    envelope: Digest
+    plain: bytes
+
+
+def _pad_receipt(receipt: Receipt) -> bytes:
+    try:
+        return _pad(encode(receipt))
+    except CallTooLargeError:
+        return _pad(encode(msgspec.structs.replace(receipt, events=())))
+
+
+def _seal_padded(
+    padded: Sequence[_Padded], block_hash: Digest, height: Height | None
+) -> tuple[SealedReceipt, ...]:
+    """In passes, since what comes between the cryptography runs out of cold caches."""
+    infos = [
+        _receipt_info(one.envelope, block_hash, one.receipt.index) for one in padded
+    ]
+    keys = [
+        hkdf(one.reply_key, info=info, size=2 * AEAD_KEY_BYTES)
+        for one, info in zip(padded, infos, strict=True)
+    ]
+    sealed = [
+        _seal_plain(key, one.plain, one.envelope)
+        for one, key in zip(padded, keys, strict=True)
+    ]
+    return tuple(
+        SealedReceipt(
+            envelope=one.envelope,
+            height=one.receipt.height if height is None else height,
+            index=one.receipt.index,
+            sealed=ciphertext,
+        )
+        for one, ciphertext in zip(padded, sealed, strict=True)
+    )
+
+
+def _seal_plain(keys: bytes, plain: bytes, envelope: Digest) -> bytes:
+    return seal(
         keys[:AEAD_KEY_BYTES],
         plain,
         context=envelope,
         entropy=lambda size: keyed_hash(keys[AEAD_KEY_BYTES:], plain, size=size),
-    )
-    return SealedReceipt(
-        envelope=envelope,
-        height=receipt.height if height is None else height,
-        index=receipt.index,
-        sealed=sealed,
     )
 
 

@@ -18,6 +18,7 @@ from sealift.frame import (
     STORAGE_VERSIONS,
     BlockInfo,
     CallGuard,
+    Changes,
     MigrationPlan,
     MigrationReport,
     Overlay,
@@ -178,7 +179,7 @@ class Executor:
         bench.effects.keep(ctx, tuple(run.effects), previous=effects_before)
         return BlockOutcome(
             height=block.height,
-            changes=dict(sorted(overlay.changes.items())),
+            changes=_in_key_order(overlay.changes),
             receipts=tuple(run.receipts),
             deposits=tuple(run.deposits),
             orders=tuple(run.orders),
@@ -248,9 +249,7 @@ class Executor:
         report = self._migrate(overlay, self._info(height, time), before)
         if report is None:
             return None
-        return MigrationRehearsal(
-            report=report, changes=dict(sorted(overlay.changes.items()))
-        )
+        return MigrationRehearsal(report=report, changes=_in_key_order(overlay.changes))
 
     def answer(
         self,
@@ -337,6 +336,10 @@ class Executor:
             before=None if before is None else Overlay.over(before),
             access_weight=limits.access_weight,
         )
+
+
+def _in_key_order(changes: Changes) -> dict[bytes, bytes | None]:
+    return {key: changes[key] for key in sorted(changes)}
 
 
 def _check_bounds(body: GetterBody, *, height: Height, head: Height) -> None:

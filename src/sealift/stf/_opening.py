@@ -217,18 +217,19 @@ def _taken(keys: Mapping[int, bytes], accepted: Collection[int] | None) -> _Take
     return _Taken(accepted=accepted, current=max(accepted, default=None))
 
 
-class _Plain(NamedTuple):
-    """What opened, unread; ``expired`` says that it is refused all the same."""
+class _Sealed(NamedTuple):
+    """An envelope yet to be opened; if ``expired``, to learn whom to tell so."""
 
-    envelope: Digest
-    plain: bytes
+    digest: Digest
+    envelope: Envelope
+    opener: _Opener
     expired: KeyEpochExpiredError | None
 
 
 class _Signed(NamedTuple):
     """A call that was read and is for this place; whose it is comes last."""
 
-    envelope: Digest
+    digest: Digest
     body: TrustedCallBody
     preimage: bytes
     signature: bytes
@@ -239,14 +240,17 @@ def _open_all(
 ) -> list[OpenedCall | RefusedCall]:
     """Steps 1 to 5 of every envelope.
 
-    In passes over the block: what one of them needs stays in the processor's caches.
+    In passes over the block, those of the cryptography with nothing else in them:
+    what comes between two of its calls runs out of cold caches.
     """
-    plain = [_open_one(raw, taken, opener) for raw, opener in raws]
-    read = [_read_one(one, place) if isinstance(one, _Plain) else one for one in plain]
-    return [_verify_one(one) if isinstance(one, _Signed) else one for one in read]
+    sealed = [_parse_one(raw, taken, opener) for raw, opener in raws]
+    plain = [_open_one(one) if isinstance(one, _Sealed) else one for one in sealed]
+    read = [_read_one(*one, place) if isinstance(one, tuple) else one for one in plain]
+    signed = [_verify_one(one) if isinstance(one, _Signed) else one for one in read]
+    return [_opened(one) if isinstance(one, _Signed) else one for one in signed]
 
 
-def _open_one(raw: bytes, taken: _Taken, opener: _Opener) -> _Plain | RefusedCall:
+def _parse_one(raw: bytes, taken: _Taken, opener: _Opener) -> _Sealed | RefusedCall:
     digest = sha256(raw)
     expired = None
     try:
@@ -255,40 +259,49 @@ def _open_one(raw: bytes, taken: _Taken, opener: _Opener) -> _Plain | RefusedCal
             _check_taken(envelope, taken)  # 2
         except KeyEpochExpiredError as error:
             expired = error
-        plain = opener(envelope)  # 3
-    except HpkeError as error:
-        return _refused(digest, expired or error)
     except SealiftError as error:
         return _refused(digest, error)
-    return _Plain(digest, plain, expired)
+    return _Sealed(digest, envelope, opener, expired)
 
 
-def _read_one(one: _Plain, place: tuple[str, ShardId]) -> _Signed | RefusedCall:
-    digest, plain, expired = one
+def _open_one(one: _Sealed) -> tuple[_Sealed, bytes] | RefusedCall:
+    try:
+        return one, one.opener(one.envelope)  # 3
+    except HpkeError as error:
+        return _refused(one.digest, one.expired or error)
+
+
+def _read_one(
+    one: _Sealed, plain: bytes, place: tuple[str, ShardId]
+) -> _Signed | RefusedCall:
     try:
         call = call_of(plain)  # 3
     except (DecodeError, PaddingError):
-        return _refused(digest, expired or _unreadable("call"))
+        return _refused(one.digest, one.expired or _unreadable("call"))
     body = call.body
-    if expired is not None:
-        return _refused(digest, expired, body)
+    if one.expired is not None:
+        return _refused(one.digest, one.expired, body)
     try:
         _check_place(body, *place)  # 4
     except SealiftError as error:
-        return _refused(digest, error, body)
-    return _Signed(digest, body, body.preimage(), call.signature)
+        return _refused(one.digest, error, body)
+    return _Signed(one.digest, body, body.preimage(), call.signature)
 
 
-def _verify_one(one: _Signed) -> OpenedCall | RefusedCall:
+def _verify_one(one: _Signed) -> _Signed | RefusedCall:
     digest, body, preimage, signature = one
     try:
         verify_by_account(body.signer, preimage, signature, what="the call")  # 5
     except SealiftError as error:
         return _refused(digest, error, body)
+    return one
+
+
+def _opened(one: _Signed) -> OpenedCall:
     return OpenedCall(
-        envelope=digest,
-        call_id=CallId(sha256(preimage)),
-        body=body,
+        envelope=one.digest,
+        call_id=CallId(sha256(one.preimage)),
+        body=one.body,
         made_by=_MADE_HERE,
     )
 

@@ -33,7 +33,7 @@ from sealift.protocol import (
     TrustedCallBody,
     call_info,
     seal_message,
-    seal_receipt,
+    seal_receipts,
 )
 from sealift.stf import (
     BlockOutcome,
@@ -207,14 +207,15 @@ class BenchShard:
                 schedule=schedule,
             ),
         )
-        for one in outcome.receipts:
-            if one.reply_key is not None:
-                seal_receipt(
-                    one.receipt,
-                    reply_key=one.reply_key,
-                    envelope=one.envelope,
-                    block_hash=block_hash,
-                )
+        seal_receipts(
+            (
+                (one.receipt, one.reply_key, one.envelope)
+                for one in outcome.receipts
+                if one.reply_key is not None
+            ),
+            block_hash=block_hash,
+            height=outcome.height,
+        )
         store.apply(outcome.changes)
         store.root()
         if outcome.counts.succeeded != len(envelopes) or outcome.hook_failures:
