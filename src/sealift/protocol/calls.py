@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -290,7 +290,7 @@ def seal_receipts(
     return _seal_padded(padded, block_hash, height)
 
 
-class _Padded(NamedTuple):
+class _Padded(msgspec.Struct, frozen=True, gc=False):
     """A receipt and the bytes of it that are sealed."""
 
     receipt: Receipt

@@ -7,7 +7,7 @@ waits for the header that commits to the results.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -217,7 +217,7 @@ def _taken(keys: Mapping[int, bytes], accepted: Collection[int] | None) -> _Take
     return _Taken(accepted=accepted, current=max(accepted, default=None))
 
 
-class _Sealed(NamedTuple):
+class _Sealed(msgspec.Struct, frozen=True, gc=False):
     """An envelope yet to be opened; if ``expired``, to learn whom to tell so."""
 
     digest: Digest
@@ -226,7 +226,7 @@ class _Sealed(NamedTuple):
     expired: KeyEpochExpiredError | None
 
 
-class _Signed(NamedTuple):
+class _Signed(msgspec.Struct, frozen=True, gc=False):
     """A call that was read and is for this place; whose it is comes last."""
 
     digest: Digest
@@ -289,11 +289,11 @@ def _read_one(
 
 
 def _verify_one(one: _Signed) -> _Signed | RefusedCall:
-    digest, body, preimage, signature = one
+    signer = one.body.signer
     try:
-        verify_by_account(body.signer, preimage, signature, what="the call")  # 5
+        verify_by_account(signer, one.preimage, one.signature, what="the call")  # 5
     except SealiftError as error:
-        return _refused(digest, error, body)
+        return _refused(one.digest, error, one.body)
     return one
 
 
