@@ -319,6 +319,23 @@ class Comparison:
                 changed=f"clients that ask {label} as before are refused, or mean "
                 "something else",
             )
+            self._readers(after.name, old, there.get(old.name))
+
+    def _readers(self, pallet: str, old: GetterSpec, new: GetterSpec | None) -> None:
+        """Whom a getter answers, and of whom."""
+        if new is None or new.public == old.public:
+            return
+        label = f"{pallet}.{old.name}"
+        if new.public:
+            what = f"{label} told each reader what is his own, and now tells everybody"
+        else:
+            what = f"{label} told everybody the same, and now each reader what is his"
+        self._add(
+            self._places.pallet(pallet, old.name),
+            "getter-changed",
+            f"{what}: clients that ask as before mean something else",
+            f"@getter(public={old.public})  # and another name for the other",
+        )
 
     def _signature(
         self,
