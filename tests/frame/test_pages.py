@@ -29,6 +29,7 @@ from sealift.frame import (
     SnapshotPages,
     SnapshotRefusedError,
     SnapshotVerifier,
+    _pages,
     encode_diff,
     parse_diff,
     root_of_pages,
@@ -64,6 +65,23 @@ def test_root_is_a_function_of_the_entries_and_not_of_their_history() -> None:
         assert winding.root() == straight.root()
         winding.apply(dict.fromkeys(keys))
         assert winding.root() == make().root()
+
+
+@pytest.mark.parametrize("together", [1, 7, 10_000])
+def test_changes_may_touch_more_pages_than_are_written_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr(_pages, "_PAGES_AT_A_TIME", together)
+    entries = {b"k%d" % n: b"v%d" % n for n in range(500)}
+    store = PageStore(bits=8, key=KEY)
+    store.apply(entries)
+    assert dict(store.items(b"")) == entries
+    store.apply(dict.fromkeys(list(entries)[::2]))
+    left = dict(list(entries.items())[1::2])
+    again = PageStore(bits=8, key=KEY)
+    again.apply(left)
+    assert dict(store.items(b"")) == left
+    assert store.root() == again.root()
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 8, 9])

@@ -8,7 +8,8 @@ over the groups. It is unkeyed: what leaves the enclave as root is keyed above.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -25,6 +26,8 @@ DEFAULT_PAGE_BITS = 16
 
 _EMPTY = b"\x80"
 _NUMBER_BYTES = 4
+#: Pages that are written in one pass.
+_PAGES_AT_A_TIME = 1024
 _MIN_KEY, _MAX_KEY = 16, 64
 
 _decode = msgspec.msgpack.Decoder(dict[bytes, bytes]).decode
@@ -50,6 +53,19 @@ def root_of_pages(digests: Sequence[bytes]) -> Digest:
             for at in range(0, len(digests), size)
         ]
     )
+
+
+def _merged(raw: bytes, entries: Iterable[tuple[bytes, bytes | None]]) -> bytes:
+    """A page with entries written, or deleted where the value is ``None``."""
+    page = _decode(raw)
+    ordered = True
+    for key, value in entries:
+        if value is None:
+            page.pop(key, None)
+        else:
+            ordered = ordered and (key in page or not page)
+            page[key] = value
+    return _encode(page if ordered else dict(sorted(page.items())))
 
 
 class PageStore:
@@ -176,27 +192,19 @@ class PageStore:
     def apply(self, changes: Changes) -> None:
         """Write and delete entries; untouched pages stay shared with copies.
 
-        In passes, which keep the processor's caches warm.
+        In passes, which keep the processor's caches warm, over so many pages that
+        what is made on the way stays small.
         """
-        pages: dict[int, dict[bytes, bytes]] = {}
-        unsorted = set()
-        numbers = list(map(self.page_of, changes))
-        for number, (key, value) in zip(numbers, changes.items(), strict=True):
-            page = pages.get(number)
-            if page is None:
-                page = pages[number] = _decode(self._pages[number])
-            if value is None:
-                page.pop(key, None)
-            else:
-                if page and key not in page:
-                    unsorted.add(number)
-                page[key] = value
-        for number in unsorted:
-            pages[number] = dict(sorted(pages[number].items()))
-        encoded = list(map(_encode, pages.values()))
-        digests = [hashlib.sha256(raw).digest() for raw in encoded]
-        for number, raw, digest in zip(pages, encoded, digests, strict=True):
-            self._put_page(number, raw, digest)
+        by_page: dict[int, list[tuple[bytes, bytes | None]]] = {}
+        numbers = map(self.page_of, changes)
+        for number, entry in zip(numbers, changes.items(), strict=True):
+            by_page.setdefault(number, []).append(entry)
+        waiting = iter(by_page.items())
+        while some := list(islice(waiting, _PAGES_AT_A_TIME)):
+            raws = [_merged(self._pages[number], entries) for number, entries in some]
+            digests = [hashlib.sha256(raw).digest() for raw in raws]
+            for (number, _), raw, digest in zip(some, raws, digests, strict=True):
+                self._put_page(number, raw, digest)
 
     def root(self) -> Digest:
         """The unkeyed accumulator over all pages."""
